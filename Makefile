@@ -1,0 +1,58 @@
+# Two commands: `make train` shows steadyq learning, `make test` checks everything. `make help` lists the rest.
+# Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is two to four times faster.
+
+TRAIN_ENV    ?= cartpole-swingup
+TRAIN_FRAMES ?= 30000
+TRAIN_SEED   ?= 0
+TRAIN_OUT    ?= runs/make-train
+
+# The first Python that fits; choose another with `make PYTHON=/path/to/python3.12 ...`
+FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c '$(FITS)' >/dev/null 2>&1 && echo $$python && break; done)
+BIN     = .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test slow format install clean
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 18
+
+train: install  ## train crossq_wn for a few minutes, then film what it learned
+	$(BIN)/steadyq train crossq_wn --env $(TRAIN_ENV) --frames $(TRAIN_FRAMES) --seeds $(TRAIN_SEED) \
+		--out $(TRAIN_OUT) --overwrite
+	$(BIN)/steadyq evaluate $(TRAIN_OUT) --episodes 1 --film-strip $(TRAIN_OUT)/film_strip.png
+
+test: install  ## format, lint, types and tests
+	@echo '== format (ruff)'
+	@$(BIN)/ruff format --check
+	@echo '== lint (ruff)'
+	@$(BIN)/ruff check
+	@echo '== types (mypy)'
+	@$(BIN)/mypy
+	@echo '== tests (pytest)'
+	@$(BIN)/pytest -m 'not slow' -n 2
+
+slow: install  ## the learning checks that take minutes
+	$(BIN)/pytest -m slow
+
+format: install  ## rewrite the source in its one style
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+install: .venv/installed  ## make .venv with the tested versions (again if pyproject.toml or constraints.txt changed)
+
+.venv/installed: pyproject.toml constraints.txt
+	@'$(PYTHON)' -c '$(FITS)' 2>/dev/null || { \
+		echo 'steadyq needs Python 3.11 or 3.12 (dm_control cannot be installed on later ones yet), and' \
+		'$(if $(PYTHON),$(PYTHON) is neither,none is on the path); name one: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu:' \
+		"apt-get install $$('$(PYTHON)' -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
+	test -x $(BIN)/pip || '$(PYTHON)' -m venv --clear .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## remove .venv and all caches; runs/ stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,216 @@
+"""Networks as values: a layer is a pair of pure functions, a network is a layer too.
+
+Written for one batch of one critic; `torch.func.vmap` adds the ensemble. `Dense`, `Readout` and `Norm` are types of their
+own, so that projection, weight decay, precision and diagnostics choose by `isinstance`, never by name or rank.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steadyq.algorithm.tree import tree_map
+from steadyq.algorithm.types import Params
+
+Init = Callable[[np.random.Generator, int, int], Tensor]
+"""`(rng, d_in, d_out) -> w[d_in, d_out]`."""
+
+
+class Layer(NamedTuple):
+    """A map of rows with its own parameters and statistics.
+
+    init: `(rng, d_in) -> (params, stats, d_out)`.
+    apply: `(params, stats, x[B, d_in], train) -> (y[B, d_out], stats)`; statistics change in train mode only.
+    """
+
+    init: Callable[[np.random.Generator, int], tuple[Params, Params, int]]
+    apply: Callable[[Params, Params, Tensor, bool], tuple[Tensor, Params]]
+
+
+class Dense(NamedTuple):
+    """A hidden linear map. Before a normalisation its scale means nothing, which is why it may be projected."""
+
+    w: Tensor  # [I, O]
+    b: Tensor | tuple[()]  # [O], or () for none
+
+
+class Readout(NamedTuple):
+    """A network's last linear map: its scale is the scale of the values, so it is left free."""
+
+    w: Tensor
+    b: Tensor | tuple[()]
+
+
+class Norm(NamedTuple):
+    """Learned scale and shift after a normalisation, each [I]."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class Moments(NamedTuple):
+    """Running mean and biased variance of a batch normalisation, each [I], and its train-mode calls so far, []."""
+
+    mean: Tensor
+    var: Tensor
+    calls: Tensor  # float32 would stop counting at 2**24: int64
+
+
+def orthogonal(gain: float = 2**0.5) -> Init:
+    """Rows or columns orthonormal, times `gain` (Saxe et al. 2014), uniform over such matrices."""
+
+    def init(rng: np.random.Generator, d_in: int, d_out: int) -> Tensor:
+        tall = rng.standard_normal((max(d_in, d_out), min(d_in, d_out)))
+        q, r = np.linalg.qr(tall)
+        q *= np.sign(np.diag(r))  # makes the factorisation unique, hence the draw uniform
+        w = q if d_in >= d_out else q.T
+        return torch.from_numpy(np.ascontiguousarray(gain * w, dtype=np.float32))
+
+    return init
+
+
+def lecun_normal() -> Init:
+    """A normal of variance 1 / d_in, cut at two standard deviations: Flax's default, which CrossQ's code uses."""
+
+    def init(rng: np.random.Generator, d_in: int, d_out: int) -> Tensor:
+        low, high = 0.5 * (1 + torch.special.erf(torch.tensor([-2.0, 2.0], dtype=torch.float64) / 2**0.5)).numpy()
+        uniform = torch.from_numpy(rng.uniform(low, high, (d_in, d_out)))
+        cut_std = 0.87962566103423978  # of a standard normal cut at +-2
+        return (torch.special.ndtri(uniform) / (cut_std * d_in**0.5)).float()
+
+    return init
+
+
+def affine(params: Dense | Readout, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+    """`x w + b`; the product in the precision of `w`, the sum in that of `x`."""
+    y = (x.to(params.w.dtype) @ params.w).to(x.dtype)
+    return y + params.b if isinstance(params.b, Tensor) else y
+
+
+def dense(width: int, *, init: Init | None = None, bias: bool = True) -> Layer:
+    """A hidden linear layer; orthogonal(sqrt 2) unless `init` says otherwise, zero bias."""
+    return _linear(Dense, width, init or orthogonal(), bias=bias)
+
+
+def readout(width: int, *, init: Init | None = None, bias: bool = True) -> Layer:
+    """A last linear layer: always in float32, never projected unless asked for by type."""
+    return _linear(Readout, width, init or orthogonal(), bias=bias)
+
+
+def _linear(kind: type[Dense] | type[Readout], width: int, init: Init, *, bias: bool) -> Layer:
+    def start(rng: np.random.Generator, d_in: int) -> tuple[Params, Params, int]:
+        return kind(init(rng, d_in, width), torch.zeros(width) if bias else ()), (), width
+
+    return Layer(start, lambda params, stats, x, train: (affine(params, x), stats))
+
+
+def relu() -> Layer:
+    """max(x, 0)."""
+    return Layer(lambda rng, d_in: ((), (), d_in), lambda params, stats, x, train: (x.relu(), stats))
+
+
+def batch_norm(*, eps: float = 1e-3, momentum: float = 0.99) -> Layer:
+    """Batch normalisation with learned scale and shift (Ioffe and Szegedy 2015), after Flax's conventions.
+
+    Args:
+        eps: added to the variance; 1e-3 bounds the gain of a constant input at about 32.
+        momentum: of the running moments, `running <- momentum running + (1 - momentum) batch`; PyTorch's is 1 minus
+            this, and PyTorch keeps the unbiased variance where Flax and we keep the biased one.
+    """
+
+    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
+        if not train:
+            return _normalise(params, x, stats.mean, stats.var, eps), stats
+        mean, var = _moments(x)
+        return _normalise(params, x, mean, var, eps), _advance(stats, mean, var, momentum)
+
+    return Layer(_norm_init, apply)
+
+
+def batch_renorm(
+    *, eps: float = 1e-3, momentum: float = 0.99, r_max: float = 3.0, d_max: float = 5.0, warm_up: int = 100_000
+) -> Layer:
+    """Batch renormalisation (Ioffe 2017) with the hard warm-up of CrossQ's code.
+
+    `x_hat = (x - mean_B) / std_B * r + d`, with `r = clip(std_B / std_run)` into [1/r_max, r_max] and
+    `d = clip((mean_B - mean_run) / std_run)` into [-d_max, d_max], both without gradient and `std = sqrt(var + eps)`.
+    The first `warm_up` train-mode calls are plain batch normalisation. (CrossQ's code reaches the same by substituting
+    moments, so its eps enters twice.)
+    """
+
+    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
+        if not train:
+            return _normalise(params, x, stats.mean, stats.var, eps), stats
+        mean, var = _moments(x)
+        std, running_std = torch.sqrt(var + eps), torch.sqrt(stats.var + eps)
+        warm = stats.calls >= warm_up
+        r = torch.where(warm, (std / running_std).clamp(1 / r_max, r_max), 1.0).detach()
+        d = torch.where(warm, ((mean - stats.mean) / running_std).clamp(-d_max, d_max), 0.0).detach()
+        y = ((x - mean) / std * r + d) * params.scale + params.shift
+        return y, _advance(stats, mean, var, momentum)
+
+    return Layer(_norm_init, apply)
+
+
+def _norm_init(rng: np.random.Generator, d_in: int) -> tuple[Norm, Moments, int]:
+    zeros, ones = torch.zeros(d_in), torch.ones(d_in)
+    return Norm(ones, zeros), Moments(zeros.clone(), ones.clone(), torch.zeros((), dtype=torch.int64)), d_in
+
+
+def _moments(x: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "I"], Float[Tensor, "I"]]:
+    mean = x.mean(0)
+    return mean, (x - mean).square().mean(0)  # two passes: E[x^2] - E[x]^2 cancels in float32
+
+
+def _normalise(params: Norm, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    return (x - mean) * (torch.rsqrt(var + eps) * params.scale) + params.shift
+
+
+def _advance(stats: Moments, mean: Tensor, var: Tensor, momentum: float) -> Moments:
+    mean, var = mean.detach(), var.detach()
+    keep = 1 - momentum
+    return Moments(torch.lerp(stats.mean, mean, keep), torch.lerp(stats.var, var, keep), stats.calls + 1)
+
+
+def serial(*layers: Layer) -> Layer:
+    """Layers one after another; parameters and statistics are tuples in the same order."""
+
+    def init(rng: np.random.Generator, d_in: int) -> tuple[Params, Params, int]:
+        params, stats, width = [], [], d_in
+        for layer in layers:
+            layer_params, layer_stats, width = layer.init(rng, width)
+            params.append(layer_params)
+            stats.append(layer_stats)
+        return tuple(params), tuple(stats), width
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
+        new_stats = []
+        for layer, layer_params, layer_stats in zip(layers, params, stats, strict=True):
+            x, layer_stats = layer.apply(layer_params, layer_stats, x, train)
+            new_stats.append(layer_stats)
+        return x, tuple(new_stats)
+
+    return Layer(init, apply)
+
+
+def mlp(*widths: int, norm: Callable[[], Layer] | None = None, init: Init | None = None) -> Layer:
+    """Dense and ReLU per width; with `norm`, one at the input and one after each ReLU, as in CrossQ."""
+    layers = [norm()] if norm else []
+    for width in widths:
+        layers += [dense(width, init=init), relu()]
+        layers += [norm()] if norm else []
+    return serial(*layers)
+
+
+def round_hidden(params: Params, dtype: torch.dtype) -> Params:
+    """The parameters with the hidden layers' weights in `dtype`, so that only their matrix products are rounded."""
+    if dtype == torch.float32:
+        return params
+    return tree_map(
+        lambda node: node._replace(w=node.w.to(dtype)) if isinstance(node, Dense) else node,
+        params,
+        stop=lambda node: isinstance(node, Dense),
+    )

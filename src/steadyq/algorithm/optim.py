@@ -1,0 +1,78 @@
+"""AdamW as a pair of pure functions, with the decay confined to chosen layer types."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.types import Params
+
+
+class Optimiser(NamedTuple):
+    """init: `params -> state`; update: `(grads, state, params) -> (params, state)`. Leading axes are welcome."""
+
+    init: Callable[[Params], Params]
+    update: Callable[[Params, Params, Params], tuple[Params, Params]]
+
+
+class Adam(NamedTuple):
+    """First and second moments, trees like the parameters, and the updates so far, []."""
+
+    m: Params
+    v: Params
+    updates: Tensor
+
+
+def adamw(
+    lr: float,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decays: tuple[type, ...] = (),
+) -> Optimiser:
+    """`theta <- theta - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay theta)` (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: step size; it multiplies the decay too, as in Optax and PyTorch.
+        b1: decay rate of the first moment.
+        b2: decay rate of the second moment.
+        eps: added outside the square root.
+        weight_decay: strength of the decay.
+        decays: parameter types that decay, e.g. `(Readout,)`; none of the others does.
+    """
+
+    def init(params: Params) -> Adam:
+        return Adam(tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params), torch.zeros(()))
+
+    def update(grads: Params, state: Adam, params: Params) -> tuple[Params, Adam]:
+        updates = state.updates + 1
+        m = tree_map(lambda m, g: torch.lerp(m, g, 1 - b1), state.m, grads)
+        v = tree_map(lambda v, g: b2 * v + (1 - b2) * g.square(), state.v, grads)
+        m_scale, v_scale = 1 / (1 - b1**updates), 1 / (1 - b2**updates)
+
+        def step(theta: Tensor, m: Tensor, v: Tensor, decay: float) -> Tensor:
+            return theta - lr * (m * m_scale / ((v * v_scale).sqrt() + eps) + decay * theta)
+
+        decay = decay_tree(params, weight_decay, decays)
+        return tree_map(step, params, m, v, decay), Adam(m, v, updates)
+
+    return Optimiser(init, update)
+
+
+def decay_tree(params: Params, weight_decay: float, decays: tuple[type, ...]) -> Params:
+    """For each parameter its own decay: `weight_decay` inside nodes of the chosen types, 0 elsewhere."""
+    if isinstance(params, decays):
+        return tree_map(lambda _: weight_decay, params)
+    if not isinstance(params, tuple):
+        return 0.0
+    children = [decay_tree(child, weight_decay, decays) for child in params]
+    return type(params)(*children) if hasattr(params, "_fields") else tuple(children)
+
+
+def global_norm(tree: Params) -> Tensor:
+    """The L2 norm of all numbers in a tree, []."""
+    return torch.sqrt(torch.stack([leaf.square().sum() for leaf in leaves(tree)]).sum())

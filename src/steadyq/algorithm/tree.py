@@ -1,0 +1,80 @@
+"""Trees of tensors: nested tuples and NamedTuples, mapped over, listed, named and put together again.
+
+Own code, 60 lines, because `torch.utils._pytree` is private and registers no names, and because plain recursion traces
+through `torch.compile` without a graph break.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tree = Any
+
+
+def is_leaf(tree: Tree) -> bool:
+    """Whether this is a tensor (or anything else that is no tuple)."""
+    return not isinstance(tree, tuple)
+
+
+def rebuild(tree: tuple, children: list) -> tuple:
+    """A tuple of `tree`'s own type, NamedTuple or plain, with other children."""
+    return type(tree)(*children) if hasattr(tree, "_fields") else tuple(children)
+
+
+def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool] = is_leaf) -> Tree:
+    """Apply `f` to matching leaves of trees of one structure; `stop` says what counts as a leaf (e.g. a whole layer)."""
+    if stop(tree):
+        return f(tree, *others)
+    if is_leaf(tree):  # `stop` looks for nodes, and this is a tensor outside of them
+        return tree
+    for other in others:
+        if len(other) != len(tree):
+            raise ValueError(f"trees differ in structure: {len(tree)} children against {len(other)}")
+    return rebuild(tree, [tree_map(f, *children, stop=stop) for children in zip(tree, *others, strict=True)])
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """The tensors of a tree, depth first."""
+    return [leaf for _, leaf in named_leaves(tree)]
+
+
+def named_leaves(tree: Tree, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a tree with their paths, e.g. `critic.params.0.w`: field names of NamedTuples, positions of tuples."""
+    if is_leaf(tree):
+        yield name, tree
+        return
+    keys = getattr(tree, "_fields", range(len(tree)))
+    for key, child in zip(keys, tree, strict=True):
+        yield from named_leaves(child, f"{name}.{key}" if name else str(key))
+
+
+def nodes(tree: Tree, types: tuple[type, ...]) -> list:
+    """The subtrees of the given types, e.g. every hidden layer's parameters."""
+    if isinstance(tree, types):
+        return [tree]
+    return [] if is_leaf(tree) else [node for child in tree for node in nodes(child, types)]
+
+
+def stack(trees: list[Tree]) -> Tree:
+    """One tree with a new leading axis from several of the same structure."""
+    return tree_map(lambda *leaf: torch.stack(leaf), *trees)
+
+
+def from_named(like: Tree, named: Mapping[str, Tensor]) -> Tree:
+    """The tree with the structure of `like` and the tensors of `named`.
+
+    Raises:
+        ValueError: names, shapes or types do not match; nothing is returned half filled.
+    """
+    wanted = dict(named_leaves(like))
+    if wanted.keys() != named.keys():
+        odd = sorted(wanted.keys() ^ named.keys())
+        raise ValueError(f"got other tensors than this agent has: {', '.join(odd[:5])}")
+    for name, leaf in wanted.items():
+        got = named[name]
+        if got.shape != leaf.shape or got.dtype != leaf.dtype:
+            raise ValueError(f"{name}: got {tuple(got.shape)} {got.dtype}, wanted {tuple(leaf.shape)} {leaf.dtype}")
+    values = iter([named[name] for name in wanted])
+    return tree_map(lambda _: next(values), like)

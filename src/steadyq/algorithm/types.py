@@ -1,0 +1,48 @@
+"""The words everything else uses: a transition, a trained network, an agent's state, metrics.
+
+Axis letters, everywhere: S seeds, U updates per agent step, E critics, B batch, O observation, A action, K outputs per
+critic (1 for a scalar critic).
+"""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+Params = Any
+"""A tree of tensors in tuples and NamedTuples: a network's parameters, statistics or optimiser state."""
+
+Metrics = dict[str, Tensor]
+"""Scalars of one update, by name."""
+
+
+class Transition(NamedTuple):
+    """One step of experience, with any leading axes: `[B]`, `[U, B]`, `[S, U, B]`.
+
+    `discount` is `gamma * (1 - terminated)`: the only place where the end of an episode enters the mathematics. A
+    truncated episode keeps its discount, so its last state is bootstrapped like any other.
+    """
+
+    obs: Float[Tensor, "*b O"]
+    action: Float[Tensor, "*b A"]
+    reward: Float[Tensor, "*b"]
+    discount: Float[Tensor, "*b"]
+    next_obs: Float[Tensor, "*b O"]
+
+
+class Net(NamedTuple):
+    """One trained network. Leaves of an ensemble carry a leading axis E, which its optimiser does not see."""
+
+    params: Params
+    stats: Params  # running statistics of its normalisation layers
+    opt: Params  # optimiser state
+    project: Params  # what a projection remembers, e.g. initial norms; () for most
+
+
+class State(NamedTuple):
+    """Everything an agent learns, as one value; with several seeds every leaf has a leading axis S."""
+
+    actor: Net
+    critic: Net
+    target: Params  # the slow copy of the critic's parameters; () without a target network
+    temperature: Net  # its parameters are log alpha, a 0-d tensor

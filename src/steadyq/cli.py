@@ -1,0 +1,237 @@
+"""The command line: `steadyq train | resume | evaluate | list | doctor`.
+
+Nothing heavy is imported before a command needs it, so that help and mistakes are answered at once. Exit codes: 0 done,
+2 refused input, 75 stopped but resumable, 1 anything else.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from steadyq.errors import InputError, RunError, unknown
+from steadyq.run.settings import CHOICES, Settings, flag
+
+if TYPE_CHECKING:
+    from steadyq.algorithm.options import Option
+    from steadyq.run.train import Result
+
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+NUMBERS = {"gamma": float, "name": str, "out": str, "utd": str} | dict.fromkeys(CHOICES, str)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one clear sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return run(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        print(f"steadyq: {error}", file=sys.stderr)
+        return REFUSED
+    except RunError as error:
+        print(f"steadyq: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:  # twice Ctrl-C, or before a run began: the last checkpoint counts
+        print("steadyq: interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def run(arguments: list[str]) -> int:
+    """Parse and do; errors are raised."""
+    commands = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_names, "doctor": doctor}
+    parser = Parser(prog="steadyq", description="CrossQ with weight normalisation, and its baselines.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=", ".join(commands))
+    parser.epilog = "steadyq COMMAND --help tells more; a start: steadyq train crossq_wn --env walker-run"
+    if not arguments or arguments[0].startswith("-"):
+        if parser.parse_args(arguments).version:
+            from importlib.metadata import version
+
+            print(f"steadyq {version('steadyq')}")
+            return DONE
+        parser.print_help()
+        return DONE if arguments == [] else REFUSED
+    name, *rest = arguments
+    if name not in commands:
+        raise unknown("command", name, commands)
+    return commands[name](rest)
+
+
+def parse(parser: Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse all of the arguments; an unknown option is named with its nearest neighbours."""
+    values, left = parser.parse_known_args(arguments)
+    if left:
+        if left[0].startswith("--"):
+            raise unknown("option", left[0].split("=")[0], parser._option_string_actions)
+        raise InputError(f"did not expect {left[0]!r}; see `{parser.prog} --help`")
+    return values
+
+
+def train(arguments: list[str]) -> int:
+    """`steadyq train RECIPE --env ENV ...`."""
+    parser = Parser(prog="steadyq train", description="Train a recipe on an environment.", allow_abbrev=False)
+    parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
+    parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
+    for field in fields(Settings):
+        if "help" in field.metadata:
+            add_setting(parser, field.name, field.default, field.metadata["help"])
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
+    if arguments and not arguments[0].startswith("-"):
+        from steadyq.algorithm.options import options, summary
+
+        known = options(arguments[0])
+        parser.prog = f"steadyq train {arguments[0]}"
+        parser.description = summary(arguments[0])
+        group = parser.add_argument_group(f"options of {arguments[0]}")
+        for option in known.values():
+            add_option(group, option)
+    else:
+        parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
+    values = vars(parse(parser, arguments))
+
+    from steadyq.run.train import settings_of, start
+
+    recipe, env, overwrite = values.pop("recipe"), values.pop("env"), values.pop("overwrite")
+    return report(start(settings_of(recipe, env=env, choices=values), overwrite=overwrite))
+
+
+def add_setting(parser: argparse.ArgumentParser, name: str, default: Any, words: str) -> None:
+    """An option of every run."""
+    if name == "seeds":
+        parser.add_argument("--seeds", type=int, nargs="+", default=list(default), help=f"{words} [0]")
+        return
+    shown = "the recipe's" if default is None and "[" not in words else default
+    text = words if "[" in words else f"{words} [{shown}]"
+    parser.add_argument(
+        flag(name),
+        type=NUMBERS.get(name, int),
+        choices=CHOICES.get(name),
+        default=default,
+        help=text,
+        metavar=metavar(name),
+    )
+
+
+def metavar(name: str) -> str:
+    """What stands for a value in the help."""
+    return "|".join(CHOICES[name]) if name in CHOICES else name.rpartition("_")[2].upper()
+
+
+def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:
+    """An option of one recipe, in its own type."""
+    text = f"{option.help} [{option.default}]"
+    if option.kind is bool:
+        group.add_argument(flag(option.name), action=argparse.BooleanOptionalAction, default=option.default, help=text)
+    else:
+        shown = "|".join(option.choices) or option.kind.__name__.upper()
+        group.add_argument(flag(option.name), type=option.kind, default=option.default, help=text, metavar=shown)
+
+
+def resume(arguments: list[str]) -> int:
+    """`steadyq resume RUN_DIR [--frames NEW_TOTAL]`."""
+    parser = Parser(prog="steadyq resume", description="Go on with a run from its newest checkpoint.")
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
+    parser.add_argument("--frames", type=int, help="new total length [the old one]")
+    values = parse(parser, arguments)
+
+    from steadyq.run import train
+
+    return report(train.resume(values.run, frames=values.frames))
+
+
+def report(result: "Result") -> int:
+    """The last lines of a run: returns before and after, and where everything is."""
+    from steadyq.run.folder import read_record
+    from steadyq.study.figures import learning_curve
+
+    settings = read_record(result.folder).settings
+    evaluated = False
+    for seed in settings.seeds:
+        found = result.returns(seed)
+        if not found:
+            continue
+        evaluated = True
+        first, last = min(found), max(found)
+        print(
+            f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
+            f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
+        )
+    print(f"run            {result.folder}")
+    if evaluated:
+        print(f"learning curve {learning_curve(result.folder, result.folder / 'learning_curve.png')}")
+    if result.finished:
+        return DONE
+    print(f"stopped at frame {result.frame:,} and saved; go on with: steadyq resume {result.folder}")
+    return STOPPED
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`steadyq evaluate RUN_DIR ...`."""
+    parser = Parser(prog="steadyq evaluate", description="Play episodes with a trained policy's mean action.")
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
+    parser.add_argument("--seed", type=int, help="which of the run's agents [the first]")
+    parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
+    parser.add_argument("--episodes", type=int, default=10, help="how many [10]")
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record the first episode")
+    parser.add_argument(
+        "--film-strip", type=Path, metavar="FILE.png", help="pictures of the first episode, side by side"
+    )
+    values = parse(parser, arguments)
+    if values.episodes < 1:
+        raise InputError(f"--episodes is {values.episodes}; give a whole number >= 1")
+
+    from steadyq.run import show
+
+    show.show(
+        values.run,
+        seed=values.seed,
+        which=values.checkpoint,
+        episodes=values.episodes,
+        video=values.video,
+        film_strip=values.film_strip,
+    )
+    return DONE
+
+
+def list_names(arguments: list[str]) -> int:
+    """`steadyq list recipes|envs`."""
+    parser = Parser(prog="steadyq list", description="What there is to train, and on what.")
+    parser.add_argument("what", choices=("recipes", "envs"), metavar="recipes|envs")
+    if parse(parser, arguments).what == "recipes":
+        from steadyq.algorithm.options import make_recipe, summary
+        from steadyq.algorithm.recipes import RECIPES
+
+        for name in RECIPES:
+            protocol = make_recipe(name).protocol
+            print(
+                f"{name:12} UTD {protocol.utd:g}, batch {protocol.batch_size}, warm-up {protocol.learning_starts:,}  {summary(name)}"
+            )
+    else:
+        from steadyq.run.envs import names
+
+        for suite, known in names().items():
+            print(f"{suite}: {' '.join(known)}")
+    return DONE
+
+
+def doctor(arguments: list[str]) -> int:
+    """`steadyq doctor`."""
+    parse(
+        Parser(prog="steadyq doctor", description="What this machine has, and what a missing thing costs."), arguments
+    )
+
+    from steadyq import doctor
+
+    return doctor.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

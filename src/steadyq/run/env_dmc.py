@@ -1,0 +1,144 @@
+"""The tasks of dm_control's suite as `Env`."""
+
+import logging
+import os
+import sys
+from functools import cache
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steadyq.errors import InputError
+from steadyq.run.envs import Spec, Step, flat, rescaler
+from steadyq.run.mujoco_view import View
+
+if TYPE_CHECKING:
+    from dm_control.rl.control import Environment
+
+
+class DmControl:
+    """A dm_control environment.
+
+    Args:
+        env: the environment, owned by this one from now on.
+        name: what to call it.
+        action_repeat: control steps (frames) per agent step.
+    """
+
+    def __init__(self, env: "Environment", *, name: str, action_repeat: int):
+        self._env = env
+        self._view: View | None = None
+        actions = env.action_spec()
+        low, high = (
+            np.broadcast_to(bound, actions.shape).astype(actions.dtype) for bound in (actions.minimum, actions.maximum)
+        )
+        self._rescale = rescaler(low, high, name=name)
+        try:
+            observations = tuple((key, np.size(value)) for key, value in env.reset().observation.items())
+        except RuntimeError as error:
+            if "OpenGL" not in str(error):
+                raise
+            raise InputError(
+                f"{name} talks to OpenGL at every reset, which was not loaded; set the environment variable "
+                f"MUJOCO_GL=egl (or glfw, osmesa: what this machine has, see `steadyq doctor`) and start again"
+            ) from error
+        limit = env._step_limit  # dm_control has no public name for it
+        self.spec = Spec(
+            name=name,
+            suite="dmc",
+            obs_dim=sum(size for _, size in observations),
+            action_dim=low.size,
+            action_repeat=action_repeat,
+            episode_frames=ceil(limit) if isfinite(limit) else None,
+            observations=observations,
+            frame_seconds=env.control_timestep(),
+        )
+
+    def reset(self, seed: int) -> np.ndarray:
+        # All that a task draws comes from here. A new one instead of `seed()`: tasks may keep what they were made with.
+        self._env.task._random = np.random.RandomState(seed)
+        return flat(self._env.reset().observation.values())
+
+    def step(self, action: np.ndarray) -> Step:
+        control, reward = self._rescale(action), 0.0
+        for _ in range(self.spec.action_repeat):
+            frame = self._env.step(control)
+            reward += float(frame.reward)
+            if frame.last():
+                break
+        terminated = frame.last() and frame.discount == 0.0  # a time limit ends an episode with discount 1
+        return Step(flat(frame.observation.values()), reward, terminated, frame.last() and not terminated)
+
+    def render(self, *, height: int, width: int) -> np.ndarray:
+        physics = self._env.physics
+        if self._view is None:
+            self._view = View(physics.model.ptr, _camera(physics.model.ptr))
+        return self._view.picture(physics.data.ptr, height=height, width=width)
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
+        self._env.close()
+
+
+@cache
+def tasks() -> list[str]:
+    """Every task of the suite as `domain-task`."""
+    return [f"{domain}-{task}" for domain, task in _suite().ALL_TASKS]
+
+
+def load(name: str) -> "Environment":
+    """The task `domain-task` of the suite."""
+    domain, task = name.split("-")
+    silence_deprecated_models()
+    return _suite().load(domain, task)
+
+
+def silence_deprecated_models() -> None:
+    """Keep MuJoCo from telling users that both suites' cheetah is written in an old way: they cannot change it."""
+    logger = logging.getLogger("absl")
+    if _is_of_use not in logger.filters:
+        logger.addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return "attribute 'settotalmass' is deprecated" not in record.getMessage()
+
+
+def _suite() -> Any:
+    """`dm_control.suite`, imported without looking for OpenGL unless MUJOCO_GL asks for some.
+
+    Left to itself dm_control loads OpenGL at import, which warns where there is no display. Its own renderer is not
+    needed here (see `mujoco_view`).
+    """
+    if "dm_control._render" in sys.modules or "MUJOCO_GL" in os.environ:
+        try:
+            from dm_control import suite
+        except Exception as error:  # an OpenGL library that is broken raises anything
+            wish = os.environ.get("MUJOCO_GL")
+            raise InputError(
+                f"dm_control does not start with MUJOCO_GL={wish} ({error}); unset the variable"
+            ) from error
+        return suite
+
+    import mujoco  # noqa: F401  reads the variable too, and before it is set keeps its renderer for those who want it
+
+    os.environ["MUJOCO_GL"] = "disabled"
+    try:
+        from dm_control import suite
+    finally:
+        del os.environ["MUJOCO_GL"]
+    return suite
+
+
+def _camera(model: Any) -> Any:
+    """The suite's tasks are made to be looked at through their first camera."""
+    import mujoco
+
+    camera = mujoco.MjvCamera()
+    if model.ncam:
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+    else:
+        mujoco.mjv_defaultFreeCamera(model, camera)
+    return camera

@@ -1,0 +1,144 @@
+"""The run folder: where things lie in it, what run.json says, and how an agent comes back out of it.
+
+run.json                 format, settings, the environment's sizes, and per stretch of frames how it was run
+metrics.csv              every measurement, long form
+tensorboard/seed-0/      the same as TensorBoard events
+learning_curve.png       drawn when a run ends
+seed-0/checkpoints/      to resume
+seed-0/snapshots/FRAME   weights, statistics and temperature at each evaluation
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from steadyq.algorithm.agent import Agent, make_agent
+from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.random import Purpose, generator
+from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.algorithm.types import Net, State
+from steadyq.errors import InputError
+from steadyq.run import checkpoint, logs
+from steadyq.run.settings import Settings, from_json
+
+FORMAT = 1
+
+
+class Record(NamedTuple):
+    """What run.json says."""
+
+    settings: Settings
+    obs_dim: int
+    action_dim: int
+    observations: list[list]  # [name, size] of each part of the observation, in order
+    stretches: list[dict[str, Any]]  # how each stretch of frames was run; the last one is the newest
+
+
+def seed_folder(run: Path, seed: int) -> Path:
+    """What belongs to one seed."""
+    return run / f"seed-{seed}"
+
+
+def snapshot_path(run: Path, seed: int, frame: int) -> Path:
+    """The weights at one evaluation."""
+    return seed_folder(run, seed) / "snapshots" / f"{frame:012d}.safetensors"
+
+
+def write_record(run: Path, record: Record) -> None:
+    """Write run.json, whole or not at all."""
+    content = {"format": FORMAT, **record._asdict(), "settings": record.settings.to_json()}
+    checkpoint.write_file(run / "run.json", json.dumps(content, indent=2).encode() + b"\n")
+
+
+def read_record(run: Path) -> Record:
+    """Read run.json.
+
+    Raises:
+        InputError: there is none, or it is not one of this version.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise InputError(f"{run} is no run folder: it has no run.json; give the folder that `steadyq train` printed")
+    try:
+        content = json.loads(path.read_text())
+        if content.pop("format") != FORMAT:
+            raise InputError(f"{path} has another format than {FORMAT}; use the version of steadyq that wrote it")
+        return Record(**{**content, "settings": from_json(content["settings"], out=str(run))})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
+
+
+def agent_of(record: Record, *, precision: str = "float32") -> Agent:
+    """The agent that a run trains."""
+    settings = record.settings
+    recipe = make_recipe(settings.recipe, settings.options)
+    return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim, precision=precision)
+
+
+def without_optimisers(state: State) -> State:
+    """Weights, statistics and temperature: what acting and diagnosis need."""
+
+    def bare(net: Net) -> Net:
+        return net._replace(opt=(), project=())
+
+    return state._replace(actor=bare(state.actor), critic=bare(state.critic), temperature=bare(state.temperature))
+
+
+def snapshot_tensors(state: State) -> dict[str, Tensor]:
+    """A snapshot's content, by name."""
+    return dict(named_leaves(without_optimisers(state)))
+
+
+def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> tuple[State, int]:
+    """One seed's weights and their frame, without optimiser state.
+
+    Args:
+        run: the run folder.
+        record: its run.json.
+        seed: one of its seeds.
+        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+
+    Raises:
+        InputError: no such seed, nothing saved yet, or no such frame.
+    """
+    if seed not in record.settings.seeds:
+        raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
+    like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
+    if which == "last":
+        saved = checkpoint.load(seed_folder(run, seed), replay=None)
+        names = dict(named_leaves(like))
+        return from_named(like, {name: saved.tensors[f"state.{name}"] for name in names}), saved.frame
+    frame = best_frame(run, seed) if which == "best" else _frame(which)
+    path = snapshot_path(run, seed, frame)
+    if not path.is_file():
+        frames = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
+        known = f"{frames[0]:,} to {frames[-1]:,}, {len(frames)} in all" if frames else "none yet"
+        raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
+    tensors, _ = checkpoint.read_snapshot(path)
+    return from_named(like, tensors), frame
+
+
+def best_frame(run: Path, seed: int) -> int:
+    """The frame of the evaluation with the highest mean return; the earliest of equals."""
+    found = returns(run, seed)
+    if not found:
+        raise InputError(f"{run} has no evaluation of seed {seed} yet; use --checkpoint last")
+    return max(found, key=lambda frame: (found[frame], -frame))
+
+
+def returns(run: Path, seed: int) -> Mapping[int, float]:
+    """Mean evaluation return by frame."""
+    rows = logs.read(run / logs.FILE)
+    return {row.env_step: row.value for row in rows if row.seed == seed and row.metric == "eval/mean_reward"}
+
+
+def _frame(which: str) -> int:
+    try:
+        return int(which)
+    except ValueError:
+        raise InputError(f"--checkpoint is {which!r}; give last, best or the frame of an evaluation") from None

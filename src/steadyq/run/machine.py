@@ -1,0 +1,155 @@
+"""Facts about this machine and this installation: what a run writes down about where it ran, and what `doctor` shows.
+
+A run's last bits depend on them (processor, versions, threads), and so does every speed that anyone reports.
+PyTorch is imported only by the functions that ask it.
+"""
+
+import importlib.metadata
+import math
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+PACKAGES = ("steadyq", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
+
+FEATURES = {
+    "avx2": "AVX2",
+    "avx512_f": "AVX-512",
+    "avx512_bf16": "AVX512_BF16",
+    "amx_bf16": "AMX-BF16",
+    "neon": "NEON",
+    "bf16": "BF16",
+    "sve": "SVE",
+}
+"""The CPU's instruction sets that matter to matrix products: PyTorch's names and the usual ones."""
+
+
+class Memory(NamedTuple):
+    """Main memory in bytes, within the limits of a container or a cluster job."""
+
+    total: int
+    available: int
+
+
+def facts() -> dict[str, Any]:
+    """This machine in plain JSON values, for a run's record."""
+    return {
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": cpu(),
+        "cpu_features": cpu_features(),
+        "physical_cores": psutil.cpu_count(logical=False),  # None where the system does not tell
+        "usable_cores": usable_cores(),
+        "memory_bytes": memory().total,
+        "gpus": gpus(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions by package name; a package that is not installed is left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of the steadyq that runs, ending in `-dirty` if its source differs; None outside its repository.
+
+    An installed copy inside somebody else's repository (a `.venv` there) is not tracked by it and gives None as well.
+    """
+    package = Path(__file__).resolve().parents[1]
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    head, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return head + ("-dirty" if changes else "") if head else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers about `folder`; None if there is no git or it refuses."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def cpu() -> str:
+    """The processor's model name."""
+    import torch
+
+    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """The processor's instruction sets for matrix products, by their usual names."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return [name for key, name in FEATURES.items() if has.get(key)]
+
+
+def bfloat16_is_fast() -> bool:
+    """Does this CPU multiply bfloat16 matrices in hardware: AMX (Intel since 2023) or AVX512_BF16 (AMD since Zen 4)?
+
+    Without either, PyTorch converts to float32 and back: bfloat16 then costs accuracy and gains nothing.
+    """
+    return not {"AMX-BF16", "AVX512_BF16"}.isdisjoint(cpu_features())
+
+
+def gpus() -> list[str]:
+    """Names of the CUDA devices that PyTorch sees."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def usable_cores() -> int:
+    """Cores this process may keep busy: its CPU affinity, within the quota of a container or a cluster job."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    for group in control_groups():
+        quota, period = _words(group / "cpu.max") or ("max", "1")  # microseconds of processor time per period
+        if quota != "max":
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
+
+
+def memory() -> Memory:
+    """Memory of this machine or of the container or cluster job we run in, whichever is less."""
+    machine = psutil.virtual_memory()
+    total, available = machine.total, machine.available
+    for group in control_groups():
+        limit = (_words(group / "memory.max") or ["max"])[0]
+        if limit != "max":
+            stat = _words(group / "memory.stat")
+            cache = dict(zip(stat[::2], stat[1::2], strict=True)).get("inactive_file", "0")  # given back when short
+            used = int((_words(group / "memory.current") or ["0"])[0]) - int(cache)
+            total, available = min(total, int(limit)), min(available, max(0, int(limit) - used))
+    return Memory(total, available)
+
+
+def control_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
+    """The folders of this process's Linux control group (version 2) and of those around it; each may set limits."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []  # not Linux
+    own = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
+    return [root / group for path in own for group in (path, *path.parents)]
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a small system file; none if it is not there."""
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

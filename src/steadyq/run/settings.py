@@ -1,0 +1,160 @@
+"""What one run is asked to do: the options of `steadyq train`, checked, and completed by the recipe's protocol.
+
+Imports neither torch nor an environment, so the command line can show its help at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steadyq.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from steadyq.algorithm.agent import Protocol
+
+CHOICES = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "compile": ("auto", "on", "off"),
+    "device": ("auto", "cpu", "cuda"),
+}
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with its words for `--help`; a default of None is completed later, by the protocol or the machine."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One run, whole. All frames are environment frames: control steps of the simulator, action repeat counted."""
+
+    recipe: str
+    env: str
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, where they differ from its defaults
+    frames: int = option(1_000_000, "length of the run")
+    utd: Fraction | None = option(None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3")
+    seeds: tuple[int, ...] = option((0,), "one independent agent each, trained side by side")
+    name: str | None = option(None, "name of the experiment [recipe, UTD and the options that are not the defaults]")
+    out: str | None = option(None, "run folder [runs/ENV/NAME/seeds-...]")
+    action_repeat: int | None = option(None, "frames per agent step [the recipe's on DeepMind Control, 1 elsewhere]")
+    gamma: float | None = option(None, "discount per agent step")
+    batch_size: int | None = option(None, "transitions per update")
+    learning_starts: int | None = option(None, "agent steps of random actions before the first update")
+    buffer_size: int | None = option(None, "transitions kept for replay")
+    precision: str = option("auto", "of hidden matrix products; auto is float32")
+    compile: str = option("auto", "torch.compile; auto compiles where a C++ compiler works")
+    device: str = option("auto", "where the networks live; auto takes a GPU if there is one")
+    threads: int | None = option(None, "threads of a CPU update [all cores]")
+    eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none")
+    eval_episodes: int = option(5, "episodes per evaluation, with the mean action")
+    log_every: int = option(5_000, "frames between log records")
+    save_every: int = option(10_000, "frames between checkpoints")
+
+    @property
+    def agent_steps(self) -> int:
+        """Length of the run in decisions."""
+        return self.frames // self.resolved("action_repeat")
+
+    def resolved(self, name: str) -> Any:
+        """The value of a field that `complete` has filled."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{name} is not resolved yet: call complete() first")
+        return value
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        if self.out:
+            return Path(self.out)
+        env = self.env.replace(":", "-").replace("/", "-")
+        return Path("runs") / env / self.resolved("name") / ("seeds-" + "-".join(map(str, self.seeds)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for run.json; the folder is where the file lies, so it is left out."""
+        values = asdict(self) | {"utd": str(self.utd), "options": dict(self.options), "seeds": list(self.seeds)}
+        del values["out"]
+        return values
+
+
+def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
+    """The settings of run.json.
+
+    Raises:
+        InputError: fields that this version does not know, or that are missing.
+    """
+    known = {f.name for f in fields(Settings)} - {"out"}
+    if values.keys() != known:
+        odd = ", ".join(sorted(values.keys() ^ known))
+        raise InputError(f"run.json in {out} has other settings than this version of steadyq: {odd}")
+    return Settings(**{**values, "utd": Fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
+
+
+def complete(settings: Settings, protocol: "Protocol", *, suite: str) -> Settings:
+    """Fill in what was left out: from the recipe's protocol, and the name from what differs from the defaults."""
+    repeat = protocol.action_repeat if suite == "dmc" else 1
+    defaults: dict[str, Any] = {
+        "utd": Fraction(str(protocol.utd)),
+        "action_repeat": repeat,
+        "gamma": protocol.gamma,
+        "batch_size": protocol.batch_size,
+        "learning_starts": protocol.learning_starts,
+        "buffer_size": protocol.buffer_size,
+    }
+    given = {key: getattr(settings, key) for key in defaults if getattr(settings, key) is not None}
+    changed = dict(settings.options) | {k: v for k, v in given.items() if k != "utd" and v != defaults[k]}
+    if settings.precision != "auto":
+        changed["precision"] = settings.precision
+    utd = given.get("utd", defaults["utd"])
+    parts = [settings.recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{k}={v}" for k, v in sorted(changed.items()))]
+    return replace(settings, **(defaults | given), name=settings.name or "-".join(parts))
+
+
+def check(settings: Settings) -> None:
+    """Refuse completed settings that cannot work, before anything starts."""
+    s = settings
+    for key, known in CHOICES.items():
+        if getattr(s, key) not in known:
+            raise unknown(f"value of {flag(key)}", getattr(s, key), known)
+    least = {
+        "frames": 1,
+        "action_repeat": 1,
+        "batch_size": 1,
+        "learning_starts": 1,
+        "buffer_size": 1,
+        "eval_every": 0,
+        "eval_episodes": 1,
+        "log_every": 1,
+        "save_every": 1,
+    } | ({"threads": 1} if s.threads is not None else {})
+    for key, smallest in least.items():
+        need(type(getattr(s, key)) is int and getattr(s, key) >= smallest, s, key, f"a whole number >= {smallest}")
+    need(s.resolved("utd") > 0, s, "utd", "a number above 0")
+    need(0 <= s.resolved("gamma") <= 1, s, "gamma", "a number in [0, 1]")
+    check_seeds(s.seeds)
+    repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
+    need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")
+    need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
+    need(batch <= s.resolved("buffer_size"), s, "batch_size", f"at most --buffer-size, {s.buffer_size}")
+    name = s.resolved("name")
+    if not name or name in (".", "..") or any(c in name for c in '/\\\n\r",'):
+        raise InputError(f"--name is {name!r}; give a name without slashes, quotes, commas or line breaks")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Seeds are distinct whole numbers that fit 63 bits."""
+    if not seeds or len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**63 for s in seeds):
+        raise InputError(f"--seeds is {' '.join(map(str, seeds)) or 'empty'}; give distinct whole numbers from 0 up")
+
+
+def flag(key: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + key.replace("_", "-")
+
+
+def need(holds: bool, settings: Settings, key: str, wanted: str) -> None:
+    """InputError unless the condition holds, in one form of words."""
+    if not holds:
+        raise InputError(f"{flag(key)} is {getattr(settings, key)}; give {wanted}")

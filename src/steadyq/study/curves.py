@@ -1,0 +1,89 @@
+"""Run folders as tidy curves: what every figure and statistic of a study starts from."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from steadyq.errors import InputError
+from steadyq.run import logs
+
+
+class Curve(NamedTuple):
+    """One metric of one seed over training, in the order of its frames."""
+
+    exp_name: str
+    env_name: str
+    seed: int
+    metric: str
+    env_step: Int64[np.ndarray, " points"]  # environment frames, strictly increasing
+    value: Float64[np.ndarray, " points"]  # finite
+
+
+def read(run_dirs: Iterable[Path]) -> list[Curve]:
+    """Every curve of these runs, in the order in which the runs and their files begin them.
+
+    A last line that is still being written is left out, so the folder of a run that goes on can be read.
+
+    Raises:
+        InputError: a folder that is not a run's, a malformed or empty record, or one curve in two of the folders.
+    """
+    curves: dict[tuple[str, str, int, str], Curve] = {}
+    origin: dict[tuple[str, str, int, str], Path] = {}
+    for run_dir in run_dirs:
+        for curve in _read_one(run_dir):
+            key = curve[:4]
+            if key in curves:
+                raise InputError(
+                    f"seed {curve.seed} of {curve.exp_name} on {curve.env_name} is in {origin[key]} and in {run_dir}; "
+                    "leave one of them out"
+                )
+            curves[key], origin[key] = curve, run_dir
+    return list(curves.values())
+
+
+def mean(curves: Sequence[Curve]) -> tuple[Int64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
+    """The frames that all of these curves have in common, and the mean of their values there.
+
+    Only common frames: where one seed has run further than another, a mean over the rest would jump.
+
+    Raises:
+        InputError: they have no frame in common.
+    """
+    common = curves[0].env_step
+    for curve in curves[1:]:
+        common = np.intersect1d(common, curve.env_step)
+    if not common.size:
+        names = " and ".join(f"seed {curve.seed} of {curve.exp_name}" for curve in curves)
+        raise InputError(f"{curves[0].metric} of {names} share no frame to average at; draw them apart")
+    values = [curve.value[np.searchsorted(curve.env_step, common)] for curve in curves]
+    return common, np.mean(values, axis=0)
+
+
+def _read_one(run_dir: Path) -> list[Curve]:
+    path = run_dir / logs.FILE
+    if not path.is_file():
+        raise InputError(
+            f"{run_dir} is not the folder of a run: it holds no {logs.FILE}; give one `steadyq train` made"
+        )
+    points: dict[tuple[str, str, int, str], list[tuple[int, float]]] = defaultdict(list)
+    for row in logs.read(path):
+        points[row[:4]].append((row.env_step, row.value))
+    if not points:
+        raise InputError(f"{path} holds no measurement yet; wait for the run's first evaluation")
+    curves = []
+    for key, pairs in points.items():
+        frames, values = zip(*pairs, strict=True)
+        curve = Curve(*key, np.array(frames, dtype=np.int64), np.array(values, dtype=np.float64))
+        late = np.flatnonzero(np.diff(curve.env_step) <= 0)
+        if late.size:
+            frame = curve.env_step[late[0] + 1]
+            raise InputError(
+                f"{path} has {curve.metric} of seed {curve.seed} at frame {frame} twice or out of order; "
+                "a run writes each row once, in order: restore the file"
+            )
+        curves.append(curve)
+    return curves

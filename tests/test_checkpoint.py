@@ -1,0 +1,625 @@
+"""Checkpoints: to the bit there and back, whole through interrupted writes, damage found before anything changes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+import torch
+
+from steadyq.errors import InputError
+from steadyq.run import checkpoint
+from steadyq.run.checkpoint import CheckpointError
+from steadyq.run.replay import Replay
+
+OBS, ACTION, CAPACITY = 3, 2, 20
+
+TENSORS = {
+    "weight": torch.arange(6, dtype=torch.float32).reshape(2, 3) / 7,
+    "transposed": torch.arange(6, dtype=torch.float32).reshape(2, 3).T,
+    "odd": torch.tensor([float("nan"), float("-inf"), -0.0, 1e-45]),
+    "scalar": torch.tensor(-0.1),
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+    "steps": torch.tensor(2**62 + 1),
+    "flags": torch.tensor([True, False, True]),
+    "flag": torch.tensor(True),
+    "empty": torch.zeros(0, 4),
+    "array": np.array([[1.5, -2.5]]),
+    "bytes": np.arange(5, dtype=np.uint8),
+    "big-endian": np.array([1, 256], dtype=">i4"),
+}
+META = {"step": 3, "name": "dög", "windows": [[1.1, 2], []], "nothing": None, "deep": {"yes": True}}
+
+
+def play(replay: Replay, count: int, *, episode: int = 7) -> None:
+    """Transitions that are a function of their number, in episodes of a fixed length, the next one begun at once."""
+    for number in range(replay.added, replay.added + count):
+        rng = np.random.default_rng(number)
+        if replay.head is None:
+            replay.start(rng.normal(size=OBS).astype(np.float32))
+        last = number % episode == episode - 1
+        replay.add(rng.normal(size=ACTION), rng.normal(), 0.99, rng.normal(size=OBS).astype(np.float32), last=last)
+        if last:
+            replay.start(rng.normal(size=OBS).astype(np.float32))
+
+
+def empty(capacity: int = CAPACITY) -> Replay:
+    return Replay(capacity=capacity, obs_dim=OBS, action_dim=ACTION)
+
+
+def content(replay: Replay) -> list[bytes]:
+    head = b"between episodes" if replay.head is None else replay.head.tobytes()
+    return [head, *(field.numpy().tobytes() for field in replay.sample(np.arange(replay.size)))]
+
+
+def save(seed_dir: Path, frame: int, replay: Replay, **others: Any) -> Path:
+    return checkpoint.save(
+        seed_dir, frame=frame, tensors=TENSORS, meta=META | {"frame": frame}, replay=replay, **others
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def segments(seed_dir: Path) -> list[str]:
+    """The replay's files as `first-last`."""
+    paths = (seed_dir / "checkpoints" / "replay").iterdir()
+    return sorted("-".join(str(int(number)) for number in path.name.split("-")[:2]) for path in paths)
+
+
+def assert_tensors(got: dict[str, torch.Tensor]) -> None:
+    assert got.keys() == TENSORS.keys()
+    for name, value in TENSORS.items():
+        wanted = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(value.astype(value.dtype.name))
+        assert got[name].dtype == wanted.dtype, name
+        assert got[name].shape == wanted.shape, name
+        assert got[name].numpy().tobytes() == wanted.contiguous().numpy().tobytes(), name
+
+
+def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
+    replay, copy = empty(), empty()
+    play(replay, 50)
+    path = save(tmp_path, 100, replay)
+    assert path == tmp_path / "checkpoints" / "000000000100.safetensors"
+    got = checkpoint.load(tmp_path, replay=copy)
+    assert (got.frame, got.meta) == (100, META | {"frame": 100})
+    assert_tensors(got.tensors)
+    got.tensors["weight"].fill_(0.0)  # tensors of their own
+    assert (copy.added, copy.size) == (50, 20)
+    assert content(copy) == content(replay)
+    for _ in range(60):
+        play(replay, 1)
+        play(copy, 1)
+        assert content(copy) == content(replay)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_run_of_saves_and_resumes_is_the_undisturbed_run(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    capacity, episode = int(rng.integers(1, 30)), int(rng.integers(1, 12))
+    undisturbed, run = empty(capacity), empty(capacity)
+    saved_at: dict[int, int] = {}
+    for frame in range(1, 30):
+        count = int(rng.integers(0, 12))
+        play(undisturbed, count, episode=episode)
+        play(run, undisturbed.added - run.added, episode=episode)
+        assert content(run) == content(undisturbed)
+        if rng.random() < 0.6:
+            save(tmp_path, frame, run)
+            saved_at[frame] = run.added
+        if checkpoint.frames(tmp_path) and rng.random() < 0.3:
+            run = empty(capacity)
+            chosen = int(rng.choice(checkpoint.frames(tmp_path)))
+            assert checkpoint.load(tmp_path, chosen, replay=run).frame == chosen
+            assert run.added == saved_at[chosen]
+    assert saved_at
+
+
+def test_between_two_episodes_and_before_the_first_step(tmp_path: Path) -> None:
+    obs = [np.full(OBS, value, np.float32) for value in range(4)]
+    action = np.zeros(ACTION, np.float32)
+    replay = empty()
+
+    def again(frame: int) -> Replay:
+        save(tmp_path, frame, replay)
+        copy = empty()
+        checkpoint.load(tmp_path, replay=copy)
+        assert copy.added == replay.added
+        assert content(copy)[0] == content(replay)[0]
+        return copy
+
+    assert again(0).head is None
+    replay.start(obs[0])
+    again(1)
+    replay.add(action, 0.0, 0.99, obs[1], last=True)
+    assert again(2).head is None
+    replay.start(obs[2])  # no new transition, and yet a new head
+    copy = again(3)
+    for one in (copy, replay):
+        one.add(action, 0.0, 0.99, obs[3], last=False)
+    assert content(copy) == content(replay)
+    assert content(again(4)) == content(replay)
+    replay.start(obs[0])  # the episode is given up after its transition was saved
+    assert content(again(5)) == content(replay)
+    replay.add(action, 0.0, 0.99, obs[1], last=False)
+    copy = again(6)
+    assert content(copy) == content(replay)
+    assert copy.sample(np.array([1])).next_obs.tolist() == [[3.0] * OBS]
+
+
+def test_a_save_writes_only_what_is_new_and_keeps_only_what_is_needed(tmp_path: Path) -> None:
+    replay = empty()
+    play(replay, 6)
+    save(tmp_path, 1, replay)
+    assert segments(tmp_path) == ["0-6"]
+    play(replay, 6)
+    before = files(tmp_path)
+    save(tmp_path, 2, replay)
+    assert segments(tmp_path) == ["0-6", "6-12"]
+    assert before.items() <= files(tmp_path).items()
+    save(tmp_path, 3, replay)  # nothing new
+    assert segments(tmp_path) == ["0-6", "6-12"]
+    assert checkpoint.frames(tmp_path) == [2, 3]
+    play(replay, 14)  # 26 added, the ring holds 6 to 25: 0-6 is needed by the checkpoint of frame 3 alone
+    save(tmp_path, 4, replay)
+    assert segments(tmp_path) == ["0-6", "12-26", "6-12"]
+    save(tmp_path, 5, replay, keep=1)
+    assert segments(tmp_path) == ["12-26", "6-12"]
+    assert checkpoint.frames(tmp_path) == [5]
+    play(replay, 100)  # nothing of the old is left in the ring
+    save(tmp_path, 6, replay, keep=1)
+    assert segments(tmp_path) == ["106-126"]
+    copy = empty()
+    checkpoint.load(tmp_path, replay=copy)
+    assert content(copy) == content(replay)
+
+
+def test_a_large_replay_is_cut_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 7 * 4 * (OBS + ACTION + 3) * 2)
+    replay, copy = empty(50), empty(50)
+    play(replay, 80)
+    save(tmp_path, 1, replay)
+    assert segments(tmp_path) == ["30-37", "37-44", "44-51", "51-58", "58-65", "65-72", "72-79", "79-80"]
+    checkpoint.load(tmp_path, replay=copy)
+    assert content(copy) == content(replay)
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "snapshots" / "1"
+    checkpoint.write_snapshot(path, TENSORS, META)
+    before = files(tmp_path)
+    for n in (1, 2, 3):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            interrupt(monkeypatch, n, OSError(5, "Input/output error"))
+            with pytest.raises(OSError, match="Input/output"):
+                checkpoint.write_snapshot(path, {}, {})
+        assert files(tmp_path) == before
+
+
+def test_another_history_takes_over_without_touching_the_old_one_first(tmp_path: Path) -> None:
+    replay = empty()
+    for frame in (1, 2, 3):
+        play(replay, 5)
+        save(tmp_path, frame, replay, keep=3)
+    other = empty()
+    checkpoint.load(tmp_path, 1, replay=other)
+    other.add(np.ones(ACTION), 7.0, 0.0, np.ones(OBS), last=False)  # the same number as before, but other bits
+    play(other, 4)
+    save(tmp_path, 2, other, keep=3)
+    assert checkpoint.frames(tmp_path) == [1, 2]
+    copy = empty()
+    checkpoint.load(tmp_path, replay=copy)
+    assert content(copy) == content(other)
+    assert content(copy) != content(replay)
+    assert segments(tmp_path) == ["0-5", "5-10"]
+
+
+def test_a_fresh_run_in_an_old_folder_removes_the_old_checkpoints(tmp_path: Path) -> None:
+    replay, fresh, copy = empty(), empty(), empty()
+    play(replay, 5)
+    save(tmp_path, 9, replay)
+    play(fresh, 3)
+    save(tmp_path, 4, fresh)
+    assert checkpoint.frames(tmp_path) == [4]
+    assert segments(tmp_path) == ["0-3"]
+    checkpoint.load(tmp_path, replay=copy)
+    assert content(copy) == content(fresh)
+
+
+def test_a_replay_saved_elsewhere_or_whose_files_are_gone_is_written_whole(tmp_path: Path) -> None:
+    replay = empty()
+    for frame, folder in enumerate(("a", "a", "b", "a", "a")):
+        play(replay, 3)
+        save(tmp_path / folder, frame, replay)
+        copy = empty()
+        checkpoint.load(tmp_path / folder, replay=copy)
+        assert content(copy) == content(replay)
+    assert segments(tmp_path / "b") == ["0-9"]
+    assert checkpoint.frames(tmp_path / "a") == [3, 4]  # a new history there, after the save elsewhere
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "replay")
+    save(tmp_path / "a", 9, replay, keep=1)
+    assert segments(tmp_path / "a") == ["0-15"]
+    checkpoint.load(tmp_path / "a", replay=empty())
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, n: int, error: BaseException) -> list[str]:
+    """Make the n-th call of whatever touches the disk fail, a write with half of it done; the list fills with calls."""
+    calls: list[str] = []
+
+    def failing(name: str, real: Callable) -> Callable:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            if len(calls) == n:
+                raise error
+            return real(*arguments, **options)
+
+        return call
+
+    real_open = Path.open
+
+    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+        file = real_open(path, mode, **options)
+        if "w" in mode:
+            calls.append("write")
+            if len(calls) == n:
+                file.write(b"half of it")
+                file.close()
+                raise error
+        return file
+
+    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "fsync", failing("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", failing("replace", Path.replace))
+    return calls
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_anywhere_leaves_the_older_checkpoint_and_no_litter(
+    tmp_path: Path, error: BaseException
+) -> None:
+    n, finished = 0, False
+    while not finished:
+        n += 1
+        folder = tmp_path / str(n)
+        replay = empty()
+        play(replay, 9)
+        save(folder, 1, replay)
+        older = content(replay)
+        play(replay, 9)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            calls = interrupt(monkeypatch, n, error)
+            try:
+                save(folder, 2, replay)
+                finished = True
+            except type(error):
+                assert len(calls) == n
+        newest = checkpoint.frames(folder)[-1]
+        copy = empty()
+        checkpoint.load(folder, newest, replay=copy)
+        assert content(copy) == (older if newest == 1 else content(replay))
+        if newest == 1:
+            assert segments(folder) == ["0-9"]
+        assert not list(folder.rglob(".tmp-*"))
+        save(folder, 3, replay)  # the same process goes on
+        copy = empty()
+        checkpoint.load(folder, replay=copy)
+        assert content(copy) == content(replay)
+    assert calls == ["write", "fsync", "replace", "fsync"] * 2  # the transitions, then the checkpoint
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from steadyq.run import checkpoint
+from steadyq.run.replay import Replay
+
+def save_and_die(folder, n):
+    replay = Replay(capacity=20, obs_dim=3, action_dim=2)
+    checkpoint.load(folder, replay=replay)
+    for number in range(9):
+        replay.add(np.ones(2), number, 0.99, np.ones(3), last=False)
+    calls = 0
+
+    def deadly(real):
+        def call(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        return call
+
+    os.fsync, Path.replace, Path.unlink = map(deadly, (os.fsync, Path.replace, Path.unlink))
+    checkpoint.save(folder, frame=2, tensors={}, meta={}, replay=replay, keep=1)
+
+for folder in map(Path, sys.argv[1:]):
+    child = os.fork()
+    if child == 0:
+        save_and_die(folder, int(folder.name))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(folder.name, os.WTERMSIG(status) if os.WIFSIGNALED(status) else "lived")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_writer_leaves_a_whole_checkpoint_and_its_litter_to_the_next(tmp_path: Path) -> None:
+    folders = [tmp_path / str(n) for n in range(1, 9)]
+    for folder in folders:
+        replay = empty()
+        replay.start(np.zeros(OBS))
+        for number in range(4):
+            replay.add(np.ones(ACTION), number, 0.99, np.ones(OBS), last=False)
+        save(folder, 1, replay)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, folders)], capture_output=True, text=True, check=True
+    )
+    # Twice fsync, rename and fsync of the folder, then the old checkpoint is removed, and that is all.
+    assert done.stdout.splitlines() == [*(f"{n} 9" for n in range(1, 8)), "8 lived"]
+    for n, folder in enumerate(folders, start=1):
+        copy = empty()
+        newest = checkpoint.load(folder, replay=copy).frame
+        assert (newest, copy.added) == ((1, 4) if n <= 5 else (2, 13))
+        assert bool(list(folder.rglob(".tmp-*"))) == (n in (1, 2, 4, 5))
+        play(copy, 2)
+        save(folder, 3, copy, keep=1)
+        assert checkpoint.frames(folder) == [3]
+        assert segments(folder) == (["0-4", "4-6"] if newest == 1 else ["0-4", "13-15", "4-13"])
+        assert not list(folder.rglob(".tmp-*"))
+
+
+def test_a_flipped_bit_in_any_file_is_found_before_anything_changes(tmp_path: Path) -> None:
+    replay = empty()
+    for frame in (1, 2):
+        play(replay, 8)
+        save(tmp_path, frame, replay, keep=1)
+    snapshot = tmp_path / "snapshots" / "2"
+
+    def read(path: Path, into: Replay) -> None:
+        if path == snapshot:
+            checkpoint.read_snapshot(path)
+        else:
+            checkpoint.load(tmp_path, replay=into)
+
+    checkpoint.write_snapshot(snapshot, TENSORS, META)
+    whole = files(tmp_path)
+    assert len(whole) == 4
+    rng = np.random.default_rng(0)
+    for name, data in whole.items():
+        path = tmp_path / name
+        header = 8 + int.from_bytes(data[:8], "little")
+        offsets = {
+            *range(16),
+            *rng.integers(header, size=60).tolist(),
+            header - 1,
+            header,
+            *range(header, len(data), 5),
+        }
+        for offset in offsets:
+            damaged = bytearray(data)
+            damaged[offset] ^= 1 << int(rng.integers(8))
+            path.write_bytes(damaged)
+            copy = empty()
+            with pytest.raises(CheckpointError, match=path.name):
+                read(path, copy)
+            assert (copy.added, copy.size, copy.head) == (0, 0, None)
+        for length in (0, 1, 7, 8, 9, header, len(data) - 1):
+            path.write_bytes(data[:length])
+            with pytest.raises(CheckpointError, match=path.name):
+                read(path, empty())
+        path.write_bytes(data + b"\0")
+        with pytest.raises(CheckpointError, match=path.name):
+            read(path, empty())
+        path.write_bytes(data)
+    checkpoint.load(tmp_path, replay=empty())
+
+
+def test_files_of_two_checkpoints_cannot_be_mixed(tmp_path: Path) -> None:
+    replay, other = empty(), empty()
+    play(replay, 8)
+    save(tmp_path / "a", 1, replay)
+    play(other, 8, episode=3)
+    save(tmp_path / "b", 1, other)
+    (ours,), (theirs,) = ((tmp_path / x / "checkpoints" / "replay").iterdir() for x in "ab")
+    shutil.copy(theirs, ours)
+    with pytest.raises(CheckpointError, match=f"{ours.name} holds other transitions"):
+        checkpoint.load(tmp_path / "a", replay=empty())
+    ours.unlink()
+    with pytest.raises(CheckpointError, match=f"there is no .*{ours.name}"):
+        checkpoint.load(tmp_path / "a", replay=empty())
+    newest = tmp_path / "b" / "checkpoints" / "000000000001.safetensors"
+    newest.rename(newest.with_name("000000000002.safetensors"))
+    with pytest.raises(CheckpointError, match="name does not go with the frame"):
+        checkpoint.load(tmp_path / "b", replay=empty())
+
+
+def forge(path: Path, kind: str, arrays: dict[str, np.ndarray], text: str) -> str:
+    """A file with a right digest, as a stranger could write it."""
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    sha256 = checkpoint._digest(kind, text, arrays)
+    metadata = {"steadyq": f"steadyq {kind} 1\n{sha256}\n{text}"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+    return sha256
+
+
+GOOD = {"frame": 1, "meta": {}, "replay": {"obs_dim": OBS, "action_dim": ACTION, "added": 0, "segments": []}}
+SHA = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("[]", "no object"),
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+        (json.dumps({}), "frame"),
+        (json.dumps(GOOD | {"frame": "1"}), "frame"),
+        (json.dumps(GOOD | {"meta": 3}), "`meta`"),
+        (json.dumps(GOOD | {"replay": None}), "`replay`"),
+        (json.dumps(GOOD | {"replay": {"obs_dim": 3}}), "action_dim"),
+        *(
+            (json.dumps(GOOD | {"replay": GOOD["replay"] | replay}), match)
+            for replay, match in (
+                ({"obs_dim": 4}, r"sizes \(4, 2\), the environment has \(3, 2\)"),
+                ({"obs_dim": True}, "obs_dim"),
+                ({"added": -1}, "added"),
+                ({"added": 1.0}, "added"),
+                ({"added": 5}, "end at transition 0"),
+                ({"segments": {}}, "no list"),
+                ({"segments": ["x"]}, "is not"),
+                ({"segments": [[0, 5]]}, "is not"),
+                ({"segments": [[0, 5, "../../../../etc/passwd"]], "added": 5}, "is not"),
+                ({"segments": [[0, 5, SHA + "\n"]], "added": 5}, "is not"),
+                ({"segments": [[0, 5, SHA.replace("0", "/")]], "added": 5}, "is not"),
+                ({"segments": [["../0", 5, SHA]], "added": 5}, "is not"),
+                ({"segments": [[5, 5, SHA]], "added": 5}, "is not"),
+                ({"segments": [[-5, 5, SHA]], "added": 5}, "is not"),
+                ({"segments": [[0, 5, SHA], [6, 9, SHA]], "added": 9}, "before 6 are missing"),
+                ({"segments": [[0, 5, SHA]], "added": 5}, "there is no"),
+            )
+        ),
+    ],
+)
+def test_json_that_save_never_writes_is_refused_in_one_sentence(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "checkpoints" / "000000000001.safetensors"
+    forge(path, "checkpoint", {}, text)
+    replay = empty()
+    with pytest.raises(CheckpointError, match=match) as caught:
+        checkpoint.load(tmp_path, replay=replay)
+    assert str(path.parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert replay.added == 0
+
+
+def test_transitions_of_a_wrong_shape_are_refused_however_well_sealed(tmp_path: Path) -> None:
+    replay = empty()
+    play(replay, 4)
+    good = replay.segment(0, 4)
+    for bad, match in (
+        (good | {"obs": good["obs"][:, :1]}, "`obs`"),
+        (good | {"first": np.array(9)}, "does not hold"),
+        ({"first": np.array(0)}, "`ends`"),
+    ):
+        folder = tmp_path / "checkpoints"
+        temporary = folder / "replay" / "x"
+        sha256 = forge(temporary, "replay", bad, "{}")
+        temporary.rename(folder / "replay" / f"{0:012d}-{4:012d}-{sha256[:12]}.safetensors")
+        text = json.dumps(GOOD | {"replay": GOOD["replay"] | {"added": 4, "segments": [[0, 4, sha256]]}})
+        forge(folder / f"{1:012d}.safetensors", "checkpoint", {}, text)
+        copy = empty()
+        with pytest.raises(CheckpointError, match=match):
+            checkpoint.load(tmp_path, replay=copy)
+        assert copy.added == 0
+    forge(folder / f"{1:012d}.safetensors", "checkpoint", {checkpoint.HEAD: np.zeros(2, np.float32)}, json.dumps(GOOD))
+    with pytest.raises(CheckpointError, match="head"):
+        checkpoint.load(tmp_path, replay=empty())
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "000000000001.safetensors"
+    path.parent.mkdir()
+    plain = {"x": np.zeros(3, np.float32)}
+    for data, match in (
+        (b"\x80\x04\x95pickled", "no safetensors file"),
+        ((2**62).to_bytes(8, "little") + b"{}", "no safetensors file"),
+        (safetensors.numpy.save(plain), "no format of ours"),
+        (safetensors.numpy.save(plain, {"format": "pt"}), "no format of ours"),
+        (
+            safetensors.numpy.save(plain, {"steadyq": "steadyq checkpoint 2\nx\n{}"}),
+            "2'.* reads 'steadyq checkpoint 1'",
+        ),
+        (safetensors.numpy.save(plain, {"steadyq": "steadyq checkpoint 1"}), "checkpoint 1"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=match) as caught:
+            checkpoint.load(tmp_path, replay=empty())
+        assert isinstance(caught.value, InputError)  # so the command line says it in one line
+    checkpoint.write_snapshot(path, plain, {})
+    with pytest.raises(CheckpointError, match="steadyq snapshot 1"):
+        checkpoint.load(tmp_path, replay=None)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CheckpointError, match="cannot read"):
+        checkpoint.load(tmp_path, replay=None)
+
+
+def test_a_damaged_checkpoint_does_not_keep_a_later_save_from_working(tmp_path: Path) -> None:
+    replay = empty()
+    play(replay, 5)
+    save(tmp_path, 1, replay)
+    save(tmp_path, 2, replay).write_bytes(b"rubbish")
+    copy = empty()
+    checkpoint.load(tmp_path, 1, replay=copy)
+    save(tmp_path, 3, copy)
+    assert checkpoint.frames(tmp_path) == [1, 3]  # the bad one is no part of the history that went on
+    for frame in (1, 3):
+        checkpoint.load(tmp_path, frame, replay=empty())
+
+
+def test_no_checkpoint_no_such_frame_and_a_used_replay(tmp_path: Path) -> None:
+    assert checkpoint.frames(tmp_path) == []
+    with pytest.raises(CheckpointError, match="there is no checkpoint in"):
+        checkpoint.load(tmp_path, replay=None)
+    replay = empty()
+    play(replay, 2)
+    save(tmp_path, 1, replay)
+    (tmp_path / "checkpoints" / "notes.safetensors").write_text("not ours, and left alone")
+    assert checkpoint.frames(tmp_path) == [1]
+    with pytest.raises(CheckpointError, match=r"there is no .*000000000007"):
+        checkpoint.load(tmp_path, 7, replay=None)
+    with pytest.raises(ValueError, match="empty replay"):
+        checkpoint.load(tmp_path, replay=replay)
+    assert_tensors(checkpoint.load(tmp_path, replay=None).tensors)
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    replay = empty()
+    play(replay, 4)
+    for tensors, meta, error, match in (
+        ({"x": np.array([object()])}, {}, TypeError, "x has the type object"),
+        ({"x": np.array(["text"])}, {}, TypeError, "x has the type"),
+        ({checkpoint.HEAD: np.zeros(3)}, {}, ValueError, "taken by the replay"),
+        ({}, {"x": float("nan")}, ValueError, "not JSON compliant"),
+        ({}, {"x": np.float32(1)}, TypeError, "not JSON serializable"),
+    ):
+        with pytest.raises(error, match=match):
+            checkpoint.save(tmp_path, frame=1, tensors=tensors, meta=meta, replay=replay)
+        assert files(tmp_path) == {}
+    with pytest.raises(ValueError, match="keep"):
+        save(tmp_path, 1, replay, keep=0)
+    save(tmp_path, 9, replay)
+    with pytest.raises(ValueError, match="frame 8 is before 9"):
+        save(tmp_path, 8, replay)
+
+
+def test_a_snapshot_is_one_file_that_other_programs_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "snapshots" / "000000000001.safetensors"
+    checkpoint.write_snapshot(path, TENSORS, META)
+    tensors, meta = checkpoint.read_snapshot(path)
+    assert meta == META
+    assert_tensors(tensors)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["steadyq"].splitlines()[2]) == META
+        assert torch.equal(file.get_tensor("weight"), TENSORS["weight"])
+    with pytest.raises(CheckpointError, match="there is no"):
+        checkpoint.read_snapshot(tmp_path / "other")
+
+
+def test_one_command_writes_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        replay = empty()
+        play(replay, 30)
+        save(tmp_path / folder, 1, replay)
+    assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -1,0 +1,61 @@
+"""The command line: one clear sentence for a mistake, the agreed exit codes, help without PyTorch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from steadyq.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("trian", "unknown command 'trian'; did you mean 'train'?"),
+        ("train crosq --env walker-run", "unknown recipe 'crosq'; did you mean 'crossq'"),
+        ("train crossq_wn --env wlker-run", "did you mean 'walker-run'"),
+        ("train crossq_wn --env walker-run --widht 3", "unknown option '--widht'; did you mean '--width'"),
+        ("train crossq_wn", "required: --env"),
+        ("train crossq_wn --env walker-run --utd 0", "--utd is 0; give a number above 0"),
+        ("train crossq_wn --env walker-run --target slow", "unknown value of target 'slow'"),
+        ("train crossq_wn --env walker-run --lr fast", "invalid float value: 'fast'"),
+        ("resume nowhere", "nowhere is no run folder"),
+        ("evaluate nowhere", "nowhere is no run folder"),
+        ("list colours", "invalid choice: 'colours'"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(arguments: str, words: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, steadyq.cli as c; c.main(['--help'])" + "\nassert not {'torch', 'numpy'} & sys.modules.keys()"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import contextlib\nwith contextlib.suppress(SystemExit):\n  {code.splitlines()[0]}\n{code.splitlines()[1]}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train, resume, evaluate, list, doctor" in done.stdout
+
+
+def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "crossq_wn", "--help"])
+    out = capsys.readouterr().out
+    assert "--target polyak|none" in out
+    assert "[0.0003]" in out
+
+
+def test_list_recipes(capsys: pytest.CaptureFixture) -> None:
+    assert main(["list", "recipes"]) == 0
+    assert "crossq_wn" in capsys.readouterr().out

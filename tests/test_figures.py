@@ -1,0 +1,237 @@
+"""Run folders read as curves, and drawn."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from steadyq.errors import InputError
+from steadyq.run.logs import Logger
+from steadyq.study import curves, figures
+
+HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
+
+
+def make_run(
+    folder: Path, *, name: str = "crossq_wn-utd2", env: str = "walker-run", returns: dict[int, list[float]]
+) -> Path:
+    """A run of these evaluation returns per seed, at every 5,000 frames, with training episodes in between."""
+    folder.mkdir()
+    log = Logger(folder, exp_name=name, env_name=env, seeds=list(returns), tensorboard=False)
+    for seed, values in returns.items():
+        for i, value in enumerate(values):
+            log.write(seed=seed, frame=5000 * i, metrics={"eval/mean_reward": value})
+            log.write(seed=seed, frame=5000 * i + 2500, metrics={"rollout/ep_rew_mean": value / 2, "time/fps": 9.0})
+    log.close()
+    return folder
+
+
+def lines(figure: Figure, *, label: str | None = None) -> list[Line2D]:
+    (axes,) = figure.get_axes()
+    return [line for line in axes.get_lines() if label is None or line.get_label() == label]
+
+
+def texts(figure: Figure) -> list[str]:
+    (axes,) = figure.get_axes()
+    return [axes.get_title(loc="left"), *(text.get_text() for text in axes.texts)]
+
+
+# ---- curves
+
+
+def test_curves_are_what_the_file_says(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 0.1 + 0.2], 3: [4.0]})
+    read = curves.read([run])
+    assert [(c.exp_name, c.env_name, c.seed, c.metric) for c in read] == [
+        ("crossq_wn-utd2", "walker-run", seed, metric)
+        for seed in (0, 3)
+        for metric in ("eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
+    ]
+    first = read[0]
+    assert first.env_step.dtype == np.int64
+    assert first.env_step.tolist() == [0, 5000]
+    assert first.value.dtype == np.float64
+    assert first.value.tolist() == [1.0, 0.30000000000000004]
+
+
+def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 2.0]})
+    path = run / "metrics.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"crossq_wn-utd2,walker-run,0,eval/mean_reward,10000,31")  # of 312.4
+    assert [c.value.tolist() for c in curves.read([run])] == [[1.0, 2.0], [0.5, 1.0], [9.0, 9.0]]
+
+
+ROW = "a,b,0,eval/mean_reward,0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "begins with ''"),
+        ("exp_name,env", "begins with ''"),
+        ("step,return\n1,2\n", "begins with 'step,return'"),
+        (HEADER, "holds no measurement yet"),
+        (HEADER + ROW[:-4], "holds no measurement yet"),
+        (HEADER + ROW + "a,b,0,eval/mean_reward,5\n", "line 3 of"),
+        (HEADER + ROW + "a,b,0,eval/mean_reward,5,1,1\n", "line 3 of"),
+        (HEADER + "\n" + ROW, "line 2 of"),
+        (HEADER + "a,b,zero,eval/mean_reward,0,1\n", "line 2 of"),
+        (HEADER + "a,b,0,eval/mean_reward,0.5,1\n", "line 2 of"),
+        (HEADER + "a,b,0,eval/mean_reward,0,high\n", "line 2 of"),
+        (HEADER + "a,b,0,eval/mean_reward,0,nan\n", "not finite"),
+        (HEADER + 'a,"b,0,eval/mean_reward,0,1\n', "of"),
+        (HEADER + ROW + ROW, "at frame 0 twice or out of order"),
+        (HEADER + ROW.replace(",0,1", ",9,1") + ROW, "at frame 0 twice or out of order"),
+    ],
+)
+def test_a_malformed_record_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        curves.read([tmp_path])
+    assert says in str(caught.value)
+    assert str(tmp_path / "metrics.csv") in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="is not the folder of a run"):
+            curves.read([folder])
+
+
+def test_the_same_seed_in_two_folders_is_refused(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, returns={5: [1.0]}) for name in ("first", "second")]
+    with pytest.raises(InputError, match=r"seed 5 of crossq_wn-utd2 on walker-run is in .*first and in .*second"):
+        curves.read(runs)
+
+
+def test_the_mean_is_over_common_frames_only() -> None:
+    def curve(frames: list[int], values: list[float]) -> curves.Curve:
+        return curves.Curve("a", "b", 0, "eval/mean_reward", np.array(frames), np.array(values))
+
+    frames, values = curves.mean([curve([0, 5, 10, 15], [0, 1, 2, 3]), curve([0, 10, 20], [4, 6, 8])])
+    assert frames.tolist() == [0, 10]
+    assert values.tolist() == [2.0, 4.0]
+    with pytest.raises(InputError, match="share no frame"):
+        curves.mean([curve([1], [0]), curve([2], [0])])
+
+
+# ---- figures
+
+
+def test_one_run_of_several_seeds(tmp_path: Path) -> None:
+    returns = {0: [1.0, 20.0, 300.0], 1: [3.0, 40.0, 500.0], 2: [2.0, 90.0, 100.0]}
+    figure = figures.draw_learning_curve(make_run(tmp_path / "run", returns=returns))
+    each = lines(figure, label="evaluation, each seed")
+    assert [line.get_ydata().tolist() for line in each] == list(returns.values())
+    assert all(line.get_xdata().tolist() == [0, 5000, 10000] for line in each)
+    (mean,) = lines(figure, label="evaluation, mean of seeds")
+    assert mean.get_ydata().tolist() == [2.0, 50.0, 300.0]
+    assert mean.get_linewidth() > 2 * each[0].get_linewidth()
+    training = lines(figure, label="training episodes")
+    assert [line.get_ydata().tolist() for line in training] == [[v / 2 for v in values] for values in returns.values()]
+    assert training[0].get_xdata().tolist() == [2500, 7500, 12500]
+    assert training[0].get_zorder() < each[0].get_zorder() < mean.get_zorder()
+    (axes,) = figure.get_axes()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment frames", "return")
+    assert "walker-run" in texts(figure)[0]
+    assert "crossq_wn-utd2" in texts(figure)[0]
+    assert "3 seeds, 10,000 environment frames" in texts(figure)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "training episodes",
+        "evaluation, each seed",
+        "evaluation, mean of seeds",
+    ]
+
+
+def test_one_run_of_one_seed(tmp_path: Path) -> None:
+    figure = figures.draw_learning_curve(make_run(tmp_path / "run", env="Pendulum-v1", returns={8: [-1500.0, -200.0]}))
+    (line,) = lines(figure, label="evaluation")
+    assert line.get_ydata().tolist() == [-1500.0, -200.0]
+    assert len(lines(figure)) == 2  # and its training episodes
+    assert "1 seed, 5,000 environment frames" in texts(figure)
+    (axes,) = figure.get_axes()
+    assert axes.get_ylim()[0] < -1500
+
+
+def test_several_runs_are_grouped_by_name(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", name="crossq", returns={0: [1.0, 10.0]}),
+        make_run(tmp_path / "b", name="sac", returns={0: [2.0, 2.0, 5.0]}),
+        make_run(tmp_path / "c", name="crossq", returns={1: [3.0, 30.0]}),
+    ]
+    figure = figures.draw_learning_curves(runs)
+    bold = [line for line in lines(figure) if line.get_linewidth() > 2]
+    assert [line.get_ydata().tolist() for line in bold] == [[2.0, 20.0], [2.0, 2.0, 5.0]]
+    thin = [line.get_ydata().tolist() for line in lines(figure) if line.get_linewidth() < 2]
+    assert thin == [[1.0, 10.0], [3.0, 30.0]]
+    (axes,) = figure.get_axes()
+    labels = {text.get_text(): text.get_color() for text in axes.texts}
+    assert labels["crossq\n2 seeds"] == bold[0].get_color()
+    assert labels["sac\n1 seed"] == bold[1].get_color()
+    assert bold[0].get_color() != bold[1].get_color()
+    assert bold[0].get_marker() != bold[1].get_marker()  # told apart in grey as well
+
+
+def test_tasks_do_not_share_an_axis(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / env, env=env, returns={0: [1.0]}) for env in ("walker-run", "dog-run")]
+    with pytest.raises(InputError, match="dog-run and walker-run do not share an axis"):
+        figures.draw_learning_curves(runs)
+
+
+def test_a_run_without_evaluation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(HEADER + "a,b,0,rollout/ep_rew_mean,0,1\n")
+    with pytest.raises(InputError, match="no evaluation"):
+        figures.draw_learning_curve(tmp_path)
+
+
+def test_the_file_is_a_png_of_1200_by_750_whatever_the_users_settings(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 20.0], 1: [3.0, 40.0]})
+    other = make_run(tmp_path / "other", name="a-rather-long-name-of-an-experiment-$x_1$", returns={0: [1.0, 20.0]})
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"savefig.bbox": "tight", "savefig.dpi": 30, "figure.dpi": 30}):
+        one = figures.learning_curve(run, tmp_path / "new/folder/one.png")
+        many = figures.learning_curves([run, other], tmp_path / "many.png")
+    assert dict(mpl.rcParams) == before
+    assert one == tmp_path / "new/folder/one.png"
+    for path in (one, many):
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert image.size == (1200, 750)
+            pixels = np.asarray(image.convert("L"))
+        assert 0.005 < (pixels < 128).mean() < 0.2  # ink, on mostly white
+        assert (pixels == 255).mean() > 0.7
+    with pytest.raises(InputError, match=r"one\.pdf"):
+        figures.learning_curve(run, tmp_path / "one.pdf")
+
+
+def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 20.0]})
+    code = (
+        "import sys; from pathlib import Path; from steadyq.study import figures;"
+        "figures.learning_curve(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(run), str(tmp_path / "curve.png")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_labels_keep_their_order_and_their_distance() -> None:
+    sizes = [0.1, 0.2, 0.1, 0.1]
+    wanted = [0.98, 0.5, 0.97, 0.45]
+    centres = figures.spread(wanted, sizes)
+    order = np.argsort(wanted)
+    assert np.argsort(centres).tolist() == order.tolist()
+    for below, above in itertools.pairwise(order):
+        assert centres[above] - centres[below] >= (sizes[above] + sizes[below]) / 2 - 1e-9
+    assert max(c + s / 2 for c, s in zip(centres, sizes, strict=True)) <= 1 + 1e-9
+    assert figures.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room

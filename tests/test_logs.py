@@ -1,0 +1,430 @@
+"""The record of a run and what a person sees of it."""
+
+import csv
+import io
+import math
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from steadyq.errors import InputError
+from steadyq.run import logs, watch
+from steadyq.run.logs import Logger, Row
+
+HEADER = b"exp_name,env_name,seed,metric,env_step,value\n"
+
+
+def logger(folder: Path, *, resume_at: int | None = None, tensorboard: bool = False) -> Logger:
+    return Logger(
+        folder,
+        exp_name="crossq_wn-utd2",
+        env_name="walker-run",
+        seeds=(0, 7),
+        resume_at=resume_at,
+        tensorboard=tensorboard,
+    )
+
+
+def stretch(log: Logger, frames: range, *, speed: float = 100.0) -> None:
+    """Two seeds' measurements, which depend on the frame alone, and one that depends on a clock."""
+    for frame in frames:
+        for seed in (0, 7):
+            log.write(seed=seed, frame=frame, metrics={"train/q_mean": math.sin(frame + seed), "time/fps": speed})
+            if frame % 2 == 0:
+                log.write(seed=seed, frame=frame, metrics={"eval/mean_reward": frame / 7})
+
+
+# ---- metrics.csv
+
+
+def test_rows_byte_for_byte(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    log.write(seed=7, frame=25_000, metrics={"train/n_updates": 5000, "eval/mean_reward": 0.1, "train/ent_coef": 3.0})
+    log.write(seed=0, frame=25_000, metrics={"train/q_mean": np.float32(0.1), "train/entropy": np.int64(-2)})
+    log.close()
+    assert (tmp_path / "metrics.csv").read_bytes() == HEADER + (
+        b"crossq_wn-utd2,walker-run,7,eval/mean_reward,25000,0.1\n"
+        b"crossq_wn-utd2,walker-run,7,train/ent_coef,25000,3\n"
+        b"crossq_wn-utd2,walker-run,7,train/n_updates,25000,5000\n"
+        b"crossq_wn-utd2,walker-run,0,train/entropy,25000,-2\n"
+        b"crossq_wn-utd2,walker-run,0,train/q_mean,25000,0.10000000149011612\n"
+    )
+
+
+def test_any_float64_reads_back_as_itself(tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 2**64, size=2000, dtype=np.uint64)
+    values = [value for value in bits.view(np.float64).tolist() if math.isfinite(value)]
+    values += [0.0, -0.0, 5e-324, -1.7976931348623157e308, 2.0**53, 1e16, 1e22, 1 / 3, 100.0]
+    log = logger(tmp_path)
+    for frame, value in enumerate(values):
+        log.write(seed=0, frame=frame, metrics={"train/q_mean": value})
+    log.close()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        back = [float(row["value"]) for row in csv.DictReader(file)]
+    assert [struct.pack("d", value) for value in back] == [struct.pack("d", value) for value in values]
+
+
+def test_names_with_commas_and_quotes_survive(tmp_path: Path) -> None:
+    log = Logger(tmp_path, exp_name='a,"b" ü', env_name="my.envs:Arm-v0", seeds=[3], tensorboard=False)
+    log.write(seed=3, frame=1, metrics={"train/q_mean": 2.5})
+    log.close()
+    assert logs.read(tmp_path / "metrics.csv") == [Row('a,"b" ü', "my.envs:Arm-v0", 3, "train/q_mean", 1, 2.5)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_what_is_not_finite_is_left_out(tmp_path: Path, value: float) -> None:
+    log = logger(tmp_path)
+    log.write(seed=0, frame=1, metrics={"train/q_mean": value, "train/entropy": 1.5})
+    log.close()
+    assert [(row.metric, row.value) for row in logs.read(tmp_path / "metrics.csv")] == [("train/entropy", 1.5)]
+
+
+def test_a_second_row_for_one_measurement_is_refused_and_nothing_of_it_written(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    log.write(seed=0, frame=10, metrics={"train/q_mean": 1.0})
+    log.write(seed=7, frame=10, metrics={"train/q_mean": 1.0})  # another seed
+    log.write(seed=0, frame=10, metrics={"train/entropy": 1.0})  # another metric
+    before = log.offset()
+    for frame in (10, 9):
+        with pytest.raises(ValueError, match="train/q_mean of seed 0"):
+            log.write(seed=0, frame=frame, metrics={"train/alpha": 1.0, "train/q_mean": 2.0})
+    assert log.offset() == before
+    log.close()
+    log = logger(tmp_path, resume_at=before)  # remembered through a resume
+    with pytest.raises(ValueError, match="train/q_mean of seed 0"):
+        log.write(seed=0, frame=10, metrics={"train/q_mean": 1.0})
+    log.write(seed=0, frame=11, metrics={"train/q_mean": 1.0})
+    log.close()
+
+
+def test_two_runs_differ_in_nothing_but_time(tmp_path: Path) -> None:
+    records = []
+    for speed in (100.0, 123.4):
+        folder = tmp_path / str(speed)
+        folder.mkdir()
+        log = logger(folder)
+        stretch(log, range(10), speed=speed)
+        log.close()
+        records.append((folder / "metrics.csv").read_bytes())
+    assert records[0] != records[1]
+    timeless = [[line for line in record.splitlines(True) if b",time/" not in line] for record in records]
+    assert timeless[0] == timeless[1]
+    assert len(timeless[0]) == 1 + 2 * (10 + 5)
+
+
+def test_the_order_of_a_mapping_does_not_matter(tmp_path: Path) -> None:
+    for name, metrics in (("a", {"x": 1.0, "y": 2.0}), ("b", {"y": 2.0, "x": 1.0})):
+        (tmp_path / name).mkdir()
+        log = logger(tmp_path / name)
+        log.write(seed=0, frame=1, metrics=metrics)
+        log.close()
+    assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
+def test_rows_are_whole_for_whoever_reads_along(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    stretch(log, range(3))
+    assert len(logs.read(tmp_path / "metrics.csv")) == 2 * (2 * 3 + 2)
+    log.close()
+    log.close()  # twice is fine
+
+
+# ---- resuming
+
+
+def test_a_resumed_record_equals_the_undisturbed_one(tmp_path: Path) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = logger(tmp_path / "whole")
+    stretch(whole, range(20))
+    whole.close()
+
+    killed = logger(tmp_path / "killed")
+    stretch(killed, range(8))
+    offset = killed.offset()
+    assert offset == (tmp_path / "killed/metrics.csv").stat().st_size
+    stretch(killed, range(8, 13), speed=1.0)
+    killed.close()
+    with (tmp_path / "killed/metrics.csv").open("ab") as file:
+        file.write(b"crossq_wn-utd2,walker-run,0,tra")  # died within a line
+    resumed = logger(tmp_path / "killed", resume_at=offset)
+    assert resumed.offset() == offset
+    stretch(resumed, range(8, 20))
+    resumed.close()
+    assert (tmp_path / "killed/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
+def test_a_record_that_does_not_go_with_its_checkpoint_is_refused_and_left_alone(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    stretch(log, range(3))
+    offset = log.offset()
+    log.close()
+    path = tmp_path / "metrics.csv"
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=rf"metrics\.csv has {offset} bytes but had {offset + 1}"):
+        logger(tmp_path, resume_at=offset + 1)
+    with pytest.raises(InputError, match=r"metrics\.csv.*inside a line"):
+        logger(tmp_path, resume_at=offset - 1)
+    with pytest.raises(InputError, match=r"metrics\.csv.*resume that run"):
+        logger(tmp_path)
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(InputError, match=r"without .*metrics\.csv"):
+        logger(tmp_path, resume_at=offset)
+
+
+# ---- TensorBoard
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+def record(folder: Path, seed: int) -> dict[str, list[tuple[int, float]]]:
+    """The same from `metrics.csv`, in the float32 that events have."""
+    tags: dict[str, list[tuple[int, float]]] = {}
+    for row in logs.read(folder / "metrics.csv"):
+        if row.seed == seed:
+            tags.setdefault(row.metric, []).append((row.env_step, float(np.float32(row.value))))
+    return tags
+
+
+def test_tensorboard_has_the_same_numbers_also_after_a_resume(tmp_path: Path) -> None:
+    log = logger(tmp_path, tensorboard=True)
+    stretch(log, range(6))
+    offset = log.offset()
+    assert events(tmp_path / "tensorboard/seed-7") == record(tmp_path, 7)
+    stretch(log, range(6, 9), speed=1.0)
+    log.close()
+    assert len(events(tmp_path / "tensorboard/seed-0")["train/q_mean"]) == 9
+    log = logger(tmp_path, resume_at=offset, tensorboard=True)
+    stretch(log, range(6, 8))
+    log.close()
+    for seed in (0, 7):
+        seen = events(tmp_path / f"tensorboard/seed-{seed}")
+        assert seen == record(tmp_path, seed)
+        assert set(seen) == {"train/q_mean", "time/fps", "eval/mean_reward"}
+        assert [step for step, _ in seen["eval/mean_reward"]] == [0, 2, 4, 6]
+
+
+def test_a_checkpoint_waits_for_the_events_still_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logger(tmp_path, tensorboard=True)
+    flushed: list[str] = []
+    monkeypatch.setattr(SummaryWriter, "flush", lambda writer: flushed.append(Path(writer.log_dir).name))
+    log.offset()
+    assert flushed == ["seed-0", "seed-7"]
+    log.close()
+
+
+def test_without_tensorboard_training_goes_on_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    said: list[str] = []
+    log = Logger(tmp_path, exp_name="a", env_name="b", seeds=[0, 1], say=said.append)
+    log.write(seed=0, frame=1, metrics={"train/q_mean": 1.0})
+    log.close()
+    assert len(said) == 1
+    assert said[0].startswith("no TensorBoard events (")
+    assert len(logs.read(tmp_path / "metrics.csv")) == 1
+
+
+def test_tensorboard_failing_midway_is_said_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    log = Logger(tmp_path, exp_name="a", env_name="b", seeds=[0], say=said.append)
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    log._events[0].close()
+    log._events[0].add_scalar = fail  # type: ignore[method-assign]
+    log.write(seed=0, frame=1, metrics={"train/q_mean": 1.0})
+    log.write(seed=0, frame=2, metrics={"train/q_mean": 1.0})
+    log.close()
+    assert said == ["TensorBoard events stop here (no space left); metrics.csv has everything"]
+    assert len(logs.read(tmp_path / "metrics.csv")) == 2
+
+
+def test_importing_the_logger_does_not_import_tensorboard() -> None:
+    code = "import sys, steadyq.run.logs, steadyq.run.watch; print({'torch', 'tensorboard'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+# ---- what a person sees
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def board(clock: Clock, *, seeds: tuple[int, ...] = (0, 1), start: int = 0) -> watch.Board:
+    return watch.Board(
+        exp_name="crossq_wn-utd2", env_name="walker-run", seeds=seeds, frames=100_000, start=start, clock=clock
+    )
+
+
+MEASURED = {
+    "eval/mean_reward": 312.44,
+    "eval/std_reward": 20.1,
+    "rollout/ep_rew_mean": 280.0,
+    "train/q_mean": 31.2,
+    "train/ent_coef": 0.0314,
+    "train/entropy": -2.1,
+    "train/critic_loss": 0.5,
+}
+
+
+def test_plain_lines() -> None:
+    clock, stream = Clock(), io.StringIO()
+    view = watch.PlainView(board(clock), stream)
+    view.message("precision float32")
+    view.update(seed=0, frame=0, metrics={"eval/mean_reward": 10.0})
+    for frame in range(0, 25_001, 1000):
+        view.progress(frame)
+        clock.now += 1.0
+    view.update(seed=1, frame=25_000, metrics=MEASURED)
+    view.update(seed=1, frame=25_000, metrics={"train/critic_loss": 0.5})  # nothing to show
+    view.close()
+    assert stream.getvalue().splitlines() == [
+        "precision float32",
+        "frame 0/100,000 (0%)  seed 0  eval 10.0",
+        "frame 25,000/100,000 (25%)  seed 1  eval 312.4 +- 20.1  train 280.0  q 31.2  alpha 0.0314  entropy -2.10  "
+        "962 frames/s  ETA 0:01:18",  # 25,000 frames in 26 seconds; 75,000 to go
+    ]
+
+
+def test_speed_forgets_a_slow_start() -> None:
+    clock = Clock()
+    seen = board(clock)
+    assert seen.speed() is None
+    clock.now += 1000  # compiling
+    for frame in range(1, 1001):
+        clock.now += 0.5
+        assert seen.due(frame)
+    assert seen.speed() == pytest.approx(2.0)
+    assert seen.remaining() == pytest.approx((100_000 - 1000) / 2)
+    seen.note(0, 500, {"train/n_updates": 1000.0})
+    seen.note(0, 1000, {"train/n_updates": 2500.0})
+    assert seen.update_speed() == pytest.approx(2.0 * 3)
+    clock.now += 0.1
+    assert not seen.due(1001)
+
+
+def live(clock: Clock, **options: int) -> tuple[watch.LiveView, io.StringIO]:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=100, height=30, highlight=False)
+    return watch.LiveView(board(clock, **options), console), stream
+
+
+def test_the_live_table_shows_each_seed() -> None:
+    clock = Clock()
+    view, stream = live(clock)
+    try:
+        view.message("saved [bold]as it is[/bold]")
+        for frame, value in ((0, 10.0), (25_000, 400.0), (50_000, 300.0)):
+            clock.now += 60
+            view.progress(frame)
+            view.update(seed=0, frame=frame, metrics=MEASURED | {"eval/mean_reward": value})
+    finally:
+        view.close()
+    view.close()
+    shown = stream.getvalue()
+    assert "saved [bold]as it is[/bold]" in shown
+    last = shown[shown.rindex("walker-run") :].splitlines()
+    assert "50,000 / 100,000 frames" in last[1]
+    assert "50%" in last[1]
+    assert last[2].split() == ["elapsed", "0:03:00", "ETA", "0:03:00", "278", "frames/s"]
+    assert last[4].split() == ["0", "280.0", "300.0", "400.0", "31.2", "0.0314", "-2.10", "▁█▆"]
+    assert last[5].split() == ["1", "-", "-", "-", "-", "-", "-"]
+
+
+def test_the_live_table_is_drawn_four_times_a_second_at_most() -> None:
+    clock = Clock()
+    view, stream = live(clock)
+    try:
+        before = stream.getvalue().count("frames")
+        for frame in range(10_000):
+            clock.now += 0.001
+            view.progress(frame)
+        assert stream.getvalue().count("100,000 frames") - before in range(35, 42)
+    finally:
+        view.close()
+
+
+def test_a_resumed_view_knows_what_was_before() -> None:
+    earlier = [Row("a", "b", 4, "eval/mean_reward", frame, value) for frame, value in ((0, 1.0), (10, 9.0), (20, 5.0))]
+    stream = io.StringIO()
+    view = watch.view(exp_name="a", env_name="b", seeds=[4], frames=100, start=20, earlier=earlier, stream=stream)
+    assert isinstance(view, watch.PlainView)  # not a terminal
+    assert view.board.evaluations == {4: [1.0, 9.0, 5.0]}
+    assert view.board.frame == 20
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_the_live_view_unless_it_is_dumb(monkeypatch: pytest.MonkeyPatch) -> None:
+    main, terminal = os.openpty()
+    try:
+        with open(terminal, "w", closefd=False) as stream:
+            for name, kind in (("xterm-256color", watch.LiveView), ("dumb", watch.PlainView)):
+                monkeypatch.setenv("TERM", name)
+                view = watch.view(exp_name="a", env_name="b", seeds=[0], frames=100, stream=stream)
+                view.close()
+                assert isinstance(view, kind)
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+def test_a_view_that_fails_falls_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError("no space left")
+
+    plain = watch.PlainView(board(Clock()), Full())
+    clock = Clock()
+    table, _ = live(clock)
+    table.board.frames = 0  # a percentage of nothing: ZeroDivisionError in the drawing
+    for view in (plain, table):
+        for frame in (1, 2):
+            clock.now += 1
+            view.update(seed=0, frame=frame, metrics=MEASURED)
+            view.progress(frame)
+            view.message("still here")
+        view.close()
+        assert view.silent
+    assert capsys.readouterr().err.splitlines() == [
+        "the view of the run failed (no space left); training goes on",
+        "the view of the run failed (integer division or modulo by zero); training goes on",
+    ]
+
+
+def test_a_reader_who_leaves_does_not_end_the_program() -> None:
+    code = """
+from steadyq.run.watch import view
+shown = view(exp_name="a", env_name="b", seeds=[0], frames=100_000)
+for frame in range(100_000):
+    shown.update(seed=0, frame=frame, metrics={"eval/mean_reward": 1.0})
+assert shown.silent
+print("this goes nowhere")
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline().startswith("frame 0/100,000 (0%)  seed 0  eval 1.0")
+    child.stdout.close()
+    with child.stderr:
+        assert child.stderr.read() == ""
+    assert child.wait() == 0

@@ -1,0 +1,84 @@
+"""Settings: what a run is asked to do is checked and completed before anything starts."""
+
+from fractions import Fraction
+
+import pytest
+
+from steadyq.algorithm.options import make_recipe, options
+from steadyq.algorithm.recipes import RECIPES
+from steadyq.errors import InputError
+from steadyq.run.settings import Settings, check, complete, from_json
+from steadyq.run.train import settings_of
+
+
+def completed(**choices: object) -> Settings:
+    return settings_of("crossq_wn", env="walker-run", choices=choices)
+
+
+def test_the_protocol_decides_what_is_left_out() -> None:
+    settings = completed()
+    assert (settings.utd, settings.action_repeat, settings.batch_size) == (Fraction(2), 2, 256)
+    assert (settings.gamma, settings.learning_starts, settings.buffer_size) == (0.99, 5_000, 1_000_000)
+    assert settings.agent_steps == 500_000
+    assert (
+        complete(
+            Settings(recipe="sac", env="Pendulum-v1"), make_recipe("sac").protocol, suite="gymnasium"
+        ).action_repeat
+        == 1
+    )
+
+
+def test_the_name_says_what_differs_from_the_defaults() -> None:
+    assert completed().name == "crossq_wn-utd2"
+    assert completed(utd=10, width=512, frames=50_000).name == "crossq_wn-utd10"
+    assert (
+        completed(utd="1/3", lr=1e-3, target="none", gamma=0.9).name
+        == "crossq_wn-utd1over3-gamma=0.9-lr=0.001-target=none"
+    )
+    assert completed(seeds=[0, 2]).folder.as_posix() == "runs/walker-run/crossq_wn-utd2/seeds-0-2"
+
+
+def test_fractional_utd_is_exact() -> None:
+    assert completed(utd=0.1).utd == Fraction(1, 10)
+
+
+def test_settings_survive_json() -> None:
+    settings = completed(utd="1/3", seeds=[3, 1], width=64)
+    assert from_json(settings.to_json(), out="somewhere") == Settings(**{**vars(settings), "out": "somewhere"})
+    with pytest.raises(InputError, match="colour"):
+        from_json(settings.to_json() | {"colour": "red"}, out="somewhere")
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"utd": 0}, "--utd is 0; give a number above 0"),
+        ({"utd": "two"}, "--utd is two"),
+        ({"gamma": 1.5}, "--gamma is 1.5"),
+        ({"frames": 0}, "--frames is 0"),
+        ({"frames": 50_001}, "multiple of the action repeat, 2"),
+        ({"seeds": []}, "--seeds is empty"),
+        ({"seeds": [1, 1]}, "distinct"),
+        ({"seeds": [-1]}, "from 0 up"),
+        ({"batch_size": 256, "learning_starts": 100}, "--batch-size is 256; give at most --learning-starts, 100"),
+        ({"buffer_size": 100}, "at most --buffer-size, 100"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"eval_every": -1}, "--eval-every is -1"),
+        ({"precision": "float16"}, "unknown value of --precision 'float16'"),
+        ({"name": "a/b"}, "without slashes"),
+        ({"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
+    ],
+)
+def test_what_cannot_work_is_refused(choices: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        completed(**choices)
+
+
+def test_no_setting_shares_a_name_with_a_recipe_option() -> None:
+    for name in RECIPES:
+        assert not options(name).keys() & Settings.__dataclass_fields__.keys()
+
+
+def test_check_passes_what_complete_made() -> None:
+    check(completed())
