@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Agent
+from steadyq.algorithm.compile import Products, compile_step
 from steadyq.algorithm.tree import leaves, stack, tree_map
 from steadyq.algorithm.types import Metrics, State, Transition
 
@@ -41,9 +42,18 @@ class Learner:
         states: one state per seed.
         device: where state and updates live.
         compiled: use `torch.compile` (a C++ compiler is needed on a CPU), or run the same functions eagerly.
+        products: which library multiplies float32 matrices in a compiled step on a CPU.
     """
 
-    def __init__(self, agent: Agent, states: Sequence[State], *, device: torch.device, compiled: bool) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        states: Sequence[State],
+        *,
+        device: torch.device,
+        compiled: bool,
+        products: Products = "mkl",
+    ) -> None:
         n = len(states)
         totals = Totals(torch.zeros(n, len(CRITIC_METRICS)), torch.zeros(n, len(ACTOR_METRICS)))
         self.device = device
@@ -52,8 +62,10 @@ class Learner:
         self.actor_updates = 0
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
-        self._critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched, compiled=compiled)
-        self._actor_step = in_place(agent.actor_step, ACTOR_METRICS, batched=self.batched, compiled=compiled)
+        critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
+        actor_step = in_place(agent.actor_step, ACTOR_METRICS, batched=self.batched)
+        self._critic_step = compile_step(critic_step, products=products) if compiled else critic_step
+        self._actor_step = compile_step(actor_step, products=products) if compiled else actor_step
         self._act = vmap(agent.act) if self.batched else agent.act
 
     def seed(self, i: int) -> Lane:
@@ -129,7 +141,7 @@ def _named(names: Sequence[str], sums: Float[Tensor, "S M"], count: int) -> list
 
 
 def in_place(
-    step: Callable[..., tuple[State, Metrics]], names: Sequence[str], *, batched: bool, compiled: bool
+    step: Callable[..., tuple[State, Metrics]], names: Sequence[str], *, batched: bool
 ) -> Callable[..., Tensor]:
     """`(state, *data) -> metrics[M]`: the step, writing its new state over the old one. Batched: a leading S axis."""
 
@@ -146,4 +158,4 @@ def in_place(
                 old.copy_(value)
         return metrics
 
-    return torch.compile(run, fullgraph=True, dynamic=False) if compiled else run
+    return run

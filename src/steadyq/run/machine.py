@@ -106,6 +106,11 @@ def bfloat16_is_fast() -> bool:
     return not {"AMX-BF16", "AVX512_BF16"}.isdisjoint(cpu_features())
 
 
+def mkl_is_slow() -> bool:
+    """Is this a CPU on which MKL leaves its AVX-512 kernels unused: one with AVX-512 that is not Intel's?"""
+    return "AVX-512" in cpu_features() and "Intel" not in cpu()
+
+
 def gpus() -> list[str]:
     """Names of the CUDA devices that PyTorch sees."""
     import torch

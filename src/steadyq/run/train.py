@@ -126,7 +126,7 @@ def resume(run_folder: Path, *, frames: int | None = None) -> Result:
     env = envs.make(settings.env, action_repeat=settings.resolved("action_repeat"))
     check_memory(settings, env.spec)
     before = record.stretches[-1]
-    now = stretch(done, {key: before[key] for key in ("precision", "compiled", "device", "threads")})
+    now = stretch(done, {key: before[key] for key in ("precision", "compiled", "device", "threads", "products")})
     if now["device"] == "cuda" and not torch.cuda.is_available():
         raise InputError(f"{run_folder} was trained on a GPU and there is none here; resume it where there is one")
     record = record._replace(settings=settings, stretches=[*record.stretches, now])
@@ -168,6 +168,7 @@ def choose_machine(settings: Settings) -> dict[str, Any]:
         "compiled": compiled,
         "device": device,
         "threads": settings.threads or machine.usable_cores(),
+        "products": "onednn" if machine.mkl_is_slow() and torch.backends.mkldnn.is_available() else "mkl",
     }
 
 
@@ -228,6 +229,7 @@ def go(run_folder: Path, record: Record, env: envs.Env) -> Result:
             [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds],
             device=torch.device(how["device"]),
             compiled=how["compiled"],
+            products=how["products"],
         )
         run = Run(
             settings=settings,
