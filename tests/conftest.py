@@ -12,8 +12,10 @@ from jaxtyping import install_import_hook
 # Must come before anything imports steadyq.algorithm. torch.compile and the hook may not mix: tests about compilation
 # run in a process of their own, with the variable set.
 if os.environ.get("STEADYQ_NO_TYPE_HOOK") != "1":
+    # The modules with shapes in their signatures: in the others the check costs ten times what the tests do.
+    modules = [f"steadyq.algorithm.{name}" for name in ("agent", "bootstrap", "nn", "policy", "values")]
     # The numeric tower: an int is welcome where a float is, as for mypy.
-    install_import_hook("steadyq.algorithm", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+    install_import_hook(modules, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 torch.set_default_dtype(torch.float32)
 torch.set_num_threads(1)  # tests run side by side, and the last bits depend on the number of threads

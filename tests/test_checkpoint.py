@@ -239,7 +239,7 @@ def test_a_replay_saved_elsewhere_or_whose_files_are_gone_is_written_whole(tmp_p
     replay = empty()
     for frame, folder in enumerate(("a", "a", "b", "a", "a")):
         play(replay, 3)
-        save(tmp_path / folder, frame, replay)
+        save(tmp_path / folder, frame, replay, keep=9)
         copy = empty()
         checkpoint.load(tmp_path / folder, replay=copy)
         assert content(copy) == content(replay)

@@ -32,18 +32,18 @@ def test_a_mistake_is_answered_in_one_line(arguments: str, words: str, capsys: p
     assert out == ""
 
 
+HELP = """
+import sys
+from steadyq.cli import main
+try:
+    main(["--help"])
+finally:
+    assert not {"torch", "numpy"} & sys.modules.keys()
+"""
+
+
 def test_help_needs_no_torch() -> None:
-    code = "import sys, steadyq.cli as c; c.main(['--help'])" + "\nassert not {'torch', 'numpy'} & sys.modules.keys()"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import contextlib\nwith contextlib.suppress(SystemExit):\n  {code.splitlines()[0]}\n{code.splitlines()[1]}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "train, resume, evaluate, list, doctor" in done.stdout
 

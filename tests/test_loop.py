@@ -15,8 +15,8 @@ from steadyq.run.train import Result, resume
 SMALL = {
     "width": 16,
     "actor_width": 16,
-    "frames": 120,
-    "learning_starts": 20,
+    "frames": 90,
+    "learning_starts": 40,
     "batch_size": 8,
     "eval_every": 40,
     "eval_episodes": 2,
@@ -89,22 +89,22 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     result = go(tmp_path / "run")
     assert result.finished
-    assert result.frame == 120
-    assert sorted(result.returns(0)) == [0, 40, 80, 120]
+    assert result.frame == 90
+    assert sorted(result.returns(0)) == [0, 40, 80]
     rows = {(row.metric, row.env_step): row.value for row in logs.read(tmp_path / "run" / "metrics.csv")}
-    assert rows["train/n_updates", 120] == 200
-    assert rows["train/utd", 120] == 2
+    assert rows["train/n_updates", 90] == 100
+    assert rows["train/utd", 90] == 2
     assert {"train/critic_loss", "train/critic_grad_norm", "train/actor_weight_norm"} <= {m for m, f in rows if f == 60}
-    assert ("train/critic_loss", 30) in rows
+    assert ("train/critic_loss", 30) not in rows
     assert {path.name for path in (tmp_path / "run" / "seed-0" / "snapshots").iterdir()} == {
-        f"{frame:012d}.safetensors" for frame in (0, 40, 80, 120)
+        f"{frame:012d}.safetensors" for frame in (0, 40, 80)
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["settings"]["utd"] == "2"
     assert record["stretches"][0]["precision"] == "float32"
 
 
-@pytest.mark.parametrize("step", [0, 7, 20, 21, 40, 63, 119])
+@pytest.mark.parametrize("step", [0, 7, 40, 41, 63, 89])
 def test_a_resumed_run_is_the_undisturbed_run(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(tmp_path / "whole", seeds=[0, 1])
     with monkeypatch.context() as patch:
@@ -129,11 +129,11 @@ def test_the_other_recipes_resume_too(recipe: str, tmp_path: Path, monkeypatch: 
 def test_an_extended_run_is_the_longer_run(tmp_path: Path) -> None:
     go(tmp_path / "long")
     go(tmp_path / "short", frames=70)
-    resume(tmp_path / "short", frames=120)
+    resume(tmp_path / "short", frames=90)
     assert records(tmp_path / "short") == records(tmp_path / "long")
     assert digest(tmp_path / "short", 0) == digest(tmp_path / "long", 0)
-    with pytest.raises(InputError, match="has done 120 already"):
-        resume(tmp_path / "short", frames=100)
+    with pytest.raises(InputError, match="has done 90 already"):
+        resume(tmp_path / "short", frames=80)
 
 
 def test_a_crash_before_the_first_checkpoint_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +177,8 @@ def test_a_ring_that_overflows_resumes_too(tmp_path: Path, monkeypatch: pytest.M
 def test_fractional_utd_is_realised_exactly(tmp_path: Path) -> None:
     result = go(tmp_path / "run", utd="1/3")
     rows = {(row.metric, row.env_step): row.value for row in logs.read(result.folder / "metrics.csv")}
-    assert rows["train/n_updates", 120] == 33
-    assert rows["train/n_updates", 60] == 13
+    assert rows["train/n_updates", 90] == 16
+    assert rows["train/n_updates", 60] == 6
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ def test_a_start_right_after_a_start_replaces_the_first_observation_only() -> No
         replay.start(np.full(OBS, 9.0))
         play(1, stream, replay, oracle)
         assert_is(replay, oracle)
+    replay, oracle = Replay(capacity=5, obs_dim=OBS, action_dim=ACTION), Oracle(5)
+    replay.start(np.full(OBS, 9.0))
+    stream = steps(4, longest=1_000)
+    for _ in range(20):
+        play(1, stream, replay, oracle)
+        assert_is(replay, oracle)
 
 
 def test_last_observations_take_no_more_slots_than_episodes_are_in_the_ring() -> None:

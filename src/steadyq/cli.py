@@ -211,9 +211,8 @@ def list_names(arguments: list[str]) -> int:
 
         for name in RECIPES:
             protocol = make_recipe(name).protocol
-            print(
-                f"{name:12} UTD {protocol.utd:g}, batch {protocol.batch_size}, warm-up {protocol.learning_starts:,}  {summary(name)}"
-            )
+            facts = f"UTD {protocol.utd:g}, batch {protocol.batch_size}, warm-up {protocol.learning_starts:,}"
+            print(f"{name:12} {facts:36} {summary(name)}")
     else:
         from steadyq.run.envs import names
 

@@ -8,11 +8,11 @@ FEW = 20
 
 
 class InputError(ValueError):
-    """Input that cannot work: one sentence with what was got, what was wanted and what to do. The command line exits with 2."""
+    """Input that cannot work: one sentence with what was got, what was wanted and what to do. Exit code 2."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on: one sentence with the seed, the frame and what was wrong. The command line exits with 1."""
+    """A run that cannot go on: one sentence with the seed, the frame and what was wrong. Exit code 1."""
 
 
 def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:

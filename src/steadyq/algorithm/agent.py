@@ -22,6 +22,8 @@ from steadyq.algorithm.types import Metrics, Net, Params, State, Transition
 from steadyq.algorithm.values import Aggregate, Value, minimum, scalar
 from steadyq.algorithm.weight_norm import Project, nothing
 
+Precision = Literal["float32", "bfloat16"]
+
 CRITIC_METRICS = ("train/critic_loss", "train/critic_grad_norm", "train/q_mean", "train/q_std", "train/target_q_mean")
 ACTOR_METRICS = ("train/actor_loss", "train/actor_grad_norm", "train/entropy", "train/ent_coef", "train/ent_coef_loss")
 """What each step measures, in its order; all of them finite in a healthy update."""
@@ -80,9 +82,7 @@ class Agent(NamedTuple):
     mode: Callable[[State, Tensor], Tensor]
 
 
-def make_agent(
-    recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Literal["float32", "bfloat16"] = "float32"
-) -> Agent:
+def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Precision = "float32") -> Agent:
     """The agent of a recipe.
 
     Args:

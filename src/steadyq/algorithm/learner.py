@@ -1,13 +1,13 @@
 """Several agents in one place: compiled steps that update their state where it lies.
 
 A step is a pure function of one seed; here it gets its seeds and its memory. On a CPU each seed is a *lane* of its own,
-a view into the stacked state, so that a seed's bits cannot depend on its neighbours (one seed fills a CPU already); on a
-GPU all seeds are one lane, under `vmap`. The outermost function copies the new state into the old one's memory, which
+a view into the stacked state, so that a seed's bits cannot depend on its neighbours (one seed fills a CPU already); on
+a GPU all seeds are one lane, under `vmap`. The outermost function copies the new state into the old one's memory, which
 the compiler turns into in-place kernels: fresh outputs would cost page faults.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Agent
-from steadyq.algorithm.compile import Products, compile_step
 from steadyq.algorithm.tree import leaves, stack, tree_map
 from steadyq.algorithm.types import Metrics, State, Transition
+
+Products = Literal["mkl", "onednn"]
+"""Which library multiplies float32 matrices in a compiled step on a CPU."""
 
 
 class Totals(NamedTuple):
@@ -64,8 +66,8 @@ class Learner:
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
         actor_step = in_place(agent.actor_step, ACTOR_METRICS, batched=self.batched)
-        self._critic_step = compile_step(critic_step, products=products) if compiled else critic_step
-        self._actor_step = compile_step(actor_step, products=products) if compiled else actor_step
+        self._critic_step = compile_whole(critic_step, products=products) if compiled else critic_step
+        self._actor_step = compile_whole(actor_step, products=products) if compiled else actor_step
         self._act = vmap(agent.act) if self.batched else agent.act
 
     def seed(self, i: int) -> Lane:
@@ -159,3 +161,13 @@ def in_place(
         return metrics
 
     return run
+
+
+def compile_whole(step: Callable[..., Tensor], *, products: Products) -> Callable[..., Tensor]:
+    """Compile a function of tensors of fixed shapes, all of it or not at all."""
+    options: Any = None
+    if products == "onednn":
+        from steadyq.algorithm.onednn import OneDnnProducts  # brings the compiler with it, which takes seconds
+
+        options = {"post_grad_custom_post_pass": OneDnnProducts()}
+    return torch.compile(step, fullgraph=True, dynamic=False, options=options)

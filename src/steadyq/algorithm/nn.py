@@ -1,7 +1,7 @@
 """Networks as values: a layer is a pair of pure functions, a network is a layer too.
 
-Written for one batch of one critic; `torch.func.vmap` adds the ensemble. `Dense`, `Readout` and `Norm` are types of their
-own, so that projection, weight decay, precision and diagnostics choose by `isinstance`, never by name or rank.
+Written for one batch of one critic; `torch.func.vmap` adds the ensemble. `Dense`, `Readout` and `Norm` are types of
+their own, so that projection, weight decay, precision and diagnostics choose by `isinstance`, never by name or rank.
 """
 
 from collections.abc import Callable

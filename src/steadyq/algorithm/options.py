@@ -92,10 +92,11 @@ def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any
     option = known[key]
     if option.kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not option.kind:
-        raise InputError(f"{key} is {value!r}, a {type(value).__name__}; give a {option.kind.__name__}")
+    kind: type = type(value)  # exactly: True is no whole number
+    if kind is not option.kind:
+        raise InputError(f"{key} is {value!r}, a {kind.__name__}; give a {option.kind.__name__}")
     if option.choices and value not in option.choices:
-        raise unknown(f"value of {key}", value, option.choices)
+        raise unknown(f"value of {key}", str(value), option.choices)
     if key in RANGES and not RANGES[key].holds(value):
         raise InputError(f"{key} is {value}; give {RANGES[key].words}")
     return value

@@ -50,10 +50,13 @@ def tanh_gaussian(
         mean_init: of the mean's readout, orthogonal(sqrt 2) by default.
         log_std_init: of the other, orthogonal(1) by default.
     """
-    inits = Heads(mean_init or orthogonal(), log_std_init or orthogonal(1.0))
+    draw_mean, draw_log_std = mean_init or orthogonal(), log_std_init or orthogonal(1.0)
 
     def init(rng: np.random.Generator, d_in: int, action_dim: int) -> Heads:
-        return Heads(*[Readout(draw(rng, d_in, action_dim), torch.zeros(action_dim)) for draw in inits])
+        return Heads(
+            mean=Readout(draw_mean(rng, d_in, action_dim), torch.zeros(action_dim)),
+            log_std=Readout(draw_log_std(rng, d_in, action_dim), torch.zeros(action_dim)),
+        )
 
     def log_std(params: Heads, features: Tensor) -> Tensor:
         x = affine(params.log_std, features)

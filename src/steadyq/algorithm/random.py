@@ -1,9 +1,9 @@
 """Named randomness: every draw is a function of (seed, purpose, step), so nothing about it needs saving.
 
-A resumed run, an evaluation in between or other seeds in the same process cannot change a draw: seed 3 of ten draws what
-seed 3 alone draws. The generator is NumPy's counter-based Philox (Salmon et al. 2011, "Parallel random numbers: as easy
-as 1, 2, 3"): `key = (seed, purpose)`, and the step in the counter's highest word, so that the draws of two steps, each
-far shorter than 2**192 blocks, never overlap.
+A resumed run, an evaluation in between or other seeds in the same process cannot change a draw: seed 3 of ten draws
+what seed 3 alone draws. The generator is NumPy's counter-based Philox (Salmon et al. 2011, "Parallel random numbers:
+as easy as 1, 2, 3"): `key = (seed, purpose)`, and the step in the counter's highest word, so that the draws of two
+steps, each far shorter than 2**192 blocks, never overlap.
 """
 
 from enum import IntEnum

@@ -1,7 +1,7 @@
 """Algorithms, each a short function that returns a `Recipe` and states how it differs from its parent.
 
-A function's keyword arguments are its hyperparameters: `steadyq train NAME --help` shows them with these types, defaults
-and words.
+A function's keyword arguments are its hyperparameters: `steadyq train NAME --help` shows them with these types,
+defaults and words.
 """
 
 from collections.abc import Callable
@@ -126,8 +126,8 @@ def crossq_wn(
 ) -> Recipe:
     """CrossQ with weight normalisation: hidden weights on the unit sphere, stable at many updates per step.
 
-    Palenicek, Vogt and Peters 2025. Where the paper is silent: its full version and the authors' later code (critics 512
-    wide, plain batch normalisation, a target network in the joint pass, AdamW whose decay meets the readouts only).
+    Palenicek, Vogt and Peters 2025. Where the paper is silent: its full version and the authors' later code (critics
+    512 wide, plain batch normalisation, a target network in the joint pass, AdamW whose decay meets the readouts only).
     `--target none` is the literal reading of the workshop paper.
 
     Args:

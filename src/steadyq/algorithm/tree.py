@@ -24,7 +24,7 @@ def rebuild(tree: tuple, children: list) -> tuple:
 
 
 def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool] = is_leaf) -> Tree:
-    """Apply `f` to matching leaves of trees of one structure; `stop` says what counts as a leaf (e.g. a whole layer)."""
+    """Apply `f` to matching leaves of trees of one structure; `stop` says what counts as one, e.g. a whole layer."""
     if stop(tree):
         return f(tree, *others)
     if is_leaf(tree):  # `stop` looks for nodes, and this is a tensor outside of them
@@ -41,7 +41,7 @@ def leaves(tree: Tree) -> list[Tensor]:
 
 
 def named_leaves(tree: Tree, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a tree with their paths, e.g. `critic.params.0.w`: field names of NamedTuples, positions of tuples."""
+    """The tensors of a tree with their paths, e.g. `critic.params.0.w`: names of fields, positions in tuples."""
     if is_leaf(tree):
         yield name, tree
         return

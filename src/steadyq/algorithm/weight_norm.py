@@ -1,17 +1,17 @@
 """The paper's contribution: hidden weights are projected onto the unit sphere after every update.
 
-Why it works. A normalisation follows each hidden layer, so scaling a unit's incoming weights and bias by c > 0 changes
-no output, and its gradient is orthogonal to them and shrinks as 1/c. Adam's steps, of a size that does not depend on the
-gradient's, therefore make the weights grow and turn less and less: a rotation of about lr / ||w|| per update. The
-effective learning rate decays the faster the more updates are made per environment step. With ||w|| = 1 after each
-update it stays what the optimiser was told, and the function is left unchanged.
+Why it works. A normalisation follows each hidden layer, so scaling a unit's incoming weights and bias by c > 0
+changes no output, and its gradient is orthogonal to them and shrinks as 1/c. Adam's steps, of a size that does not
+depend on the gradient's, therefore make the weights grow and turn less and less: a rotation of about lr / ||w|| per
+update. The effective learning rate decays the faster the more updates are made per environment step. With ||w|| = 1
+after each update it stays what the optimiser was told, and the function is left unchanged.
 
 Source: Palenicek, Vogt, Peters 2025, "Scaling CrossQ with Weight Normalization", section 3. Only the projection of each
 unit's weights and bias together leaves the function as it is: BN(ReLU(c z)) = BN(ReLU(z)) holds unit by unit.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def unit_norm(params: Params, *, types: tuple[type, ...] = (Dense,), with_bias: 
             and the bias is left as it is, which does not.
     """
 
-    def unit(layer: Dense | Readout) -> Dense | Readout:
+    def unit(layer: Any) -> Any:
         squares = layer.w.square().sum(-2)  # [.., O]
         if not (with_bias and isinstance(layer.b, Tensor)):
             return layer._replace(w=layer.w * torch.rsqrt(squares).unsqueeze(-2))

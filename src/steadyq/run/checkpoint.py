@@ -1,6 +1,6 @@
 """What a run leaves on disk to go on from or to look at: atomic, sealed with a digest, resumable to the bit.
 
-    SEED_DIR/checkpoints/<frame, 12 digits>.safetensors          one checkpoint: every tensor, and JSON
+    SEED_DIR/checkpoints/<frame, 12 digits>.safetensors               one checkpoint: every tensor, and JSON
     SEED_DIR/checkpoints/replay/<first>-<last>-<digest>.safetensors   transitions [first, last) of the replay
 
 The replay's files are shared by the checkpoints: a save writes only the transitions added since the last one, and the
@@ -84,7 +84,8 @@ def save(
 
     Raises:
         OSError: the disk is full, or anything else. The earlier checkpoints are as they were; try again later.
-        ValueError, TypeError: something in `tensors` or `meta` that cannot be written; a mistake in the program.
+        ValueError, TypeError: a mistake in the program: `tensors` or `meta` that cannot be written, or an earlier frame
+            than the last save.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}; at least one checkpoint must stay")
@@ -128,10 +129,8 @@ def save(
 
 def frames(seed_dir: Path) -> list[int]:
     """The frames of a seed's checkpoints, ascending. Their content is not looked at."""
-    names = (
-        re.fullmatch(r"(\d{12,})\.safetensors", path.name) for path in (seed_dir / "checkpoints").glob("*.safetensors")
-    )
-    return sorted(int(name[1]) for name in names if name)
+    stems = (path.stem for path in (seed_dir / "checkpoints").glob("*.safetensors"))
+    return sorted(int(stem) for stem in stems if re.fullmatch("[0-9]{12}", stem))
 
 
 def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> Checkpoint:
@@ -158,7 +157,7 @@ def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> 
     segments = _check_description(path, description, frame=frame)
     head = arrays.pop(HEAD, None)
     if replay is not None:
-        _check_replay(path, description["replay"], segments, head, replay)
+        _check_replay(path, description["replay"], head, replay)
         for segment in segments:
             _read_segment(folder, segment, replay)
         for segment in segments:  # once more rather than all of it in memory twice
@@ -318,9 +317,7 @@ def _check_description(path: Path, description: dict[str, Any], *, frame: int) -
     return segments
 
 
-def _check_replay(
-    path: Path, about: dict[str, Any], segments: list[SegmentFile], head: np.ndarray | None, replay: Replay
-) -> None:
+def _check_replay(path: Path, about: dict[str, Any], head: np.ndarray | None, replay: Replay) -> None:
     """Make sure that the checkpoint's transitions fit the replay."""
     got, wanted = (about["obs_dim"], about["action_dim"]), (replay.obs_dim, replay.action_dim)
     if got != wanted:
@@ -339,7 +336,7 @@ def _write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tenso
 
 
 def _read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
-    """The arrays (read-only), JSON values and digest of a sealed file, after comparing the digest."""
+    """The arrays, JSON values and digest of a sealed file, after comparing the digest."""
     data = _bytes(path)
     try:
         arrays = safetensors.numpy.load(data)  # checks every size, and that no byte is left over

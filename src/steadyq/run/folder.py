@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent, make_agent
+from steadyq.algorithm.agent import Agent, Precision, make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import from_named, named_leaves
@@ -73,7 +73,7 @@ def read_record(run: Path) -> Record:
         raise InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
 
 
-def agent_of(record: Record, *, precision: str = "float32") -> Agent:
+def agent_of(record: Record, *, precision: Precision = "float32") -> Agent:
     """The agent that a run trains."""
     settings = record.settings
     recipe = make_recipe(settings.recipe, settings.options)

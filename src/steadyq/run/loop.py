@@ -182,7 +182,7 @@ def log(run: Run) -> None:
 
 
 def evaluate(run: Run, stop: Stop) -> None:
-    """Deterministic episodes of each seed's policy, and a snapshot of its weights; all or, if asked to stop, nothing."""
+    """Deterministic episodes of each seed's policy, and a snapshot of its weights; nothing if asked to stop."""
     settings, started = run.settings, time.monotonic()
     first = run.frame // settings.eval_every * settings.eval_episodes
     results = []
@@ -234,7 +234,11 @@ def save(run: Run) -> None:
             "elapsed": run.elapsed + time.monotonic() - run.started,
         }
         checkpoint.save(
-            seed_folder(run.folder, one.seed), frame=run.frame, tensors=tensors | stream, meta=meta, replay=one.replay
+            seed_folder(run.folder, one.seed),
+            frame=run.frame,
+            tensors={**tensors, **stream},
+            meta=meta,
+            replay=one.replay,
         )
 
 

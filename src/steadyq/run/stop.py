@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Stop:
-    """While entered, SIGINT and SIGTERM set `asked` instead of ending the process; a second SIGINT interrupts at once."""
+    """While entered, SIGINT and SIGTERM set `asked` instead of ending the process; a second SIGINT ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -249,7 +249,8 @@ def go(run_folder: Path, record: Record, env: envs.Env) -> Result:
                     one.replay.start(one.stream.obs)
             if saved and (inexact := restore(run, saved)):
                 view.message(
-                    f"{settings.env} did not repeat its episode: seeds {inexact} resume at the episode boundary, not exactly"
+                    f"{settings.env} did not repeat its episode: "
+                    f"seeds {inexact} resume at the episode boundary, not exactly"
                 )
             finished = loop(run, stop)
         finally:

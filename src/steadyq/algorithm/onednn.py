@@ -1,4 +1,4 @@
-"""Compile a step whole, with its float32 matrix products where this CPU does them fastest.
+"""A compiled step's float32 matrix products, done by oneDNN where MKL is slow. Imports the compiler: import it late.
 
 PyTorch sends float32 products to MKL, which keeps its AVX-512 kernels to Intel's processors. On AMD's, oneDNN reaches
 about twice MKL's rate at our sizes (EPYC, Zen 5, one thread, 512 x 512 x 512: 235 against 106 GFLOP/s), and a whole
@@ -6,15 +6,10 @@ update of `crossq_wn` took 0.62 of the time. PyTorch has oneDNN's product as an 
 place of MKL's in the compiled graph, after differentiation and `vmap`, so the mathematics above it knows nothing of it.
 """
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph
-
-Products = Literal["mkl", "onednn"]
 
 SMALL = 8
 """Products with a side below this (the readouts) stay: packing them would cost more than it saves."""
@@ -52,14 +47,3 @@ class OneDnnProducts(CustomGraphPass):
     def uuid(self) -> str:
         """What the compiler's cache tells this pass apart by: change it with the pass."""
         return "steadyq product 1"
-
-
-def compile_step(step: Callable, *, products: Products = "mkl") -> Callable:
-    """Compile a function of tensors of fixed shapes, whole or not at all.
-
-    Args:
-        step: the function.
-        products: which library multiplies float32 matrices on a CPU.
-    """
-    options = {"post_grad_custom_post_pass": OneDnnProducts()} if products == "onednn" else None
-    return torch.compile(step, fullgraph=True, dynamic=False, options=options)
