@@ -33,7 +33,7 @@ test: install  ## format, lint, types and tests
 	@echo '== types (mypy)'
 	@$(BIN)/mypy
 	@echo '== tests (pytest)'
-	@$(BIN)/pytest -m 'not slow' -n 2
+	@$(BIN)/pytest -n 2
 
 slow: install  ## the learning checks that take minutes
 	$(BIN)/pytest -m slow

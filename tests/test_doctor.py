@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from steadyq import doctor
-from steadyq.run import compiler, machine, render
+from steadyq.run import compiler, machine, mujoco_view
 from steadyq.run.replay import Replay
 
 WRITES_A_LIBRARY = 'while [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done; [ -z "$2" ] || : > "$2"; echo "fake++ 1.2"\n'
@@ -206,7 +206,7 @@ def test_nothing_is_broken_here(printed):
 
 def test_every_lack_has_its_cost_and_its_cure_and_is_no_failure(monkeypatch, printed):
     monkeypatch.setattr(compiler, "works", lambda: compiler.Compiler(False, "no [compiler]", "install one"))
-    monkeypatch.setattr(render, "backend", lambda: "software")
+    monkeypatch.setattr(mujoco_view, "backend", lambda: "software")
     monkeypatch.setattr(machine, "cpu_features", lambda: ["AVX2"])
     monkeypatch.setattr(machine, "gpus", lambda: [])
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(total=2_000_000_000, available=1_000_000_000))

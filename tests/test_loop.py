@@ -198,7 +198,7 @@ def test_an_update_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(loop.Replay, "sample", poisoned)
     with pytest.raises(
-        RunError, match="seed 0: train/critic_loss is not finite at frame 49; the update was not applied"
+        RunError, match="seed 0: train/critic_loss is not finite after frame 49; that update was not applied"
     ):
         go(tmp_path / "run")
 

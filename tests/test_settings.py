@@ -20,12 +20,12 @@ def test_the_protocol_decides_what_is_left_out() -> None:
     assert (settings.utd, settings.action_repeat, settings.batch_size) == (Fraction(2), 2, 256)
     assert (settings.gamma, settings.learning_starts, settings.buffer_size) == (0.99, 5_000, 1_000_000)
     assert settings.agent_steps == 500_000
-    assert (
-        complete(
-            Settings(recipe="sac", env="Pendulum-v1"), make_recipe("sac").protocol, suite="gymnasium"
-        ).action_repeat
-        == 1
-    )
+    elsewhere = complete(Settings(recipe="sac", env="Pendulum-v1"), make_recipe("sac").protocol, {}, suite="gymnasium")
+    assert elsewhere.action_repeat == 1
+
+
+def test_every_option_of_the_recipe_is_recorded() -> None:
+    assert completed(lr=1e-3).options == {key: o.default for key, o in options("crossq_wn").items()} | {"lr": 1e-3}
 
 
 def test_the_name_says_what_differs_from_the_defaults() -> None:

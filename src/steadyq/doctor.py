@@ -98,18 +98,21 @@ def _torch() -> Finding:
         import torch
 
         torch.eye(2) @ torch.eye(2)
-        return f"multiplies; {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'} build"
+        return f"{f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'} build, multiplies matrices"
 
     return _try("PyTorch", check, fix="install it as its own page says: https://pytorch.org/get-started/locally")
 
 
 def _simulation() -> Finding:
     def check() -> str:
-        from dm_control import suite
+        import numpy as np
 
-        environment = suite.load("cartpole", "swingup", task_kwargs={"random": 0})
-        environment.reset()
-        environment.step([0.0])
+        from steadyq.run import envs
+
+        env = envs.make("cartpole-swingup")
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+        env.close()
         return "cartpole-swingup takes a step"
 
     return _try("dm_control", check, fix="the tested versions: `pip install -c constraints.txt dm-control mujoco`")
@@ -142,17 +145,18 @@ def _memory() -> Finding:
 
 
 def _opengl() -> Finding:
-    from steadyq.run import render
+    from steadyq.run import mujoco_view
 
-    backend = render.backend()
+    backend = mujoco_view.backend()
     if backend != "software":
         return Finding("OpenGL", "ok", f"draws with {backend}")
+    wish = os.environ.get("MUJOCO_GL")
     return Finding(
         "OpenGL",
         "missing",
-        "no back end works; steadyq draws films itself",
-        "films and videos are plain drawings, without textures and shadows; training is not affected",
-        "on Debian and Ubuntu `apt-get install libegl1 libgl1-mesa-dri`",
+        f"none works{f' with MUJOCO_GL={wish}' if wish else ''}; films are drawn by casting rays",
+        "films and videos take longer, and bodies have no textures; training is not affected",
+        f"{'unset MUJOCO_GL; ' if wish else ''}on Debian and Ubuntu `apt-get install libegl1 libgl1-mesa-dri`",
     )
 
 
@@ -175,15 +179,7 @@ def _gpu() -> Finding:
 
     if names := machine.gpus():
         return Finding("GPU", "ok", ", ".join(names))
+    found = "PyTorch sees none" if torch.version.cuda else "this PyTorch is a CPU build"
     cost = "networks are trained on the CPU, which suits the sizes of the default recipes"
-    if torch.version.cuda:
-        return Finding(
-            "GPU",
-            "missing",
-            "PyTorch sees none",
-            cost,
-            "an NVIDIA GPU and its driver (steadyq is not tested on one yet)",
-        )
-    return Finding(
-        "GPU", "missing", "this PyTorch is a CPU build", cost, "an NVIDIA GPU, its driver and PyTorch's CUDA build"
-    )
+    fix = "an NVIDIA GPU, its driver and PyTorch's CUDA build; steadyq has not been tested on one yet"
+    return Finding("GPU", "missing", found, cost, fix)

@@ -1,6 +1,5 @@
 """The tasks of dm_control's suite as `Env`."""
 
-import logging
 import os
 import sys
 from functools import cache
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steadyq.errors import InputError
-from steadyq.run.envs import Spec, Step, flat, rescaler
-from steadyq.run.mujoco_view import View
+from steadyq.run.env import Spec, Step, flat, rescaler
+from steadyq.run.mujoco_view import View, refuse_mujoco_gl, start_mujoco
 
 if TYPE_CHECKING:
     from dm_control.rl.control import Environment
@@ -34,15 +32,7 @@ class DmControl:
             np.broadcast_to(bound, actions.shape).astype(actions.dtype) for bound in (actions.minimum, actions.maximum)
         )
         self._rescale = rescaler(low, high, name=name)
-        try:
-            observations = tuple((key, np.size(value)) for key, value in env.reset().observation.items())
-        except RuntimeError as error:
-            if "OpenGL" not in str(error):
-                raise
-            raise InputError(
-                f"{name} talks to OpenGL at every reset, which was not loaded; set the environment variable "
-                f"MUJOCO_GL=egl (or glfw, osmesa: what this machine has, see `steadyq doctor`) and start again"
-            ) from error
+        observations = tuple((key, np.size(value)) for key, value in env.reset().observation.items())
         limit = env._step_limit  # dm_control has no public name for it
         self.spec = Spec(
             name=name,
@@ -83,27 +73,18 @@ class DmControl:
 
 
 @cache
-def tasks() -> list[str]:
+def tasks() -> tuple[str, ...]:
     """Every task of the suite as `domain-task`."""
-    return [f"{domain}-{task}" for domain, task in _suite().ALL_TASKS]
+    return tuple(f"{domain}-{task}" for domain, task in _suite().ALL_TASKS)
 
 
 def load(name: str) -> "Environment":
     """The task `domain-task` of the suite."""
     domain, task = name.split("-")
-    silence_deprecated_models()
-    return _suite().load(domain, task)
-
-
-def silence_deprecated_models() -> None:
-    """Keep MuJoCo from telling users that both suites' cheetah is written in an old way: they cannot change it."""
-    logger = logging.getLogger("absl")
-    if _is_of_use not in logger.filters:
-        logger.addFilter(_is_of_use)
-
-
-def _is_of_use(record: logging.LogRecord) -> bool:
-    return "attribute 'settotalmass' is deprecated" not in record.getMessage()
+    env = _suite().load(domain, task)
+    # quadruped-escape hands its terrain to OpenGL at every reset if there is any: there is none, see `_suite`.
+    env.physics._make_rendering_contexts = lambda: None
+    return env
 
 
 def _suite() -> Any:
@@ -112,17 +93,14 @@ def _suite() -> Any:
     Left to itself dm_control loads OpenGL at import, which warns where there is no display. Its own renderer is not
     needed here (see `mujoco_view`).
     """
+    start_mujoco()  # before MUJOCO_GL is set, which it reads: so it keeps its renderer for those who want it
     if "dm_control._render" in sys.modules or "MUJOCO_GL" in os.environ:
         try:
             from dm_control import suite
         except Exception as error:  # an OpenGL library that is broken raises anything
-            wish = os.environ.get("MUJOCO_GL")
-            raise InputError(
-                f"dm_control does not start with MUJOCO_GL={wish} ({error}); unset the variable"
-            ) from error
+            refuse_mujoco_gl(error)
+            raise
         return suite
-
-    import mujoco  # noqa: F401  reads the variable too, and before it is set keeps its renderer for those who want it
 
     os.environ["MUJOCO_GL"] = "disabled"
     try:
@@ -133,12 +111,15 @@ def _suite() -> Any:
 
 
 def _camera(model: Any) -> Any:
-    """The suite's tasks are made to be looked at through their first camera."""
+    """The camera to film a task with: from the side if the model has that, else one that follows, else its first."""
     import mujoco
 
     camera = mujoco.MjvCamera()
-    if model.ncam:
-        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
-    else:
+    if not model.ncam:
         mujoco.mjv_defaultFreeCamera(model, camera)
+        return camera
+    names = [model.camera(number).name for number in range(model.ncam)]
+    sides = [names.index(name) for name in ("side", "x") if name in names]
+    following = np.flatnonzero(model.cam_mode == mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM.value).tolist()
+    camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, [*sides, *following, 0][0]
     return camera

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steadyq.errors import InputError
-from steadyq.run.envs import Spec, Step, flat, rescaler
-from steadyq.run.mujoco_view import View
+from steadyq.run.env import Spec, Step, flat, rescaler
+from steadyq.run.mujoco_view import View, start_mujoco
 
 if TYPE_CHECKING:
     import gymnasium
@@ -125,8 +125,6 @@ def load_gymnasium(name: str) -> "gymnasium.Env":
     from gymnasium.envs.registration import load_env_creator
     from gymnasium.error import DependencyNotInstalled
 
-    from steadyq.run.env_dmc import silence_deprecated_models
-
     module, _, env_id = name.rpartition(":")
     if module:
         try:
@@ -139,7 +137,7 @@ def load_gymnasium(name: str) -> "gymnasium.Env":
             ) from error
     if not is_registered(env_id):
         raise LookupError(env_id)
-    silence_deprecated_models()
+    start_mujoco()
     try:
         entry = gymnasium.spec(env_id).entry_point
         creator = load_env_creator(entry) if isinstance(entry, str) else entry

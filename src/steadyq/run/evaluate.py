@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from steadyq.errors import InputError
-from steadyq.run.envs import Env
+from steadyq.run.env import Env
 
 LONGEST = 1_000_000
 """Frames after which an episode of an environment without a time limit is taken to have no end."""

@@ -22,7 +22,8 @@ from steadyq.algorithm.types import State, Transition
 from steadyq.algorithm.weight_norm import frobenius_norms
 from steadyq.errors import RunError
 from steadyq.run import checkpoint
-from steadyq.run.envs import Env, EpisodeStream
+from steadyq.run.env import Env
+from steadyq.run.episodes import EpisodeStream
 from steadyq.run.evaluate import Act, Episode, Interrupted, play, summarise
 from steadyq.run.folder import seed_folder, snapshot_path, snapshot_tensors
 from steadyq.run.logs import Logger
@@ -55,6 +56,7 @@ class Run:
     logger: Logger
     view: LiveView | PlainView
     actor_every: int
+    compiled: bool
     step: int = 0  # agent steps done
     evaluated: int = -1  # frame of the last evaluation
     elapsed: float = 0.0  # seconds of earlier stretches
@@ -102,17 +104,23 @@ def act_and_store(run: Run) -> None:
     gamma = run.settings.resolved("gamma")
     for one, action in zip(run.seeds, choose(run), strict=True):
         step = one.stream.step(action)
-        if not np.isfinite(step.reward) or not np.isfinite(step.obs).all():
-            what = "reward" if not np.isfinite(step.reward) else "observation"
-            raise RunError(
-                f"seed {one.seed}: the environment gave a {what} that is not finite after frame {run.frame}; "
-                f"it was not stored, and the last checkpoint is whole"
-            )
+        refuse_unless_finite(run, one, "a reward", np.float64(step.reward))
+        refuse_unless_finite(run, one, "an observation", step.obs)
         last = step.terminated or step.truncated
         one.replay.add(action, step.reward, 0.0 if step.terminated else gamma, step.obs, last=last)
         if last:
             one.finished.append(Episode(one.stream.episode_return, one.stream.length))
             one.replay.start(one.stream.next_episode())
+            refuse_unless_finite(run, one, "an observation", one.stream.obs)
+
+
+def refuse_unless_finite(run: Run, one: Seed, what: str, value: np.ndarray | np.float64) -> None:
+    """RunError if the environment gave a number that no agent can learn from."""
+    if not np.isfinite(value).all():
+        raise RunError(
+            f"seed {one.seed}: the environment gave {what} that is not finite after frame {run.frame}; "
+            f"nothing of it was saved, and the last checkpoint is whole"
+        )
 
 
 def choose(run: Run) -> np.ndarray:
@@ -131,6 +139,8 @@ def learn(run: Run) -> None:
     first, end = run.updates(run.step), run.updates(run.step + 1)
     if first == end:
         return
+    if first == 0 and run.compiled:
+        run.view.message("compiling the updates, once; this takes up to a minute")
     due = [(number + 1) % run.actor_every == 0 for number in range(first, end)]
     size, width = run.settings.resolved("batch_size"), run.evaluation_env.spec.action_dim
     batches: list[Transition] = []
@@ -141,10 +151,11 @@ def learn(run: Run) -> None:
     actor_noise = [normal(one.seed, Purpose.ACTOR, run.step, sum(due), size, width) for one in run.seeds]
     run.learner.update(batches, next_noise, actor_noise, due)
     bad = run.learner.first_bad()
-    if bad:
+    if bad is not None:
+        index, metric = bad
         raise RunError(
-            f"seed {run.seeds[bad[0]].seed}: {bad[1]} is not finite at frame {run.frame}; the update was not applied, "
-            f"and the last checkpoint is whole"
+            f"seed {run.seeds[index].seed}: {metric} is not finite after frame {run.frame}; "
+            f"that update was not applied, and the last checkpoint is whole"
         )
 
 

@@ -6,6 +6,7 @@ these and a camera. Nothing here touches OpenGL before the first picture is aske
 
 import atexit
 import importlib
+import logging
 import os
 import platform
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 import numpy as np
+
+from steadyq.errors import InputError
 
 Backend = Literal["egl", "glfw", "osmesa", "cgl", "software"]
 
@@ -30,6 +33,37 @@ renderer.free()
 context.free()
 sys.exit(not works)
 """
+
+
+_LOGGER = logging.getLogger("absl")  # where dm_control sends MuJoCo's warnings
+
+
+def start_mujoco() -> None:
+    """Import MuJoCo, with its warnings in Python's log; by itself it writes them to a file in the working directory.
+
+    Raises:
+        InputError: the environment variable MUJOCO_GL names an OpenGL that does not work here.
+    """
+    try:
+        import mujoco
+    except Exception as error:  # an OpenGL library that is broken raises anything
+        refuse_mujoco_gl(error)
+        raise
+    mujoco.set_mju_user_warning(_LOGGER.warning)
+    if _is_of_use not in _LOGGER.filters:
+        _LOGGER.addFilter(_is_of_use)
+
+
+def refuse_mujoco_gl(error: Exception) -> None:
+    """Blame MUJOCO_GL for an import that failed, if it was set."""
+    wish = os.environ.get("MUJOCO_GL")
+    if wish is not None:
+        raise InputError(f"MuJoCo does not start with MUJOCO_GL={wish} ({error!r}); unset the variable") from error
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Drop what users cannot change: the cheetahs of both suites are written in MuJoCo's old language."""
+    return "attribute 'settotalmass' is deprecated" not in record.getMessage()
 
 
 def _candidates() -> list[Backend]:

@@ -32,7 +32,7 @@ class Settings:
 
     recipe: str
     env: str
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, where they differ from its defaults
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, all of them once completed
     frames: int = option(1_000_000, "length of the run")
     utd: Fraction | None = option(None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3")
     seeds: tuple[int, ...] = option((0,), "one independent agent each, trained side by side")
@@ -92,8 +92,8 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
     return Settings(**{**values, "utd": Fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
 
 
-def complete(settings: Settings, protocol: "Protocol", *, suite: str) -> Settings:
-    """Fill in what was left out: from the recipe's protocol, and the name from what differs from the defaults."""
+def complete(settings: Settings, protocol: "Protocol", option_defaults: Mapping[str, Any], *, suite: str) -> Settings:
+    """Fill in what was left out: from the recipe's protocol and defaults, and the name from what differs from them."""
     repeat = protocol.action_repeat if suite == "dmc" else 1
     defaults: dict[str, Any] = {
         "utd": Fraction(str(protocol.utd)),
@@ -104,12 +104,14 @@ def complete(settings: Settings, protocol: "Protocol", *, suite: str) -> Setting
         "buffer_size": protocol.buffer_size,
     }
     given = {key: getattr(settings, key) for key in defaults if getattr(settings, key) is not None}
-    changed = dict(settings.options) | {k: v for k, v in given.items() if k != "utd" and v != defaults[k]}
+    changed = {key: value for key, value in settings.options.items() if value != option_defaults[key]}
+    changed |= {key: value for key, value in given.items() if key != "utd" and value != defaults[key]}
     if settings.precision != "auto":
         changed["precision"] = settings.precision
     utd = given.get("utd", defaults["utd"])
     parts = [settings.recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{k}={v}" for k, v in sorted(changed.items()))]
-    return replace(settings, **(defaults | given), name=settings.name or "-".join(parts))
+    options = {**option_defaults, **settings.options}
+    return replace(settings, **(defaults | given), options=options, name=settings.name or "-".join(parts))
 
 
 def check(settings: Settings) -> None:

@@ -15,7 +15,8 @@ from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.errors import InputError, unknown
 from steadyq.run import checkpoint, compiler, envs, folder, logs, machine, watch
-from steadyq.run.envs import EpisodeStream
+from steadyq.run.env import Env, Spec
+from steadyq.run.episodes import EpisodeStream
 from steadyq.run.folder import Record, agent_of, read_record, seed_folder, write_record
 from steadyq.run.loop import Run, Seed, loop, restore
 from steadyq.run.replay import Replay
@@ -62,14 +63,14 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
             raise unknown("setting", key, known | known_options.keys())
     chosen = {key: value for key, value in choices.items() if key in known_options}
     made = make_recipe(recipe, chosen)
-    changed = {key: value for key, value in chosen.items() if value != known_options[key].default}
+    defaults = {key: option.default for key, option in known_options.items()}
     given = {key: value for key, value in choices.items() if key in known}
     if given.get("utd") is not None:
         given["utd"] = fraction(given["utd"])
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
-    settings = Settings(recipe=recipe, env=env, options=changed, **given)
-    settings = complete(settings, made.protocol, suite=envs.suite_of(env))
+    settings = Settings(recipe=recipe, env=env, options=chosen, **given)
+    settings = complete(settings, made.protocol, defaults, suite=envs.suite_of(env))
     check(settings)
     return settings
 
@@ -140,7 +141,7 @@ def newest_common_frame(run_folder: Path, settings: Settings) -> int:
     return max(common, default=0)
 
 
-def check_memory(settings: Settings, spec: envs.Spec) -> None:
+def check_memory(settings: Settings, spec: Spec) -> None:
     """InputError if the transitions that this run will keep do not fit."""
     kept = min(settings.resolved("buffer_size"), settings.agent_steps)
     Replay.check_memory(kept, spec.obs_dim, spec.action_dim, seeds=len(settings.seeds))
@@ -184,7 +185,7 @@ def stretch(frame: int, how: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def go(run_folder: Path, record: Record, env: envs.Env) -> Result:
+def go(run_folder: Path, record: Record, env: Env) -> Result:
     """Run the loop from the newest checkpoint, or from the beginning if there is none."""
     settings, how = record.settings, record.stretches[-1]
     torch.set_num_threads(how["threads"])
@@ -241,8 +242,11 @@ def go(run_folder: Path, record: Record, env: envs.Env) -> Result:
             logger=logger,
             view=view,
             actor_every=make_recipe(settings.recipe, settings.options).protocol.actor_every,
+            compiled=how["compiled"],
         )
         view.message(opening(record, frame))
+        if changed := differences(record):
+            view.message(f"not to the bit, perhaps: since the run was begun, {changed}")
         try:
             for one in run.seeds:
                 if not saved:
@@ -275,6 +279,14 @@ def opening(record: Record, frame: int) -> str:
         f"frames {frame:,} to {settings.frames:,}, UTD {settings.utd}, {how['precision']}, "
         f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {how['threads']} threads"
     )
+
+
+def differences(record: Record) -> str:
+    """What is another here than when the run was begun, of the things that bits depend on; "" if nothing is."""
+    first, now = record.stretches[0], record.stretches[-1]
+    then = {"cpu": first["machine"]["cpu"], **first["versions"]}
+    here = {"cpu": now["machine"]["cpu"], **now["versions"]}
+    return ", ".join(f"{key} {then.get(key)} became {here.get(key)}" for key in here if then.get(key) != here[key])
 
 
 def close(run: Run) -> None:

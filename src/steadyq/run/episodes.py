@@ -1,0 +1,86 @@
+"""The endless stream of episodes one seed trains on, restorable to the bit."""
+
+import numpy as np
+
+from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.run.env import Env, Step
+
+
+class EpisodeStream:
+    """The endless stream of training episodes of one seed, restorable to the bit.
+
+    Episode n starts from a seed that only (seed, purpose, n) decides. So the present state of any environment that is
+    reproducible at all is the episode's number and the actions so far, whatever simulator is behind it.
+
+    Args:
+        env: the environment, owned by the stream from now on.
+        seed: the run's seed.
+        purpose: which of its random streams names the episodes.
+    """
+
+    obs: np.ndarray  # float32 [O], what the next action answers to
+    episode: int  # number of the present episode, from 0
+    episode_return: float  # sum of its rewards so far
+    ended: bool  # it has terminated or was truncated: `next_episode` is due
+
+    def __init__(self, env: Env, *, seed: int, purpose: Purpose = Purpose.EPISODE):
+        self._env, self._seed, self._purpose = env, seed, purpose
+        self._start(0)
+
+    @property
+    def length(self) -> int:
+        """Agent steps so far in the present episode."""
+        return len(self._actions)
+
+    def step(self, action: np.ndarray) -> Step:
+        """One agent step with `action` float32 [A] in [-1, 1]."""
+        if self.ended:
+            raise RuntimeError("the episode has ended: call next_episode() before the next step")
+        action = np.array(action, np.float32)
+        step = self._env.step(action)
+        self._actions.append(action)
+        self.obs, self.ended = step.obs, step.terminated or step.truncated
+        self.episode_return += step.reward
+        return step
+
+    def next_episode(self) -> np.ndarray:
+        """Start the next episode, wherever the present one is; its first observation [O]."""
+        self._start(self.episode + 1)
+        return self.obs
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Where the stream is, as small arrays (the largest: the actions of one episode)."""
+        return {
+            "episode": np.array(self.episode, np.int64),
+            "actions": np.array(self._actions, np.float32).reshape(self.length, self._env.spec.action_dim),
+            "obs": self.obs,
+            "episode_return": np.array(self.episode_return, np.float64),
+        }
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> bool:
+        """Go to where `snapshot` was taken, by replaying its episode's actions.
+
+        Returns:
+            True if the observation and the return are the same bits as then. Otherwise the environment does not repeat
+            itself, and the stream stands at the start of the next episode instead.
+        """
+        self._start(int(snapshot["episode"]))
+        for action in snapshot["actions"]:
+            if self.ended:  # sooner than it did
+                break
+            self.step(action)
+        then = (len(snapshot["actions"]), snapshot["obs"].tobytes(), snapshot["episode_return"].tobytes())
+        now = (self.length, self.obs.tobytes(), np.float64(self.episode_return).tobytes())
+        if now == then:
+            return True
+        self.next_episode()
+        return False
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _start(self, episode: int) -> None:
+        self.episode, self.episode_return, self.ended = episode, 0.0, False
+        self._actions: list[np.ndarray] = []
+        self.obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))

@@ -1,0 +1,63 @@
+"""A trained policy shown to a person: returns over fresh episodes, a video, a film strip."""
+
+from pathlib import Path
+
+from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.errors import InputError
+from steadyq.run import envs, render
+from steadyq.run.evaluate import Episode, play, summarise
+from steadyq.run.folder import agent_of, load_state, read_record
+from steadyq.run.loop import mean_action
+
+
+def show(
+    run: Path,
+    *,
+    seed: int | None = None,
+    which: str = "last",
+    episodes: int = 10,
+    video: Path | None = None,
+    film_strip: Path | None = None,
+) -> list[Episode]:
+    """Play episodes with a run's policy and print their returns.
+
+    Args:
+        run: the run folder.
+        seed: which of its agents; the first if None.
+        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+        episodes: how many; their starts are other ones than those of training and evaluation.
+        video: an MP4 of the first episode.
+        film_strip: a PNG of moments of the first episode, side by side.
+
+    Raises:
+        InputError: no such run, seed, checkpoint or folder for a picture.
+    """
+    for path, ending in ((video, ".mp4"), (film_strip, ".png")):
+        if path is not None and (path.suffix.lower() != ending or not path.absolute().parent.is_dir()):
+            raise InputError(f"{path} cannot be written; give a file ending in {ending} in a folder that exists")
+    record = read_record(run)
+    settings = record.settings
+    seed = settings.seeds[0] if seed is None else seed
+    state, frame = load_state(run, record, seed=seed, which=which)
+    act = mean_action(agent_of(record), state)
+    env = envs.make(settings.env, action_repeat=settings.resolved("action_repeat"))
+    starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
+    played = []
+    for number, start in enumerate(starts):
+        played.append(play(env, act, seed=start))
+        print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
+    mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
+    print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
+    if video or film_strip:
+        every = 1 if video else max(1, played[0].length // 32)  # a film strip needs a few moments only
+        frames, _ = render.record(env, act, seed=starts[0], every=every)
+        fps = render.frames_per_second(env.spec, every=every)
+        if video:
+            render.video(frames, video, fps=fps)
+            print(f"video      {video}")
+        if film_strip:
+            title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[0].ret:.0f}"
+            render.film_strip(frames, film_strip, fps=fps, title=title)
+            print(f"film strip {film_strip}")
+    env.close()
+    return played
