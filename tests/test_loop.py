@@ -104,16 +104,25 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert record["stretches"][0]["precision"] == "float32"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two seeds that nothing happened to."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    go(run, seeds=[0, 1])
+    return run
+
+
 @pytest.mark.parametrize("step", [0, 7, 40, 41, 63, 89])
-def test_a_resumed_run_is_the_undisturbed_run(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go(tmp_path / "whole", seeds=[0, 1])
+def test_a_resumed_run_is_the_undisturbed_run(
+    step: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         stopped_at(step, patch)
         assert not go(tmp_path / "cut", seeds=[0, 1]).finished
     assert resume(tmp_path / "cut").finished
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    assert records(tmp_path / "cut") == records(undisturbed)
     for seed in (0, 1):
-        assert digest(tmp_path / "cut", seed) == digest(tmp_path / "whole", seed)
+        assert digest(tmp_path / "cut", seed) == digest(undisturbed, seed)
 
 
 @pytest.mark.parametrize("recipe", ["sac", "crossq"])

@@ -9,30 +9,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-SMALL = [
-    "--width",
-    "16",
-    "--actor-width",
-    "16",
-    "--frames",
-    "400",
-    "--learning-starts",
-    "100",
-    "--batch-size",
-    "16",
-    "--eval-every",
-    "200",
-    "--eval-episodes",
-    "1",
-    "--log-every",
-    "100",
-    "--save-every",
-    "100",
-    "--compile",
-    "off",
-    "--threads",
-    "1",
-]
+OPTIONS = {
+    "width": 16,
+    "actor-width": 16,
+    "frames": 400,
+    "learning-starts": 100,
+    "batch-size": 16,
+    "eval-every": 200,
+    "eval-episodes": 1,
+    "log-every": 100,
+    "save-every": 100,
+    "compile": "off",
+    "threads": 1,
+}
+SMALL = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
 
 
 def command(*arguments: str) -> list[str]:
