@@ -1,0 +1,323 @@
+"""The agent's steps: which mode each network runs in, what each step may touch, and what a bad update leaves behind."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import vmap
+
+from small import (
+    ACTION,
+    BATCH,
+    OBS,
+    assert_close,
+    double,
+    normal,
+    same_bits,
+    small,
+    start,
+    transitions,
+)
+from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Recipe, count_parameters, make_agent
+from steadyq.algorithm.nn import Layer, batch_norm, mlp
+from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.recipes import RECIPES
+from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
+from steadyq.algorithm.types import Params
+
+BATCH_0 = transitions(0, BATCH)
+NOISE = normal(1, BATCH, ACTION)
+NAMES = list(RECIPES)
+
+
+# The first state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_state(name: str) -> None:
+    recipe, agent, state = small(name, alpha=0.3)
+    assert state.temperature.params.item() == pytest.approx(math.log(0.3))
+    for net in (state.actor, state.critic, state.temperature):
+        assert not any(leaf.any() for leaf in leaves(net.opt))
+    critics = [tree_map(lambda leaf, e=e: leaf[e], state.critic.params) for e in range(recipe.n_critics)]
+    drawn = [torch.allclose(a, b) for a, b in zip(*map(leaves, critics), strict=True) if a.dim() == 2]
+    assert len(drawn) == 3
+    assert not any(drawn)  # each critic has its own weights
+    assert state.target == () or same_bits(state.target, state.critic.params)
+    assert same_bits(state, agent.init(np.random.default_rng(0)))
+    assert not same_bits(state, agent.init(np.random.default_rng(1)))
+    assert {leaf.dtype for leaf in leaves(state)} <= {torch.float32, torch.int64}
+
+
+def test_parameters_are_counted() -> None:
+    """A sac actor of 5 -> 16 -> 16 -> 2 + 2 and two critics of 7 -> 16 -> 16 -> 1."""
+    state = small("sac").state
+    assert count_parameters(state.actor.params) == (5 * 16 + 16) + (16 * 16 + 16) + 2 * (16 * 2 + 2)
+    assert count_parameters(state.critic.params) == 2 * ((7 * 16 + 16) + (16 * 16 + 16) + (16 + 1))
+
+
+# Modes: each network called as the algorithm says, and no other way
+
+
+def spied(recipe: Recipe, calls: list[tuple[str, bool, int]]) -> Recipe:
+    """The recipe with torsos that write down their name, their mode and their number of rows."""
+
+    def spy(name: str, layer: Layer) -> Layer:
+        def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
+            calls.append((name, train, x.shape[0]))
+            return layer.apply(params, stats, x, train)
+
+        return Layer(layer.init, apply)
+
+    return replace(recipe, actor=spy("actor", recipe.actor), critic=spy("critic", recipe.critic))
+
+
+TRAIN, EVAL = True, False
+MODES = {
+    ("sac", "polyak"): [("actor", EVAL, BATCH), ("critic", EVAL, BATCH), ("critic", TRAIN, BATCH)],
+    ("crossq", "none"): [("actor", EVAL, BATCH), ("critic", TRAIN, 2 * BATCH)],
+    ("crossq_wn", "none"): [("actor", EVAL, BATCH), ("critic", TRAIN, 2 * BATCH)],
+    ("crossq_wn", "polyak"): [("actor", EVAL, BATCH), ("critic", TRAIN, 2 * BATCH), ("critic", TRAIN, 2 * BATCH)],
+}
+
+
+@pytest.mark.parametrize(("name", "target"), MODES)
+def test_modes(name: str, target: str) -> None:
+    calls: list = []
+    recipe = make_recipe(name, {"target": target} if name == "crossq_wn" else {})
+    _, agent, state = start(spied(recipe, calls))
+    state, _ = agent.critic_step(state, BATCH_0, NOISE)
+    assert calls == MODES[name, target]
+    calls.clear()
+    state, _ = agent.actor_step(state, BATCH_0.obs, NOISE)
+    assert calls == [("actor", TRAIN, BATCH), ("critic", EVAL, BATCH)]
+    calls.clear()
+    agent.act(state, BATCH_0.obs[0], NOISE[0])
+    agent.mode(state, BATCH_0.obs[0])
+    assert calls == [("actor", EVAL, 1)] * 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_step_moves_its_own_networks_only(name: str) -> None:
+    """Running moments too: the actor's move in actor steps, the critics' in critic steps, once each."""
+    _, agent, state = small(name)
+    kept = tree_map(torch.clone, state)
+
+    after, _ = agent.critic_step(state, BATCH_0, NOISE)
+    assert same_bits(state, kept)  # a pure function
+    assert same_bits(after.actor, state.actor)
+    assert same_bits(after.temperature, state.temperature)
+    moved = {key: not torch.equal(leaf, dict(named_leaves(state))[key]) for key, leaf in named_leaves(after)}
+    assert all(
+        moved[key] for key in moved if key.startswith(("critic.params", "critic.opt.m", "target", "critic.stats"))
+    )
+
+    last, _ = agent.actor_step(after, BATCH_0.obs, NOISE)
+    assert same_bits(last.critic, after.critic)
+    assert same_bits(last.target, after.target)
+    moved = {key: not torch.equal(leaf, dict(named_leaves(after))[key]) for key, leaf in named_leaves(last)}
+    assert all(moved[key] for key in moved if key.startswith(("actor", "temperature")))
+    counters = {key: leaf for key, leaf in named_leaves(last) if key.endswith(("calls", "updates"))}
+    assert {int(x) for leaf in counters.values() for x in leaf.flatten()} == {1}
+
+
+# Acting
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_acting(name: str) -> None:
+    _, agent, state = small(name)
+    obs, noise = BATCH_0.obs[0], NOISE[0]
+    explored, mean = agent.act(state, obs, noise), agent.mode(state, obs)
+    assert explored.shape == mean.shape == (ACTION,)
+    assert not torch.allclose(explored, mean)
+    torch.testing.assert_close(agent.act(state, obs, torch.zeros(ACTION)), mean)
+    assert not torch.allclose(agent.mode(state, BATCH_0.obs[1]), mean)
+    assert (explored.abs() <= 1).all()
+
+
+# The temperature
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("target_entropy", "sign"), [(-50.0, -1), (50.0, 1)])
+def test_temperature_steers_to_the_target_entropy(name: str, target_entropy: float, sign: int) -> None:
+    """Too much entropy lowers alpha, too little raises it; the target is per action dimension."""
+    _, agent, state = small(name, target_entropy=target_entropy, alpha=0.2)
+    after, metrics = agent.actor_step(state, BATCH_0.obs, NOISE)
+    assert (after.temperature.params - state.temperature.params).sign().item() == sign
+    wanted = 0.2 * (metrics["train/entropy"].item() - ACTION * target_entropy)
+    assert metrics["train/ent_coef_loss"].item() == pytest.approx(wanted, rel=1e-5)
+    assert metrics["train/ent_coef"].item() == pytest.approx(0.2, rel=1e-5)
+
+
+# Bad numbers
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("field", ["obs", "action", "reward", "next_obs"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_batch_changes_nothing(name: str, field: str, bad: float) -> None:
+    _, agent, state = small(name)
+    state, _ = agent.critic_step(state, BATCH_0, NOISE)
+    leaf = getattr(BATCH_0, field).clone()
+    leaf[3] = bad
+    after, metrics = agent.critic_step(state, BATCH_0._replace(**{field: leaf}), NOISE)
+    assert same_bits(after, state)
+    assert tuple(metrics) == CRITIC_METRICS
+    assert not torch.isfinite(metrics["train/critic_loss"])
+
+    if field == "obs":
+        after, metrics = agent.actor_step(state, leaf, NOISE)
+        assert same_bits(after, state)
+        assert tuple(metrics) == ACTOR_METRICS
+        assert not torch.isfinite(metrics["train/actor_loss"])
+
+
+def test_a_gradient_that_overflows_changes_nothing() -> None:
+    """The loss is still a number here, its gradient's norm is not."""
+    _, agent, state = small("sac")
+    after, metrics = agent.critic_step(state, BATCH_0._replace(obs=1e17 * BATCH_0.obs), NOISE)
+    assert [key for key, value in metrics.items() if not torch.isfinite(value)] == ["train/critic_grad_norm"]
+    assert same_bits(after, state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_good_metrics_are_finite(name: str) -> None:
+    _, agent, state = small(name)
+    state, critic_metrics = agent.critic_step(state, BATCH_0, NOISE)
+    _, actor_metrics = agent.actor_step(state, BATCH_0.obs, NOISE)
+    for names, metrics in ((CRITIC_METRICS, critic_metrics), (ACTOR_METRICS, actor_metrics)):
+        assert tuple(metrics) == names
+        assert all(value.shape == () and torch.isfinite(value) for value in metrics.values())
+
+
+# Invariants of the joint pass, through whole steps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shuffled_batch_is_the_same_update(name: str) -> None:
+    _, agent, state = small(name)
+    state, order = double(state), torch.from_numpy(np.random.default_rng(3).permutation(BATCH))
+    batch, noise = double(BATCH_0), NOISE.double()
+    ours, metrics = agent.critic_step(state, batch, noise)
+    theirs, other = agent.critic_step(state, tree_map(lambda leaf: leaf[order], batch), noise[order])
+    assert_close(theirs, ours, rtol=1e-7, atol=1e-10)
+    for key, value in metrics.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-9, atol=1e-12)
+
+
+def test_an_end_that_terminates_does_not_bootstrap() -> None:
+    """With discount 0 the next state matters through the joint moments only; SAC's update does not see it at all."""
+    _, agent, state = small("sac")
+    ended = BATCH_0._replace(discount=torch.zeros(BATCH))
+    ours, _ = agent.critic_step(state, ended, NOISE)
+    theirs, _ = agent.critic_step(state, ended._replace(next_obs=BATCH_0.next_obs + 1), NOISE)
+    assert same_bits(ours, theirs)
+    truncated, _ = agent.critic_step(state, BATCH_0._replace(discount=torch.full((BATCH,), 0.99)), NOISE)
+    assert not same_bits(ours.critic, truncated.critic)
+
+
+# Seeds
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_at_once_are_seeds_alone(name: str) -> None:
+    """`vmap` over three seeds against one after the other, two updates of each kind, in float64."""
+    _, agent, _ = small(name)
+    states = [double(agent.init(np.random.default_rng(seed))) for seed in range(3)]
+    together = stack(states)
+    for update in range(2):
+        batches = [double(transitions(10 * update + seed, BATCH)) for seed in range(3)]
+        noise = normal(50 + update, 3, BATCH, ACTION).double()
+        together, _ = vmap(agent.critic_step)(together, stack(batches), noise)
+        together, metrics = vmap(agent.actor_step)(together, stack(batches).obs, noise)
+        for seed in range(3):
+            states[seed], _ = agent.critic_step(states[seed], batches[seed], noise[seed])
+            states[seed], alone = agent.actor_step(states[seed], batches[seed].obs, noise[seed])
+            for key, value in alone.items():
+                torch.testing.assert_close(metrics[key][seed], value, rtol=1e-9, atol=1e-12)
+    assert_close(together, stack(states), rtol=1e-8, atol=1e-11)
+
+
+def test_a_bad_seed_does_not_stop_its_neighbours() -> None:
+    _, agent, state = small("crossq_wn")
+    batches = [BATCH_0, BATCH_0._replace(reward=torch.full((BATCH,), math.nan))]
+    after, metrics = vmap(agent.critic_step)(stack([state, state]), stack(batches), torch.stack([NOISE, NOISE]))
+    assert same_bits(tree_map(lambda leaf: leaf[1], after), state)
+    assert not same_bits(tree_map(lambda leaf: leaf[0], after), state)
+    assert torch.isfinite(metrics["train/critic_loss"]).tolist() == [True, False]
+
+
+# Devices and precision
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_mixes_devices(name: str) -> None:
+    """On fake tensors, as a GPU would get them: seeds batched, and nothing made on the CPU on the way.
+
+    The fake device is `meta`, not `cuda`: without CUDA's own library PyTorch aborts in the backward pass of fake CUDA
+    tensors. A mixture is refused alike.
+    """
+    _, agent, state = small(name)
+    given = (stack([state] * 2), stack([BATCH_0] * 2), torch.stack([NOISE] * 2))
+    with FakeTensorMode():
+        elsewhere: Any = tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), given)
+        states, batches, noise = elsewhere
+        with pytest.raises(RuntimeError, match="same device"):  # the test can fail
+            noise @ torch.ones(ACTION, ACTION)
+        new, critic_metrics = vmap(agent.critic_step)(states, batches, noise)
+        new, actor_metrics = vmap(agent.actor_step)(new, batches.obs, noise)
+        actions = vmap(agent.act)(new, batches.obs[:, 0], noise[:, 0])
+        means = vmap(agent.mode)(new, batches.obs[:, 0])
+    made = [*leaves(new), *critic_metrics.values(), *actor_metrics.values(), actions, means]
+    assert {leaf.device.type for leaf in made} == {"meta"}
+    assert [(x.shape, x.dtype) for x in leaves(new)] == [(x.shape, x.dtype) for x in leaves(given[0])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_rounds_products_and_keeps_the_rest(name: str) -> None:
+    """Gradients agree to a few roundings of 2^-8; every leaf of the state stays float32."""
+    recipe, agent, state = small(name)
+    rounded = make_agent(recipe, obs_dim=OBS, action_dim=ACTION, precision="bfloat16")
+    assert same_bits(rounded.init(np.random.default_rng(0)), state)
+    exact, exact_metrics = agent.critic_step(state, BATCH_0, NOISE)
+    after, metrics = rounded.critic_step(state, BATCH_0, NOISE)
+    after, _ = rounded.actor_step(after, BATCH_0.obs, NOISE)
+    assert [leaf.dtype for leaf in leaves(after)] == [leaf.dtype for leaf in leaves(exact)]
+    for (key, m), wanted in zip(named_leaves(after.critic.opt.m), leaves(exact.critic.opt.m), strict=True):
+        assert not torch.equal(m, wanted), key
+        assert torch.linalg.vector_norm(m - wanted) < 0.1 * torch.linalg.vector_norm(wanted), key
+    for key, value in metrics.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(exact_metrics[key].item(), rel=0.05, abs=0.02)
+
+
+def test_a_custom_torso_fits_in() -> None:
+    """A recipe is made of values: another torso needs no other code."""
+    recipe = replace(make_recipe("crossq_wn"), critic=mlp(9, norm=batch_norm), n_critics=3)
+    _, agent, state = start(recipe)
+    after, _ = agent.critic_step(state, BATCH_0, NOISE)
+    shapes = {key: tuple(leaf.shape) for key, leaf in named_leaves(after.critic.params)}
+    assert shapes == {
+        "0.0.scale": (3, OBS + ACTION),
+        "0.0.shift": (3, OBS + ACTION),
+        "0.1.w": (3, OBS + ACTION, 9),
+        "0.1.b": (3, 9),
+        "0.3.scale": (3, 9),
+        "0.3.shift": (3, 9),
+        "1.w": (3, 9, 1),
+        "1.b": (3, 1),
+    }
+
+
+def test_shapes_are_checked_in_tests() -> None:
+    """The conftest's hook is on: noise of another batch size is refused by name."""
+    _, agent, state = small("sac")
+    with pytest.raises(TypeError, match="noise"):
+        agent.actor_step(state, BATCH_0.obs, NOISE[:3])

@@ -1,0 +1,174 @@
+"""Several agents in one place: the pure steps in order, in place, for each seed; and the same when compiled."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from small import ACTION, BATCH, OBS, assert_close, double, normal, same_bits, small, transitions
+from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS
+from steadyq.algorithm.learner import Lane, Learner, in_place
+from steadyq.algorithm.recipes import RECIPES
+from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
+from steadyq.algorithm.types import Transition
+from steadyq.run import compiler
+
+U = 4
+DUE = (False, True, False, True)
+CPU = torch.device("cpu")
+
+
+def seeds(name: str, count: int) -> tuple:
+    """`(agent, states)` with other weights for each seed."""
+    agent = small(name).agent
+    return agent, [agent.init(np.random.default_rng(seed)) for seed in range(count)]
+
+
+def data(seed: int) -> tuple[Transition, torch.Tensor, torch.Tensor]:
+    """`(batches, noise of a', noise of a)` of one agent step."""
+    return transitions(seed, U, BATCH), normal(100 + seed, U, BATCH, ACTION), normal(200 + seed, 2, BATCH, ACTION)
+
+
+def update(learner: Learner, of: Sequence[int]) -> None:
+    learner.update(*map(list, zip(*[data(seed) for seed in of], strict=True)), DUE)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
+    """Each seed to the same bits as its steps alone; the actor where it is due, right after its critic."""
+    agent, states = seeds(name, 2)
+    learner = Learner(agent, states, device=CPU, compiled=False)
+    places = [leaf.data_ptr() for leaf in leaves(learner.all.state)]
+    update(learner, range(2))
+    for seed, state in enumerate(states):
+        batch, next_noise, noise = data(seed)
+        noises = iter(noise)
+        critic, actor = [], []
+        for u, due in enumerate(DUE):
+            now = tree_map(lambda leaf, u=u: leaf[u], batch)
+            state, metrics = agent.critic_step(state, now, next_noise[u])
+            critic.append(metrics)
+            if due:
+                state, metrics = agent.actor_step(state, now.obs, next(noises))
+                actor.append(metrics)
+        assert same_bits(learner.seed(seed).state, state)
+        means = learner.means()[seed]
+        assert tuple(means) == (*CRITIC_METRICS, *ACTOR_METRICS)
+        for key, value in means.items():
+            every = [float(metrics[key]) for metrics in (critic if key in CRITIC_METRICS else actor)]
+            assert value == pytest.approx(np.mean(every), rel=1e-5)
+    assert [leaf.data_ptr() for leaf in leaves(learner.all.state)] == places  # nothing moved
+
+
+def test_one_of_three_seeds_is_that_seed_alone() -> None:
+    agent, states = seeds("crossq_wn", 3)
+    together = Learner(agent, states, device=CPU, compiled=False)
+    alone = Learner(agent, [states[1]], device=CPU, compiled=False)
+    update(together, range(3))
+    update(alone, [1])
+    assert same_bits(together.seed(1), alone.seed(0))
+    obs, noise = normal(7, 3, OBS), normal(8, 3, ACTION)
+    assert torch.equal(together.act(obs, noise)[1:2], alone.act(obs[1:2], noise[1:2]))
+
+
+def test_the_given_states_are_copied() -> None:
+    agent, states = seeds("sac", 1)
+    kept = tree_map(torch.clone, states[0])
+    learner = Learner(agent, states, device=CPU, compiled=False)
+    update(learner, [0])
+    assert same_bits(states[0], kept)
+    assert not same_bits(learner.seed(0).state, kept)
+
+
+def test_windows() -> None:
+    agent, states = seeds("sac", 1)
+    learner = Learner(agent, states, device=CPU, compiled=False)
+    assert learner.means() == [{}]
+    update(learner, [0])
+    assert (learner.critic_updates, learner.actor_updates) == (4, 2)
+    first = learner.means()
+    learner.open_window()
+    assert learner.means() == [{}]
+    update(learner, [0])
+    assert learner.means() != first
+    assert learner.critic_updates == 4
+
+
+def test_the_first_bad_seed_is_named_and_keeps_its_state() -> None:
+    agent, states = seeds("crossq_wn", 3)
+    learner = Learner(agent, states, device=CPU, compiled=False)
+    assert learner.first_bad() is None
+    batches, next_noise, noise = map(list, zip(*[data(seed) for seed in range(3)], strict=True))
+    batches[1] = batches[1]._replace(reward=torch.full((U, BATCH), math.nan))
+    learner.update(batches, next_noise, noise, (False,) * U)
+    assert learner.first_bad() == (1, "train/critic_loss")
+    assert same_bits(learner.seed(1).state, states[1])
+    assert not same_bits(learner.seed(2).state, states[2])
+
+
+def test_seeds_batched_as_on_a_gpu() -> None:
+    """The in-place step under `vmap` against the pure one, seed by seed, in float64."""
+    agent, states = seeds("crossq_wn", 3)
+    together = double(stack(states))
+    batches = [double(transitions(seed, BATCH)) for seed in range(3)]
+    noise = normal(5, 3, BATCH, ACTION).double()
+    metrics = in_place(agent.critic_step, CRITIC_METRICS, batched=True)(together, stack(batches), noise)
+    for seed in range(3):
+        state, alone = agent.critic_step(double(states[seed]), batches[seed], noise[seed])
+        assert_close(tree_map(lambda leaf, seed=seed: leaf[seed], together), state, rtol=1e-8, atol=1e-11)
+        for i, key in enumerate(CRITIC_METRICS):
+            torch.testing.assert_close(metrics[seed, i], alone[key], rtol=1e-9, atol=1e-12)
+
+
+def test_a_whole_update_runs_elsewhere() -> None:
+    """On PyTorch's device without memory, the batched way: everything is moved there and stays there."""
+    agent, states = seeds("crossq_wn", 2)
+    learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
+    update(learner, range(2))
+    assert {leaf.device.type for leaf in leaves(learner.all)} == {"meta"}
+
+
+# Compiled
+
+
+def learned(*, compiled: bool) -> Lane:
+    """State and metrics of a `crossq_wn` agent after one agent step's updates, in float32."""
+    agent, states = seeds("crossq_wn", 1)
+    products = "onednn" if torch.backends.mkldnn.is_available() else "mkl"
+    learner = Learner(agent, states, device=CPU, compiled=compiled, products=products)
+    update(learner, [0])
+    return learner.all
+
+
+def compare() -> None:
+    """Both, one after the other, leaf by leaf: run as a program, see the test below."""
+    torch.set_num_threads(1)
+    eager, compiled = dict(named_leaves(learned(compiled=False))), dict(named_leaves(learned(compiled=True)))
+    assert eager.keys() == compiled.keys()
+    for name, leaf in eager.items():
+        size = float(leaf.double().abs().max())
+        torch.testing.assert_close(
+            compiled[name], leaf, rtol=1e-4, atol=1e-5 * size, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    print("same")
+
+
+def test_compiled_is_eager() -> None:
+    """Within rounding, which Adam passes on: a step's direction is a ratio of small numbers.
+
+    In a process of its own, because the shape checks of the other tests and `torch.compile` do not mix.
+    """
+    found = compiler.works()
+    if not found.ok:
+        pytest.skip(f"nothing to compile with: {found.reason}")
+    ran = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["same"]
+
+
+if __name__ == "__main__":
+    compare()
