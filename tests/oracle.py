@@ -219,7 +219,7 @@ class Oracle:
             "train/critic_loss": loss.item(),
             "train/critic_grad_norm": grad_norm,
             "train/q_mean": every_q.mean(),
-            "train/q_std": every_q.std(ddof=1),
+            "train/q_std": every_q.std(ddof=0),
             "train/target_q_mean": targets.mean().item(),
         }
 

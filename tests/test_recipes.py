@@ -15,7 +15,9 @@ import torch
 from oracle import Facts, Numbers, Oracle
 from small import ACTION, BATCH, double, normal, small, transitions
 from steadyq.algorithm.agent import Protocol, count_parameters, make_agent
-from steadyq.algorithm.options import Option, make_recipe, options, recipe_function, summary
+from steadyq.algorithm.nn import Readout
+from steadyq.algorithm.options import RANGES, Option, make_recipe, options, recipe_function, summary
+from steadyq.algorithm.policy import Heads
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import named_leaves
 from steadyq.algorithm.types import Metrics, State, Transition
@@ -218,6 +220,7 @@ def test_every_recipe_documents_itself(name: str) -> None:
     for option in options(name).values():
         assert option.help, option.name
         assert option.kind in (int, float, bool, str)
+        assert option.name in RANGES or option.kind in (bool, str), f"{option.name}: which numbers make sense?"
         assert make_recipe(name, {option.name: option.default})  # a default is a value that is accepted
 
 
@@ -238,11 +241,11 @@ def test_what_is_chosen_reaches_the_recipe() -> None:
         ("sac", {"witdh": 3}, "unknown option of recipe sac 'witdh'; did you mean 'width'"),
         ("sac", {"decay": 0.1}, "unknown option of recipe sac 'decay'"),
         ("crossq_wn", {"target": "polyac"}, "unknown value of target 'polyac'; did you mean 'polyak'"),
-        ("crossq_wn", {"target": None}, "target is None, a NoneType; give a str"),
-        ("sac", {"width": 2.0}, "width is 2.0, a float; give a int"),
-        ("sac", {"width": True}, "width is True, a bool; give a int"),
-        ("sac", {"lr": "0.1"}, "lr is '0.1', a str; give a float"),
-        ("crossq_wn", {"decay_norms": 1}, "decay_norms is 1, a int; give a bool"),
+        ("crossq_wn", {"target": None}, "target is None, of type NoneType; give one of type str"),
+        ("sac", {"width": 2.0}, "width is 2.0, of type float; give one of type int"),
+        ("sac", {"width": True}, "width is True, of type bool; give one of type int"),
+        ("sac", {"lr": "0.1"}, "lr is '0.1', of type str; give one of type float"),
+        ("crossq_wn", {"decay_norms": 1}, "decay_norms is 1, of type int; give one of type bool"),
         ("sac", {"width": 0}, "width is 0; give a whole number of at least 1"),
         ("sac", {"n_critics": -1}, "n_critics is -1; give a whole number of at least 1"),
         ("crossq", {"actor_every": 0}, "actor_every is 0; give a whole number of at least 1"),
@@ -287,6 +290,16 @@ def test_protocols(name: str, utd: float, actor_every: int, learning_starts: int
     protocol = make_recipe(name).protocol
     assert (protocol.utd, protocol.actor_every, protocol.learning_starts) == (utd, actor_every, learning_starts)
     assert (protocol.batch_size, protocol.buffer_size, protocol.gamma, protocol.action_repeat) == (256, 10**6, 0.99, 2)
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("sac", -10), ("crossq", -20), ("crossq_wn", -10)])
+def test_bounds_of_the_log_std(name: str, lowest: float) -> None:
+    """[-10, 2] in jaxrl and XQC, [-20, 2] in CrossQ's code; no training gets there in a test."""
+    policy, zeros = make_recipe(name).policy, torch.zeros(3, 1)
+    for raw, bound in ((-99.0, lowest), (99.0, 2.0)):
+        heads = Heads(Readout(zeros, torch.zeros(1)), Readout(zeros, torch.tensor([raw])))
+        _, log_prob = policy.sample(heads, torch.zeros(1, 3), torch.zeros(1, 1))
+        assert log_prob.item() == pytest.approx(-bound - 0.5 * np.log(2 * np.pi))
 
 
 @pytest.mark.parametrize(("obs_dim", "action_dim", "millions"), [(17, 6, 0.63), (223, 38, 0.94)])

@@ -144,7 +144,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         net = learn(state.critic, grads, recipe.critic_optimiser, recipe.project, stats)
         new = state._replace(critic=net, target=recipe.target.update(state.target, net.params))
         q = value.mean(out)
-        measured = (total, global_norm(grads), q.mean(), q.std(), value.mean(y).mean())
+        measured = (total, global_norm(grads), q.mean(), q.std(correction=0), value.mean(y).mean())
         metrics = dict(zip(CRITIC_METRICS, measured, strict=True))
         return if_finite(metrics, new, state), metrics
 

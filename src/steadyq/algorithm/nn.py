@@ -85,7 +85,7 @@ def lecun_normal() -> Init:
 
 
 def affine(params: Dense | Readout, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
-    """`x w + b`; the product in the precision of `w`, the sum in that of `x`."""
+    """`x w + b`; the product, its result too, in the precision of `w`, the sum in that of `x`."""
     y = (x.to(params.w.dtype) @ params.w).to(x.dtype)
     return y + params.b if isinstance(params.b, Tensor) else y
 

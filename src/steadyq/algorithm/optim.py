@@ -22,7 +22,7 @@ class Adam(NamedTuple):
 
     m: Params
     v: Params
-    updates: Tensor
+    updates: Tensor  # float32 stops counting at 2**24, when both bias corrections are 1 long since
 
 
 def adamw(

@@ -94,7 +94,7 @@ def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any
         value = float(value)
     kind: type = type(value)  # exactly: True is no whole number
     if kind is not option.kind:
-        raise InputError(f"{key} is {value!r}, a {kind.__name__}; give a {option.kind.__name__}")
+        raise InputError(f"{key} is {value!r}, of type {kind.__name__}; give one of type {option.kind.__name__}")
     if option.choices and value not in option.choices:
         raise unknown(f"value of {key}", str(value), option.choices)
     if key in RANGES and not RANGES[key].holds(value):

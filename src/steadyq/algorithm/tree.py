@@ -30,8 +30,8 @@ def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool
     if is_leaf(tree):  # `stop` looks for nodes, and this is a tensor outside of them
         return tree
     for other in others:
-        if len(other) != len(tree):
-            raise ValueError(f"trees differ in structure: {len(tree)} children against {len(other)}")
+        if is_leaf(other) or len(other) != len(tree):
+            raise ValueError(f"trees differ in structure: {len(tree)} children against {other!r:.80}")
     return rebuild(tree, [tree_map(f, *children, stop=stop) for children in zip(tree, *others, strict=True)])
 
 
