@@ -31,7 +31,8 @@ def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool
         return tree
     for other in others:
         if is_leaf(other) or len(other) != len(tree):
-            raise ValueError(f"trees differ in structure: {len(tree)} children against {other!r:.80}")
+            got = "a leaf" if is_leaf(other) else len(other)
+            raise ValueError(f"trees differ in structure: {len(tree)} children against {got}")
     return rebuild(tree, [tree_map(f, *children, stop=stop) for children in zip(tree, *others, strict=True)])
 
 
