@@ -48,6 +48,8 @@ def test_map_stops_at_whole_nodes_and_leaves_other_tensors_alone() -> None:
 def test_map_refuses_another_structure() -> None:
     with pytest.raises(ValueError, match="2 children against 1"):
         tree_map(torch.add, (torch.ones(1), torch.ones(1)), (torch.ones(1),))
+    with pytest.raises(ValueError, match="2 children against a leaf"):
+        tree_map(torch.add, (torch.ones(1), torch.ones(1)), torch.ones(2))
 
 
 def test_nodes_are_found_by_type() -> None:
