@@ -160,6 +160,8 @@ def in_place(
                 old.copy_(value)
         return metrics
 
+    # A code object of its own: the compiler keeps its versions by code object, at most eight, and tries them in turn.
+    run.__code__ = run.__code__.replace(co_name=step.__name__)
     return run
 
 
