@@ -1,11 +1,11 @@
 # Two commands: `make train` shows steadyq learning, `make test` checks everything. `make help` lists the rest.
-# Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is two to four times faster.
+# Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is faster.
 
 TRAIN_ENV    ?= walker-walk
 TRAIN_FRAMES ?= 24000
 TRAIN_SEED   ?= 0
 TRAIN_OUT    ?= runs/make-train
-# A short warm-up: five minutes are soon over. The defaults are for longer runs.
+# A short warm-up: a few minutes are soon over. The defaults are for longer runs.
 TRAIN_MORE   ?= --learning-starts 1000 --eval-every 6000 --log-every 2000
 
 # The first Python that fits; choose another with `make PYTHON=/path/to/python3.12 ...`
