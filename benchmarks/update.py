@@ -29,9 +29,8 @@ def cycle(
     """A function that makes one actor update's worth of critic updates, and how many that is."""
     recipe = make_recipe(name, options)
     agent = make_agent(recipe, obs_dim=obs_dim, action_dim=action_dim, precision=precision)
-    products = "onednn" if machine.mkl_is_slow() else "mkl"
     states = [agent.init(generator(0, Purpose.INIT))]
-    learner = Learner(agent, states, device=torch.device("cpu"), compiled=True, products=products)
+    learner = Learner(agent, states, device=torch.device("cpu"), compiled=True, products=machine.products())
     n = recipe.protocol.actor_every
     draws = generator(0, Purpose.SAMPLE)
 
@@ -60,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     values = parser.parse_args()
     torch.set_num_threads(values.threads)
+    machine.keep_freed_memory()
     sizes = {"obs_dim": 223, "action_dim": 38, "batch": 256}
     cases = {
         (name, precision): cycle(recipe, options, precision, **sizes)

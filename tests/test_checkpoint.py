@@ -16,9 +16,9 @@ import safetensors.numpy
 import torch
 
 from steadyq.errors import InputError
-from steadyq.run import checkpoint
-from steadyq.run.checkpoint import CheckpointError
+from steadyq.run import checkpoint, sealed
 from steadyq.run.replay import Replay
+from steadyq.run.sealed import FileError
 
 OBS, ACTION, CAPACITY = 3, 2, 20
 
@@ -410,15 +410,15 @@ def test_a_flipped_bit_in_any_file_is_found_before_anything_changes(tmp_path: Pa
             damaged[offset] ^= 1 << int(rng.integers(8))
             path.write_bytes(damaged)
             copy = empty()
-            with pytest.raises(CheckpointError, match=path.name):
+            with pytest.raises(FileError, match=path.name):
                 read(path, copy)
             assert (copy.added, copy.size, copy.head) == (0, 0, None)
         for length in (0, 1, 7, 8, 9, header, len(data) - 1):
             path.write_bytes(data[:length])
-            with pytest.raises(CheckpointError, match=path.name):
+            with pytest.raises(FileError, match=path.name):
                 read(path, empty())
         path.write_bytes(data + b"\0")
-        with pytest.raises(CheckpointError, match=path.name):
+        with pytest.raises(FileError, match=path.name):
             read(path, empty())
         path.write_bytes(data)
     checkpoint.load(tmp_path, replay=empty())
@@ -432,21 +432,21 @@ def test_files_of_two_checkpoints_cannot_be_mixed(tmp_path: Path) -> None:
     save(tmp_path / "b", 1, other)
     (ours,), (theirs,) = ((tmp_path / x / "checkpoints" / "replay").iterdir() for x in "ab")
     shutil.copy(theirs, ours)
-    with pytest.raises(CheckpointError, match=f"{ours.name} holds other transitions"):
+    with pytest.raises(FileError, match=f"{ours.name} holds other transitions"):
         checkpoint.load(tmp_path / "a", replay=empty())
     ours.unlink()
-    with pytest.raises(CheckpointError, match=f"there is no .*{ours.name}"):
+    with pytest.raises(FileError, match=f"there is no .*{ours.name}"):
         checkpoint.load(tmp_path / "a", replay=empty())
     newest = tmp_path / "b" / "checkpoints" / "000000000001.safetensors"
     newest.rename(newest.with_name("000000000002.safetensors"))
-    with pytest.raises(CheckpointError, match="name does not go with the frame"):
+    with pytest.raises(FileError, match="name does not go with the frame"):
         checkpoint.load(tmp_path / "b", replay=empty())
 
 
 def forge(path: Path, kind: str, arrays: dict[str, np.ndarray], text: str) -> str:
     """A file with a right digest, as a stranger could write it."""
     arrays = {name: array.copy() for name, array in arrays.items()}
-    sha256 = checkpoint._digest(kind, text, arrays)
+    sha256 = sealed.digest(kind, text, arrays)
     metadata = {"steadyq": f"steadyq {kind} 1\n{sha256}\n{text}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(safetensors.numpy.save(arrays, metadata))
@@ -495,7 +495,7 @@ def test_json_that_save_never_writes_is_refused_in_one_sentence(tmp_path: Path, 
     path = tmp_path / "checkpoints" / "000000000001.safetensors"
     forge(path, "checkpoint", {}, text)
     replay = empty()
-    with pytest.raises(CheckpointError, match=match) as caught:
+    with pytest.raises(FileError, match=match) as caught:
         checkpoint.load(tmp_path, replay=replay)
     assert str(path.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -518,11 +518,11 @@ def test_transitions_of_a_wrong_shape_are_refused_however_well_sealed(tmp_path: 
         text = json.dumps(GOOD | {"replay": GOOD["replay"] | {"added": 4, "segments": [[0, 4, sha256]]}})
         forge(folder / f"{1:012d}.safetensors", "checkpoint", {}, text)
         copy = empty()
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(FileError, match=match):
             checkpoint.load(tmp_path, replay=copy)
         assert copy.added == 0
     forge(folder / f"{1:012d}.safetensors", "checkpoint", {checkpoint.HEAD: np.zeros(2, np.float32)}, json.dumps(GOOD))
-    with pytest.raises(CheckpointError, match="head"):
+    with pytest.raises(FileError, match="head"):
         checkpoint.load(tmp_path, replay=empty())
 
 
@@ -542,15 +542,15 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         (safetensors.numpy.save(plain, {"steadyq": "steadyq checkpoint 1"}), "checkpoint 1"),
     ):
         path.write_bytes(data)
-        with pytest.raises(CheckpointError, match=match) as caught:
+        with pytest.raises(FileError, match=match) as caught:
             checkpoint.load(tmp_path, replay=empty())
         assert isinstance(caught.value, InputError)  # so the command line says it in one line
     checkpoint.write_snapshot(path, plain, {})
-    with pytest.raises(CheckpointError, match="steadyq snapshot 1"):
+    with pytest.raises(FileError, match="steadyq snapshot 1"):
         checkpoint.load(tmp_path, replay=None)
     path.unlink()
     path.mkdir()
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(FileError, match="cannot read"):
         checkpoint.load(tmp_path, replay=None)
 
 
@@ -569,14 +569,14 @@ def test_a_damaged_checkpoint_does_not_keep_a_later_save_from_working(tmp_path: 
 
 def test_no_checkpoint_no_such_frame_and_a_used_replay(tmp_path: Path) -> None:
     assert checkpoint.frames(tmp_path) == []
-    with pytest.raises(CheckpointError, match="there is no checkpoint in"):
+    with pytest.raises(FileError, match="there is no checkpoint in"):
         checkpoint.load(tmp_path, replay=None)
     replay = empty()
     play(replay, 2)
     save(tmp_path, 1, replay)
     (tmp_path / "checkpoints" / "notes.safetensors").write_text("not ours, and left alone")
     assert checkpoint.frames(tmp_path) == [1]
-    with pytest.raises(CheckpointError, match=r"there is no .*000000000007"):
+    with pytest.raises(FileError, match=r"there is no .*000000000007"):
         checkpoint.load(tmp_path, 7, replay=None)
     with pytest.raises(ValueError, match="empty replay"):
         checkpoint.load(tmp_path, replay=replay)
@@ -613,7 +613,7 @@ def test_a_snapshot_is_one_file_that_other_programs_can_read(tmp_path: Path) -> 
     with safetensors.safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["steadyq"].splitlines()[2]) == META
         assert torch.equal(file.get_tensor("weight"), TENSORS["weight"])
-    with pytest.raises(CheckpointError, match="there is no"):
+    with pytest.raises(FileError, match="there is no"):
         checkpoint.read_snapshot(tmp_path / "other")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,45 @@ def test_cpu_features_are_those_the_system_lists():
 def test_bfloat16_is_fast_where_the_hardware_multiplies_it(monkeypatch, features, fast):
     monkeypatch.setattr(machine, "cpu_features", lambda: features)
     assert machine.bfloat16_is_fast() is fast
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "onednn", "library"),
+    [
+        ("AMD EPYC", ["AVX2", "AVX-512"], True, "onednn"),
+        ("AMD EPYC", ["AVX2", "AVX-512"], False, "mkl"),
+        ("AMD EPYC", ["AVX2"], True, "mkl"),
+        ("Intel(R) Xeon(R)", ["AVX2", "AVX-512"], True, "mkl"),
+    ],
+)
+def test_products_are_left_to_mkl_unless_it_is_slow_here(
+    monkeypatch: pytest.MonkeyPatch, cpu: str, features: list[str], onednn: bool, library: str
+) -> None:
+    monkeypatch.setattr(machine, "cpu", lambda: cpu)
+    monkeypatch.setattr(machine, "cpu_features", lambda: features)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    assert machine.products() == library
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_kept_for_the_next_allocation() -> None:
+    program = """
+import resource
+import numpy as np
+from steadyq.run import machine
+machine.keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(5_000_000, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first, again = faults(), faults()
+print(first, again)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, again = map(int, done.stdout.split())
+    assert first < 2 * 20e6 / resource.getpagesize()  # one allocation's pages, not twenty's
+    assert again < 100
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):

@@ -11,6 +11,7 @@ import torch
 
 from steadyq.algorithm.types import Transition
 from steadyq.errors import InputError
+from steadyq.run import machine
 from steadyq.run.replay import Replay
 
 OBS, ACTION = 3, 2
@@ -219,10 +220,7 @@ def test_an_empty_ring_takes_no_memory() -> None:
 
 
 def test_too_little_memory_is_said_with_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Memory:
-        available = 2.2e9
-
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(total=8_000_000_000, available=2_200_000_000))
     Replay.check_memory(1_000_000, 223, 38)
     Replay.check_memory(1_000_000, 223, 38, seeds=2)
     with pytest.raises(

@@ -180,9 +180,9 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="which of the run's agents [the first]")
     parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
     parser.add_argument("--episodes", type=int, default=10, help="how many [10]")
-    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record the first episode")
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record a typical episode")
     parser.add_argument(
-        "--film-strip", type=Path, metavar="FILE.png", help="pictures of the first episode, side by side"
+        "--film-strip", type=Path, metavar="FILE.png", help="pictures of a typical episode, side by side"
     )
     values = parse(parser, arguments)
     if values.episodes < 1:

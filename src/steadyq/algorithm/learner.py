@@ -62,6 +62,7 @@ class Learner:
         self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
         self.critic_updates = 0  # in this log window
         self.actor_updates = 0
+        self.to_compile = compiled  # the next update compiles first
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
@@ -110,6 +111,7 @@ class Learner:
                 if due:
                     totals.actor.add_(self._actor_step(state, now.obs, for_actor[done]))
                     done += 1
+        self.to_compile = False
         self.critic_updates += len(actor_due)
         self.actor_updates += sum(actor_due)
 

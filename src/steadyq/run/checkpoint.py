@@ -7,11 +7,7 @@ The replay's files are shared by the checkpoints: a save writes only the transit
 checkpoint lists the files it needs with their digests. A checkpoint is there as soon as its name is, because files are
 written under a temporary name (`.tmp-...`), put on the disk and renamed, the replay's files first.
 
-Every file is a *sealed* safetensors file: under the key `steadyq` of its header's metadata it has three lines,
-    `steadyq checkpoint 1`, `steadyq replay 1` or `steadyq snapshot 1`
-    the SHA-256 over the other two lines and every tensor: name, type, shape, bytes (see `_digest`)
-    what belongs to the tensors, as JSON
-and the JSON of a checkpoint is
+Every file is a sealed one (see `steadyq.run.sealed`). The JSON of a checkpoint is
     frame      environment frames
     meta       what the caller gave
     replay     obs_dim, action_dim, added (transitions so far) and segments: [[first, last, sha256], ...], oldest first
@@ -19,33 +15,20 @@ with the replay's current observation among the tensors as `replay.head`, unless
 """
 
 import contextlib
-import hashlib
-import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError
 
-from steadyq.errors import InputError
+from steadyq.run import sealed
 from steadyq.run.replay import Replay, Saved, SegmentFile, check_segment
+from steadyq.run.sealed import TEMPORARY, Arrays, FileError
 
-VERSION = 1
-SEAL = "steadyq"
 HEAD = "replay.head"
 SEGMENT_BYTES = 16 * 2**20  # of one file of the replay at most: 64 MiB take 1.5 times as long to read, by page faults
-TEMPORARY = ".tmp-"
-
-Arrays = dict[str, np.ndarray]
-
-
-class CheckpointError(InputError):
-    """A file that cannot be used: which one, and what is wrong with it. Nothing was changed."""
 
 
 class Checkpoint(NamedTuple):
@@ -111,7 +94,7 @@ def save(
                 "segments": segments,
             },
         }
-        _write(path, "checkpoint", {**tensors, **head}, description)
+        sealed.write(path, "checkpoint", {**tensors, **head}, description)
     except BaseException:
         # On a full disk the new transitions must not stay behind as well. A kill leaves them to the next save.
         _sweep(folder)
@@ -142,7 +125,7 @@ def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> 
         replay: an empty replay, or None to leave the transitions where they are.
 
     Raises:
-        CheckpointError: there is none, or one of its files is damaged, foreign or does not fit the replay. Every file
+        FileError: there is none, or one of its files is damaged, foreign or does not fit the replay. Every file
             is read and its digest compared before the replay is touched.
     """
     if replay is not None and replay.added:
@@ -151,9 +134,9 @@ def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> 
     if frame is None:
         frame = max(frames(seed_dir), default=None)
         if frame is None:
-            raise CheckpointError(f"there is no checkpoint in {folder}")
+            raise FileError(f"there is no checkpoint in {folder}")
     path = _path(folder, frame)
-    arrays, description, _ = _read(path, "checkpoint")
+    arrays, description, _ = sealed.read(path, "checkpoint")
     segments = _check_description(path, description, frame=frame)
     head = arrays.pop(HEAD, None)
     if replay is not None:
@@ -166,54 +149,22 @@ def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> 
         if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):
             replay.start(head)
         replay.saved = Saved(folder, frame, tuple(segments))
-    return Checkpoint(frame, _tensors(arrays), description["meta"])
+    return Checkpoint(frame, sealed.tensors(arrays), description["meta"])
 
 
 def write_snapshot(path: Path, tensors: Mapping[str, np.ndarray | torch.Tensor], meta: Mapping[str, Any]) -> None:
     """Write weights or other tensors, and JSON values, as one sealed file for later diagnosis and evaluation."""
-    _write(path, "snapshot", tensors, dict(meta))
+    sealed.write(path, "snapshot", tensors, dict(meta))
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and JSON values of a snapshot.
 
     Raises:
-        CheckpointError: the file is missing, damaged or something else.
+        FileError: the file is missing, damaged or something else.
     """
-    arrays, meta, _ = _read(path, "snapshot")
-    return _tensors(arrays), meta
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Put a whole file on the disk, or none: there is no moment at which `path` holds a part of it.
-
-    Every write of this module goes through here.
-    """
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-        _sync_folder(path.parent.parent)
-    temporary = path.with_name(TEMPORARY + path.name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names of a folder's files on the disk, where the system lets a folder be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    arrays, meta, _ = sealed.read(path, "snapshot")
+    return sealed.tensors(arrays), meta
 
 
 def _path(folder: Path, frame: int) -> Path:
@@ -240,22 +191,22 @@ def _spans(first: int, replay: Replay) -> list[tuple[int, int]]:
 
 def _write_segment(folder: Path, replay: Replay, first: int, last: int) -> SegmentFile:
     arrays = replay.segment(first, last)
-    segment = SegmentFile(first, last, _digest("replay", "{}", arrays))
-    _write(_segment_path(folder, segment), "replay", arrays, {})
+    segment = SegmentFile(first, last, sealed.digest("replay", "{}", arrays))
+    sealed.write(_segment_path(folder, segment), "replay", arrays, {})
     return segment
 
 
 def _read_segment(folder: Path, segment: SegmentFile, replay: Replay) -> Arrays:
     path = _segment_path(folder, segment)
-    arrays, _, sha256 = _read(path, "replay")
+    arrays, _, sha256 = sealed.read(path, "replay")
     if sha256 != segment.sha256:
-        raise CheckpointError(f"{path} holds other transitions than its checkpoint wants (SHA-256 {sha256})")
+        raise FileError(f"{path} holds other transitions than its checkpoint wants (SHA-256 {sha256})")
     try:
         check_segment(arrays, obs_dim=replay.obs_dim, action_dim=replay.action_dim)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise FileError(f"{path}: {error}") from None
     if (arrays["first"], arrays["first"] + len(arrays["ends"])) != (segment.first, segment.last):
-        raise CheckpointError(f"{path} does not hold the transitions [{segment.first}, {segment.last})")
+        raise FileError(f"{path} does not hold the transitions [{segment.first}, {segment.last})")
     return arrays
 
 
@@ -270,9 +221,10 @@ def _sweep(folder: Path) -> None:
         wanted: set[Path] = set()
         for frame in frames(folder.parent):
             path = _path(folder, frame)
-            with contextlib.suppress(CheckpointError):  # a damaged checkpoint needs nothing any more
+            with contextlib.suppress(FileError):  # a damaged checkpoint needs nothing any more
                 wanted |= {
-                    _segment_path(folder, segment) for segment in _check_description(path, _peek(path), frame=frame)
+                    _segment_path(folder, segment)
+                    for segment in _check_description(path, sealed.peek(path, "checkpoint"), frame=frame)
                 }
         for path in (folder / "replay").glob("*.safetensors"):
             if path not in wanted:
@@ -284,7 +236,7 @@ def _check_description(path: Path, description: dict[str, Any], *, frame: int) -
 
     def must(holds: bool, what: str) -> None:
         if not holds:
-            raise CheckpointError(f"{path}: {what}")
+            raise FileError(f"{path}: {what}")
 
     must(
         description.get("frame") == frame,
@@ -321,107 +273,6 @@ def _check_replay(path: Path, about: dict[str, Any], head: np.ndarray | None, re
     """Make sure that the checkpoint's transitions fit the replay."""
     got, wanted = (about["obs_dim"], about["action_dim"]), (replay.obs_dim, replay.action_dim)
     if got != wanted:
-        raise CheckpointError(f"{path} has observations and actions of sizes {got}, the environment has {wanted}")
+        raise FileError(f"{path} has observations and actions of sizes {got}, the environment has {wanted}")
     if head is not None and (head.dtype != np.float32 or head.shape != (replay.obs_dim,)):
-        raise CheckpointError(f"{path}: `{HEAD}` must be float32 ({replay.obs_dim},), got {head.dtype} {head.shape}")
-
-
-def _write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor], values: dict[str, Any]) -> None:
-    """Seal tensors and JSON values into one file."""
-    arrays = {name: _array(name, tensor) for name, tensor in tensors.items()}
-    text = json.dumps(values, allow_nan=False)
-    seal = "\n".join([_format(kind), _digest(kind, text, arrays), text])
-    # One key: safetensors writes several in an order that changes from one process to the next.
-    write_file(path, safetensors.numpy.save(arrays, {SEAL: seal}))
-
-
-def _read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
-    """The arrays, JSON values and digest of a sealed file, after comparing the digest."""
-    data = _bytes(path)
-    try:
-        arrays = safetensors.numpy.load(data)  # checks every size, and that no byte is left over
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is cut, damaged or no safetensors file ({error})") from None
-    sha256, text = _unseal(path, data[8 : 8 + int.from_bytes(data[:8], "little")], kind)
-    if _digest(kind, text, arrays) != sha256:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one it was sealed with")
-    return arrays, _values(path, text), sha256
-
-
-def _peek(path: Path) -> dict[str, Any]:
-    """The JSON values of a checkpoint without its tensors and without comparing the digest: enough to clean up by."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no {path}") from None
-    _, text = _unseal(path, header, "checkpoint")
-    return _values(path, text)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no {path}") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path} ({error.strerror})") from None
-
-
-def _unseal(path: Path, header: bytes, kind: str) -> tuple[str, str]:
-    """The digest and the JSON text in the header of a safetensors file, if it is a sealed one of this kind."""
-    try:
-        metadata = json.loads(header)["__metadata__"]
-        seal = metadata.get(SEAL, "")
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path} is cut, damaged or no safetensors file") from None
-    except (KeyError, TypeError, AttributeError):
-        seal = ""
-    lines = seal.split("\n") if isinstance(seal, str) else []
-    if lines[:1] != [_format(kind)] or len(lines) != 3:
-        got = repr(lines[0][:80]) if lines and lines[0] else "no format of ours"
-        raise CheckpointError(f"{path} has {got}; this version of steadyq reads {_format(kind)!r} here")
-    return lines[1], lines[2]
-
-
-def _values(path: Path, text: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: the JSON in it is damaged or no object")
-    return values
-
-
-def _format(kind: str) -> str:
-    return f"steadyq {kind} {VERSION}"
-
-
-def _digest(kind: str, text: str, arrays: Arrays) -> str:
-    """SHA-256 over the JSON line [format, json] and, array by array, the line [name, dtype, shape] and the bytes.
-
-    Arrays come in the order of their names. Lines are JSON with ", " between items, ASCII only, and end with a newline.
-    """
-    sha256 = hashlib.sha256(_line([_format(kind), text]))
-    for name, array in sorted(arrays.items()):
-        sha256.update(_line([name, array.dtype.name, list(array.shape)]))
-        sha256.update(array.data if array.size else b"")
-    return sha256.hexdigest()
-
-
-def _line(values: list[Any]) -> bytes:
-    return json.dumps(values).encode() + b"\n"
-
-
-def _array(name: str, tensor: np.ndarray | torch.Tensor) -> np.ndarray:
-    """A tensor as an array with its elements in order, without a copy where none is needed."""
-    array = tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else tensor
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has the type {array.dtype}; only numbers and booleans can be saved")
-    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")  # keeps 0-d, unlike ascontiguousarray
-
-
-def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
-    """Tensors of their own, as arrays from a file may be read-only."""
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        raise FileError(f"{path}: `{HEAD}` must be float32 ({replay.obs_dim},), got {head.dtype} {head.shape}")

@@ -21,7 +21,7 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import from_named, named_leaves
 from steadyq.algorithm.types import Net, State
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, logs
+from steadyq.run import checkpoint, logs, sealed
 from steadyq.run.settings import Settings, from_json
 
 FORMAT = 1
@@ -50,7 +50,7 @@ def snapshot_path(run: Path, seed: int, frame: int) -> Path:
 def write_record(run: Path, record: Record) -> None:
     """Write run.json, whole or not at all."""
     content = {"format": FORMAT, **record._asdict(), "settings": record.settings.to_json()}
-    checkpoint.write_file(run / "run.json", json.dumps(content, indent=2).encode() + b"\n")
+    sealed.write_file(run / "run.json", json.dumps(content, indent=2).encode() + b"\n")
 
 
 def read_record(run: Path) -> Record:

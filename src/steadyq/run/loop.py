@@ -56,7 +56,6 @@ class Run:
     logger: Logger
     view: LiveView | PlainView
     actor_every: int
-    compiled: bool
     step: int = 0  # agent steps done
     evaluated: int = -1  # frame of the last evaluation
     elapsed: float = 0.0  # seconds of earlier stretches
@@ -139,7 +138,7 @@ def learn(run: Run) -> None:
     first, end = run.updates(run.step), run.updates(run.step + 1)
     if first == end:
         return
-    if first == 0 and run.compiled:
+    if run.learner.to_compile:
         run.view.message("compiling the updates, once; this takes up to a minute")
     due = [(number + 1) % run.actor_every == 0 for number in range(first, end)]
     size, width = run.settings.resolved("batch_size"), run.evaluation_env.spec.action_dim

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import Float32
 
 from steadyq.algorithm.types import Transition
 from steadyq.errors import InputError
+from steadyq.run import machine
 
 FLOAT = np.dtype(np.float32)
 SLOT = np.dtype(np.int32)
@@ -91,7 +91,7 @@ class Replay:
             InputError: with what is needed and what is available, in GB (1e9 bytes).
         """
         needed = seeds * Replay.bytes_needed(capacity, obs_dim, action_dim)
-        available = psutil.virtual_memory().available
+        available = machine.memory().available
         if needed > available:
             copies, fewer = (f"{seeds} seeds times ", " or fewer seeds") if seeds > 1 else ("", "")
             raise InputError(

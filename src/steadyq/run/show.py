@@ -26,8 +26,8 @@ def show(
         seed: which of its agents; the first if None.
         which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
         episodes: how many; their starts are other ones than those of training and evaluation.
-        video: an MP4 of the first episode.
-        film_strip: a PNG of moments of the first episode, side by side.
+        video: an MP4 of a typical episode: the one whose return is nearest the mean.
+        film_strip: a PNG of moments of that episode, side by side.
 
     Raises:
         InputError: no such run, seed, checkpoint or folder for a picture.
@@ -49,14 +49,15 @@ def show(
     mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
     print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
     if video or film_strip:
-        every = 1 if video else max(1, played[0].length // 32)  # a film strip needs a few moments only
-        frames, _ = render.record(env, act, seed=starts[0], every=every)
+        typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
+        every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
+        frames, _ = render.record(env, act, seed=starts[typical], every=every)  # played again: it is known only now
         fps = render.frames_per_second(env.spec, every=every)
         if video:
             render.video(frames, video, fps=fps)
             print(f"video      {video}")
         if film_strip:
-            title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[0].ret:.0f}"
+            title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[typical].ret:.0f}"
             render.film_strip(frames, film_strip, fps=fps, title=title)
             print(f"film strip {film_strip}")
     env.close()

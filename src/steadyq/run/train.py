@@ -169,7 +169,7 @@ def choose_machine(settings: Settings) -> dict[str, Any]:
         "compiled": compiled,
         "device": device,
         "threads": settings.threads or machine.usable_cores(),
-        "products": "onednn" if machine.mkl_is_slow() and torch.backends.mkldnn.is_available() else "mkl",
+        "products": machine.products(),
     }
 
 
@@ -189,6 +189,7 @@ def go(run_folder: Path, record: Record, env: Env) -> Result:
     """Run the loop from the newest checkpoint, or from the beginning if there is none."""
     settings, how = record.settings, record.stretches[-1]
     torch.set_num_threads(how["threads"])
+    machine.keep_freed_memory()
     repeat = settings.resolved("action_repeat")
     with Stop() as stop:  # from here on a signal means: save and go
         replays = [
@@ -242,7 +243,6 @@ def go(run_folder: Path, record: Record, env: Env) -> Result:
             logger=logger,
             view=view,
             actor_every=make_recipe(settings.recipe, settings.options).protocol.actor_every,
-            compiled=how["compiled"],
         )
         view.message(opening(record, frame))
         if changed := differences(record):
@@ -284,8 +284,10 @@ def opening(record: Record, frame: int) -> str:
 def differences(record: Record) -> str:
     """What is another here than when the run was begun, of the things that bits depend on; "" if nothing is."""
     first, now = record.stretches[0], record.stretches[-1]
-    then = {"cpu": first["machine"]["cpu"], **first["versions"]}
-    here = {"cpu": now["machine"]["cpu"], **now["versions"]}
+    then, here = (
+        {key: stretch["machine"].get(key) for key in ("cpu", "cpu_capability")} | stretch["versions"]
+        for stretch in (first, now)
+    )
     return ", ".join(f"{key} {then.get(key)} became {here.get(key)}" for key in here if then.get(key) != here[key])
 
 
