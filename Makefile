@@ -1,12 +1,12 @@
 # Two commands: `make train` shows steadyq learning, `make test` checks everything. `make help` lists the rest.
 # Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is faster.
 
-TRAIN_ENV    ?= walker-walk
-TRAIN_FRAMES ?= 24000
+TRAIN_ENV    ?= walker-stand
+TRAIN_FRAMES ?= 20000
 TRAIN_SEED   ?= 0
 TRAIN_OUT    ?= runs/make-train
 # A short warm-up: a few minutes are soon over. The defaults are for longer runs.
-TRAIN_MORE   ?= --learning-starts 1000 --eval-every 6000 --log-every 2000
+TRAIN_MORE   ?= --learning-starts 1000 --eval-every 5000 --log-every 2000
 
 # The first Python that fits; choose another with `make PYTHON=/path/to/python3.12 ...`
 FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -23,7 +23,7 @@ help:  ## list the commands
 train: install  ## train crossq_wn for a few minutes, then film what it learned
 	$(BIN)/steadyq train crossq_wn --env $(TRAIN_ENV) --frames $(TRAIN_FRAMES) --seeds $(TRAIN_SEED) \
 		$(TRAIN_MORE) --out $(TRAIN_OUT) --overwrite
-	$(BIN)/steadyq evaluate $(TRAIN_OUT) --episodes 1 --film-strip $(TRAIN_OUT)/film_strip.png
+	$(BIN)/steadyq evaluate $(TRAIN_OUT) --episodes 5 --film-strip $(TRAIN_OUT)/film_strip.png
 
 test: install  ## format, lint, types and tests
 	@echo '== format (ruff)'

@@ -3,8 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before PyTorch loads OpenMP: let a thread that waits for the others sleep soon. GNU's spins on for milliseconds, and
-# on a machine with anything else to do an update of two threads took 2,140 ms so, against 88 ms.
+# Before PyTorch loads OpenMP: let a thread that waits for the others sleep soon. GNU's spins on, and two runs of two
+# threads on two cores then took 340 ms per update each at a count of 50,000 (GNU's own is higher), against 27 ms.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:

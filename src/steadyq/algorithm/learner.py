@@ -7,7 +7,7 @@ the compiler turns into in-place kernels: fresh outputs would cost page faults.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Agent
+from steadyq.algorithm.compiled import Products, compile_whole
 from steadyq.algorithm.tree import leaves, stack, tree_map
 from steadyq.algorithm.types import Metrics, State, Transition
-
-Products = Literal["mkl", "onednn"]
-"""Which library multiplies float32 matrices in a compiled step on a CPU."""
 
 
 class Totals(NamedTuple):
@@ -162,16 +160,4 @@ def in_place(
                 old.copy_(value)
         return metrics
 
-    # A code object of its own: the compiler keeps its versions by code object, at most eight, and tries them in turn.
-    run.__code__ = run.__code__.replace(co_name=step.__name__)
     return run
-
-
-def compile_whole(step: Callable[..., Tensor], *, products: Products) -> Callable[..., Tensor]:
-    """Compile a function of tensors of fixed shapes, all of it or not at all."""
-    options: Any = None
-    if products == "onednn":
-        from steadyq.algorithm.onednn import OneDnnProducts  # brings the compiler with it, which takes seconds
-
-        options = {"post_grad_custom_post_pass": OneDnnProducts()}
-    return torch.compile(step, fullgraph=True, dynamic=False, options=options)

@@ -5,7 +5,7 @@ their own, so that projection, weight decay, precision and diagnostics choose by
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +19,25 @@ Init = Callable[[np.random.Generator, int, int], Tensor]
 """`(rng, d_in, d_out) -> w[d_in, d_out]`."""
 
 
+class Scaled(NamedTuple):
+    """`value * gain + offset`, left for the linear layer that follows to take into its weights."""
+
+    value: Tensor  # [B, I]
+    gain: Tensor  # [I]
+    offset: Tensor  # [I]
+
+
 class Layer(NamedTuple):
     """A map of rows with its own parameters and statistics.
 
     init: `(rng, d_in) -> (params, stats, d_out)`.
     apply: `(params, stats, x[B, d_in], train) -> (y[B, d_out], stats)`; statistics change in train mode only.
+    scaled: of a normalisation: `apply` with its last step left to the next layer, which must be linear.
     """
 
     init: Callable[[np.random.Generator, int], tuple[Params, Params, int]]
-    apply: Callable[[Params, Params, Tensor, bool], tuple[Tensor, Params]]
+    apply: Callable[[Params, Params, Any, bool], tuple[Any, Params]]
+    scaled: Callable[[Params, Params, Tensor, bool], tuple[Scaled, Params]] | None = None
 
 
 class Dense(NamedTuple):
@@ -84,8 +94,12 @@ def lecun_normal() -> Init:
     return init
 
 
-def affine(params: Dense | Readout, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+def affine(params: Dense | Readout, x: Float[Tensor, "B I"] | Scaled) -> Float[Tensor, "B O"]:
     """`x w + b`; the product, its result too, in the precision of `w`, the sum in that of `x`."""
+    if isinstance(x, Scaled):  # (value gain + offset) w = value (gain w) + offset w
+        shift = x.offset @ params.w.to(x.offset.dtype)
+        w = (x.gain.unsqueeze(-1) * params.w).to(params.w.dtype)
+        return affine(params._replace(w=w, b=shift + params.b if isinstance(params.b, Tensor) else shift), x.value)
     y = (x.to(params.w.dtype) @ params.w).to(x.dtype)
     return y + params.b if isinstance(params.b, Tensor) else y
 
@@ -121,13 +135,12 @@ def batch_norm(*, eps: float = 1e-3, momentum: float = 0.99) -> Layer:
             this, and PyTorch keeps the unbiased variance where Flax and we keep the biased one.
     """
 
-    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
-        if not train:
-            return _normalise(params, x, stats.mean, stats.var, eps), stats
-        mean, var = _moments(x)
-        return _normalise(params, x, mean, var, eps), _advance(stats, mean, var, momentum)
+    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Scaled, Moments]:
+        mean, var = _moments(x) if train else (stats.mean, stats.var)
+        after = _advance(stats, mean, var, momentum) if train else stats
+        return Scaled((x - mean) * torch.rsqrt(var + eps), params.scale, params.shift), after
 
-    return Layer(_norm_init, apply)
+    return _normalisation(scaled)
 
 
 def batch_renorm(
@@ -141,18 +154,26 @@ def batch_renorm(
     moments, so its eps enters twice.)
     """
 
-    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
+    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Scaled, Moments]:
         if not train:
-            return _normalise(params, x, stats.mean, stats.var, eps), stats
+            return Scaled((x - stats.mean) * torch.rsqrt(stats.var + eps), params.scale, params.shift), stats
         mean, var = _moments(x)
         std, running_std = torch.sqrt(var + eps), torch.sqrt(stats.var + eps)
         warm = stats.calls >= warm_up
         r = torch.where(warm, (std / running_std).clamp(1 / r_max, r_max), 1.0).detach()
         d = torch.where(warm, ((mean - stats.mean) / running_std).clamp(-d_max, d_max), 0.0).detach()
-        y = ((x - mean) / std * r + d) * params.scale + params.shift
-        return y, _advance(stats, mean, var, momentum)
+        gain, offset = r * params.scale, d * params.scale + params.shift
+        return Scaled((x - mean) / std, gain, offset), _advance(stats, mean, var, momentum)
 
-    return Layer(_norm_init, apply)
+    return _normalisation(scaled)
+
+
+def _normalisation(scaled: Callable[[Norm, Moments, Tensor, bool], tuple[Scaled, Moments]]) -> Layer:
+    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
+        (value, gain, offset), stats = scaled(params, stats, x, train)
+        return value * gain + offset, stats
+
+    return Layer(_norm_init, apply, scaled)
 
 
 def _norm_init(rng: np.random.Generator, d_in: int) -> tuple[Norm, Moments, int]:
@@ -163,10 +184,6 @@ def _norm_init(rng: np.random.Generator, d_in: int) -> tuple[Norm, Moments, int]
 def _moments(x: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "I"], Float[Tensor, "I"]]:
     mean = x.mean(0)
     return mean, (x - mean).square().mean(0)  # two passes: E[x^2] - E[x]^2 cancels in float32
-
-
-def _normalise(params: Norm, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    return (x - mean) * (torch.rsqrt(var + eps) * params.scale) + params.shift
 
 
 def _advance(stats: Moments, mean: Tensor, var: Tensor, momentum: float) -> Moments:
@@ -197,8 +214,12 @@ def serial(*layers: Layer) -> Layer:
 
 
 def mlp(*widths: int, norm: Callable[[], Layer] | None = None, init: Init | None = None) -> Layer:
-    """Dense and ReLU per width; with `norm`, one at the input and one after each ReLU, as in CrossQ."""
-    layers = [norm()] if norm else []
+    """Dense and ReLU per width; with `norm`, one at the input and one after each ReLU, as in CrossQ.
+
+    The one at the input leaves its scale and shift to the first weights. What it hands on then holds no parameters: it
+    is the same for all critics and for their target network, and needs no gradient, which saves a product.
+    """
+    layers = [Layer(first.init, first.scaled or first.apply)] if norm and (first := norm()) else []
     for width in widths:
         layers += [dense(width, init=init), relu()]
         layers += [norm()] if norm else []

@@ -9,41 +9,51 @@ place of MKL's in the compiled graph, after differentiation and `vmap`, so the m
 import torch
 from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
 SMALL = 8
 """Products with a side below this (the readouts) stay: packing them would cost more than it saves."""
 
 _library = torch.library.Library("steadyq", "DEF")
 _library.define("product(Tensor x, Tensor w) -> Tensor")
+_library.define("affine(Tensor b, Tensor x, Tensor w) -> Tensor")
+
+
+def _affine(b: Tensor | None, x: Tensor, w: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, w.t(), b, "none", [], "")
 
 
 def _product(x: Tensor, w: Tensor) -> Tensor:
     if x.dim() == 3:
-        return torch.stack([_product(one, other) for one, other in zip(x.unbind(), w.unbind(), strict=True)])
-    return torch.ops.mkldnn._linear_pointwise.default(x, w.t(), None, "none", [], "")
+        return torch.stack([_affine(None, one, other) for one, other in zip(x.unbind(), w.unbind(), strict=True)])
+    return _affine(None, x, w)
 
 
 _library.impl("product", _product, "CPU")
 _library.impl("product", lambda x, w: x.new_empty(*x.shape[:-1], w.shape[-1]), "Meta")
+_library.impl("affine", _affine, "CPU")
+_library.impl("affine", lambda b, x, w: x.new_empty(*x.shape[:-1], w.shape[-1]), "Meta")
 
 
 class OneDnnProducts(CustomGraphPass):
-    """Replaces `x[.., M, K] @ w[.., K, N]` in float32 on a CPU by oneDNN's product."""
+    """Replaces `x[.., M, K] @ w[.., K, N]` and `b[N] + x[M, K] @ w[K, N]` in float32 on a CPU by oneDNN's product."""
 
     def __call__(self, graph: Graph) -> None:
-        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default):
-            self.replace(node)
-        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
-            self.replace(node)
-
-    @staticmethod
-    def replace(node: torch.fx.Node) -> None:
-        """Replace one product, unless it is small or of another type."""
-        x, w = (argument.meta["val"] for argument in node.args[:2])  # type: ignore[union-attr]
-        if x.dtype == torch.float32 and x.device.type == "cpu" and min(*x.shape[-2:], w.shape[-1]) >= SMALL:
-            node.target = torch.ops.steadyq.product.default
+        for product in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            for node in graph.find_nodes(op="call_function", target=product):
+                if worthwhile(*node.args):
+                    node.target = torch.ops.steadyq.product.default
+        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default):
+            b, x, w = node.args
+            if worthwhile(x, w) and not node.kwargs and b.meta["val"].dim() == 1:
+                node.target = torch.ops.steadyq.affine.default
 
     def uuid(self) -> str:
         """What the compiler's cache tells this pass apart by: change it with the pass."""
-        return "steadyq product 1"
+        return "steadyq product 2"
+
+
+def worthwhile(x: Node, w: Node) -> bool:
+    """Whether a product is in float32, on a CPU and not small."""
+    a, b = x.meta["val"], w.meta["val"]
+    return a.dtype == torch.float32 and a.device.type == "cpu" and min(*a.shape[-2:], b.shape[-1]) >= SMALL

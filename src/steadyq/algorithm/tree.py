@@ -38,7 +38,7 @@ def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool
 
 def leaves(tree: Tree) -> list[Tensor]:
     """The tensors of a tree, depth first."""
-    return [leaf for _, leaf in named_leaves(tree)]
+    return [tree] if is_leaf(tree) else [leaf for child in tree for leaf in leaves(child)]
 
 
 def named_leaves(tree: Tree, name: str = "") -> Iterator[tuple[str, Tensor]]:
