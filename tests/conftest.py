@@ -7,7 +7,7 @@ ships, and global seeds would hide a draw or a reduction that breaks the promise
 import torch
 from jaxtyping import install_import_hook
 
-# Must come before anything imports steadyq.algorithm. torch.compile and the hook do not mix: tests about compilation
+# Must come before anything imports steadyq.algorithm. Compiling and the hook do not mix: tests about compilation
 # run in a process of their own. Only the modules with shapes in their signatures: in the others the check costs ten
 # times what the tests do. The numeric tower: an int is welcome where a float is, as for mypy.
 install_import_hook(

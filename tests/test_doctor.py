@@ -261,7 +261,7 @@ def test_every_lack_has_its_cost_and_its_cure_and_is_no_failure(monkeypatch, pri
     assert code == 0
     at = next(i for i, line in enumerate(lines) if line.startswith("C++ compiler"))
     assert lines[at].split("  ")[-1] == "no [compiler]"  # not taken for a style
-    assert lines[at + 1].strip().startswith("costs: no `torch.compile`")
+    assert lines[at + 1].strip().startswith("costs: updates run eagerly")
     assert lines[at + 2].strip() == "to get it: install one"
 
 

@@ -160,7 +160,7 @@ def compare() -> None:
 def test_compiled_is_eager() -> None:
     """Within rounding, which Adam passes on: a step's direction is a ratio of small numbers.
 
-    In a process of its own, because the shape checks of the other tests and `torch.compile` do not mix.
+    In a process of its own, because the shape checks of the other tests and compiling do not mix.
     """
     found = compiler.works()
     if not found.ok:

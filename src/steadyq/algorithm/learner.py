@@ -41,7 +41,7 @@ class Learner:
         agent: the pure functions.
         states: one state per seed.
         device: where state and updates live.
-        compiled: use `torch.compile` (a C++ compiler is needed on a CPU), or run the same functions eagerly.
+        compiled: compile the steps (a C++ compiler is needed on a CPU), or run the same functions eagerly.
         products: which library multiplies float32 matrices in a compiled step on a CPU.
     """
 

@@ -1,7 +1,7 @@
 """Trees of tensors: nested tuples and NamedTuples, mapped over, listed, named and put together again.
 
 Own code, 60 lines, because `torch.utils._pytree` is private and registers no names, and because plain recursion traces
-through `torch.compile` without a graph break.
+through PyTorch's compilers.
 """
 
 from collections.abc import Callable, Iterator, Mapping

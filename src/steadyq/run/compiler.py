@@ -1,4 +1,4 @@
-"""Whether this machine has a C++ compiler that `torch.compile` can use on a CPU, found out by trying it.
+"""Whether this machine has a C++ compiler that PyTorch can compile with on a CPU, found out by trying it.
 
 A compiler on the path is not enough: the usual gap is one without Python's headers, which fails minutes into a run,
 deep inside PyTorch. So a file of a few lines is compiled the way PyTorch compiles its kernels: C++20, OpenMP,
@@ -43,7 +43,7 @@ class Compiler(NamedTuple):
 
 @functools.cache
 def works() -> Compiler:
-    """Is there a working C++ compiler for `torch.compile`? Tried once per process; takes about a third of a second."""
+    """Is there a working C++ compiler for PyTorch? Tried once per process; takes about a third of a second."""
     return try_compiler(chosen())
 
 

@@ -44,7 +44,7 @@ class Settings:
     learning_starts: int | None = option(None, "agent steps of random actions before the first update")
     buffer_size: int | None = option(None, "transitions kept for replay")
     precision: str = option("auto", "of hidden matrix products; auto is float32")
-    compile: str = option("auto", "torch.compile; auto compiles where a C++ compiler works")
+    compile: str = option("auto", "compile the updates; auto: where a C++ compiler works")
     device: str = option("auto", "where the networks live; auto takes a GPU if there is one")
     threads: int | None = option(None, "threads of a CPU update [all cores]")
     eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none")
