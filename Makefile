@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 BIN     = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow format install clean
+.PHONY: help train test slow bench format install clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 18
@@ -38,6 +38,14 @@ test: install  ## format, lint, types and tests
 slow: install  ## the learning checks that take minutes
 	$(BIN)/pytest -m slow
 
+bench: install benchmarks/.venv/installed  ## measure speed against the peers and the machine; half an hour, alone
+	$(BIN)/python -m benchmarks --peers benchmarks/.venv/bin/python
+
+benchmarks/.venv/installed: benchmarks/peers.txt
+	'$(PYTHON)' -m venv --clear benchmarks/.venv
+	benchmarks/.venv/bin/pip install --disable-pip-version-check -r $<
+	@touch $@
+
 format: install  ## rewrite the source in its one style
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -56,5 +64,5 @@ install: .venv/installed  ## make .venv with the tested versions (again if pypro
 	@touch $@
 
 clean:  ## remove .venv and all caches; runs/ stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
+	rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -140,7 +140,13 @@ def learned(*, compiled: bool) -> Lane:
     agent, states = seeds("crossq_wn", 1)
     products = "onednn" if torch.backends.mkldnn.is_available() else "mkl"
     learner = Learner(agent, states, device=CPU, compiled=compiled, products=products)
+    learner.compile_ahead(batch_size=BATCH, obs_dim=OBS, action_dim=ACTION)
+    assert learner.compiling == compiled
     update(learner, [0])
+    if compiled:
+        wider, next_noise, noise = data(0)
+        with pytest.raises(AssertionError, match="size"):
+            learner.update([wider._replace(obs=normal(1, U, BATCH, OBS + 1))], [next_noise], [noise], DUE)
     return learner.all
 
 

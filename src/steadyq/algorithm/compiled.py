@@ -6,10 +6,13 @@ nothing in it but tensors. A step is a pure function of tensors of fixed shapes:
 handed to the same compiler.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from steadyq.algorithm.tree import leaves, tree_map
 
@@ -17,26 +20,34 @@ Products = Literal["mkl", "onednn"]
 """Which library multiplies float32 matrices on a CPU."""
 
 
-def compile_whole(step: Callable[..., Tensor], *, products: Products) -> Callable[..., Tensor]:
-    """A function of trees of tensors, compiled at its first call.
+class Compiled:
+    """A function of trees of tensors, compiled at its first call, or ahead of it by `prepare`.
 
-    Later calls must bring the same structure, shapes, types and device, which the compiled code checks. Whatever the
+    All calls must bring the same structure, shapes, types and device, which the compiled code checks. Whatever the
     function does in place to its arguments is done to them.
     """
-    code: Callable[..., Tensor] | None = None
 
-    def run(*arguments: Any) -> Tensor:
-        nonlocal code
-        flat = leaves(arguments)
-        if code is None:
-            code = _compile(step, arguments, flat, products)
-        return code(*flat)
+    def __init__(self, step: Callable[..., Tensor], *, products: Products) -> None:
+        self.step, self.products = step, products
+        self._code: Callable[..., Tensor] | None = None
+        self._compiling = threading.Lock()
 
-    return run
+    def prepare(self, *arguments: Any) -> None:
+        """Compile for arguments like these, whose values are not looked at. Any thread may ask for it."""
+        with self._compiling, torch.no_grad():
+            if self._code is None:
+                self._code = _compile(self.step, arguments, self.products)
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """What the step returns."""
+        if self._code is None:
+            self.prepare(*arguments)
+        assert self._code is not None
+        return self._code(*leaves(arguments))
 
 
-def _compile(step: Callable[..., Tensor], arguments: Any, flat: list[Tensor], products: Products) -> Callable:
-    import torch._inductor as inductor  # takes seconds, and not every run compiles
+def trace(step: Callable[..., Tensor], arguments: Any) -> tuple[GraphModule, list[Any]]:
+    """The step as a graph of PyTorch's operations on the leaves of its arguments, and examples of those."""
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -45,14 +56,19 @@ def _compile(step: Callable[..., Tensor], arguments: Any, flat: list[Tensor], pr
         values = iter(flat)
         return step(*tree_map(lambda _: next(values), arguments))
 
+    # Tensors without memory, of fixed shapes: the compiler's cache on disk serves only graphs traced with a `ShapeEnv`.
+    fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    examples = [fake.from_tensor(leaf) for leaf in leaves(arguments)]
+    with fake:
+        return make_fx(of_leaves)(*examples), examples
+
+
+def _compile(step: Callable[..., Tensor], arguments: Any, products: Products) -> Callable:
+    import torch._inductor as inductor  # takes seconds, and not every run compiles
+
     options: dict[str, Any] = {}
     if products == "onednn":
         from steadyq.algorithm.onednn import OneDnnProducts
 
         options["post_grad_custom_post_pass"] = OneDnnProducts()
-    # Tensors without memory, of fixed shapes: the compiler's cache on disk serves only graphs traced with a `ShapeEnv`.
-    fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    examples: list[Any] = [fake.from_tensor(leaf) for leaf in flat]
-    with fake:
-        graph = make_fx(of_leaves)(*examples)
-    return inductor.compile(graph, examples, options=options)
+    return inductor.compile(*trace(step, arguments), options=options)

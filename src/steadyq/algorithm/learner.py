@@ -6,6 +6,7 @@ a GPU all seeds are one lane, under `vmap`. The outermost function copies the ne
 the compiler turns into in-place kernels: fresh outputs would cost page faults.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Agent
-from steadyq.algorithm.compiled import Products, compile_whole
+from steadyq.algorithm.compiled import Compiled, Products
 from steadyq.algorithm.tree import leaves, stack, tree_map
 from steadyq.algorithm.types import Metrics, State, Transition
 
@@ -60,18 +61,42 @@ class Learner:
         self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
         self.critic_updates = 0  # in this log window
         self.actor_updates = 0
-        self.to_compile = compiled  # the next update compiles first
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
         actor_step = in_place(agent.actor_step, ACTOR_METRICS, batched=self.batched)
-        self._critic_step = compile_whole(critic_step, products=products) if compiled else critic_step
-        self._actor_step = compile_whole(actor_step, products=products) if compiled else actor_step
+        self._critic_step = Compiled(critic_step, products=products) if compiled else critic_step
+        self._actor_step = Compiled(actor_step, products=products) if compiled else actor_step
+        self._ahead: threading.Thread | None = None
         self._act = vmap(agent.act) if self.batched else agent.act
 
     def seed(self, i: int) -> Lane:
         """One seed's state and sums, as views: writing to them writes to the learner."""
         return tree_map(lambda leaf: leaf[i], self.all)
+
+    @property
+    def compiling(self) -> bool:
+        """Whether `compile_ahead` is at work; an update would wait for it."""
+        return self._ahead is not None and self._ahead.is_alive()
+
+    def compile_ahead(self, *, batch_size: int, obs_dim: int, action_dim: int) -> None:
+        """Begin to compile the steps beside whatever else is done, for updates with batches of this size."""
+        if not (isinstance(self._critic_step, Compiled) and isinstance(self._actor_step, Compiled)):
+            return
+        rows = (len(self.all.totals.critic), batch_size) if self.batched else (batch_size,)
+
+        def like(*width: int) -> Tensor:
+            return torch.zeros(*rows, *width, device=self.device)
+
+        batch = Transition(like(obs_dim), like(action_dim), like(), like(), like(obs_dim))
+        critic, actor, state = self._critic_step, self._actor_step, self.lanes[0].state
+
+        def compile_both() -> None:
+            critic.prepare(state, batch, like(action_dim))
+            actor.prepare(state, batch.obs, like(action_dim))
+
+        self._ahead = threading.Thread(target=compile_both, name="compiling", daemon=True)
+        self._ahead.start()
 
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "S O"], noise: Float[Tensor, "S A"]) -> Float[Tensor, "S A"]:
@@ -109,7 +134,6 @@ class Learner:
                 if due:
                     totals.actor.add_(self._actor_step(state, now.obs, for_actor[done]))
                     done += 1
-        self.to_compile = False
         self.critic_updates += len(actor_due)
         self.actor_updates += sum(actor_due)
 

@@ -138,8 +138,8 @@ def learn(run: Run) -> None:
     first, end = run.updates(run.step), run.updates(run.step + 1)
     if first == end:
         return
-    if run.learner.to_compile:
-        run.view.message("compiling the updates, once; this takes up to a minute")
+    if run.learner.compiling:
+        run.view.message("waiting until the updates are compiled, once; this takes up to a minute")
     due = [(number + 1) % run.actor_every == 0 for number in range(first, end)]
     size, width = run.settings.resolved("batch_size"), run.evaluation_env.spec.action_dim
     batches: list[Transition] = []

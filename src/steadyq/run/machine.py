@@ -29,7 +29,7 @@ FEATURES = {
 }
 """The CPU's instruction sets that matter to matrix products: PyTorch's names and the usual ones."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 class Memory(NamedTuple):
@@ -137,7 +137,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most it takes
+        libc.mallopt(M_MMAP_MAX, 0)  # M_MMAP_THRESHOLD takes 32 MiB at most, and a gradient 2048 wide is larger
 
 
 def gpus() -> list[str]:

@@ -233,6 +233,9 @@ def go(run_folder: Path, record: Record, env: Env) -> Result:
             compiled=how["compiled"],
             products=how["products"],
         )
+        learner.compile_ahead(
+            batch_size=settings.resolved("batch_size"), obs_dim=record.obs_dim, action_dim=record.action_dim
+        )
         run = Run(
             settings=settings,
             folder=run_folder,

@@ -1,0 +1,119 @@
+"""The shipped update with random data: what the benchmarks time."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Precision, make_agent
+from steadyq.algorithm.compiled import trace
+from steadyq.algorithm.learner import Learner, in_place
+from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.random import Purpose, generator
+from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.types import Transition
+from steadyq.run import machine
+
+SIZES = {"cheetah-run": (17, 6), "dog-run": (223, 38)}  # observations, actions
+BATCH = 256
+
+
+class Product(NamedTuple):
+    """A matrix product `[m, k] @ [k, n]`."""
+
+    m: int
+    k: int
+    n: int
+    dtype: torch.dtype
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.m * self.k * self.n
+
+
+class Steps:
+    """U critic updates of S seeds with their share of actor updates, at fixed sizes.
+
+    Args:
+        recipe: its name.
+        options: of the recipe.
+        precision: of the hidden products.
+        obs_dim: O.
+        action_dim: A.
+        batch: B.
+        updates: U, the critic updates of one agent step.
+        seeds: S.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        options: dict | None = None,
+        *,
+        precision: Precision = "float32",
+        obs_dim: int = SIZES["dog-run"][0],
+        action_dim: int = SIZES["dog-run"][1],
+        batch: int = BATCH,
+        updates: int = 10,
+        seeds: int = 1,
+    ) -> None:
+        made = make_recipe(recipe, options or {})
+        agent = make_agent(made, obs_dim=obs_dim, action_dim=action_dim, precision=precision)
+        states = [agent.init(generator(seed, Purpose.INIT)) for seed in range(seeds)]
+        products = machine.products()
+        self.learner = Learner(agent, states, device=torch.device("cpu"), compiled=True, products=products)
+        self.updates, self.seeds, self.done, self.actor_every = updates, seeds, 0, made.protocol.actor_every
+        draws = generator(0, Purpose.SAMPLE)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.from_numpy(draws.standard_normal(shape, dtype="float32"))
+
+        self.batch = Transition(
+            obs=normal(updates, batch, obs_dim),
+            action=normal(updates, batch, action_dim).tanh(),
+            reward=normal(updates, batch),
+            discount=torch.full((updates, batch), 0.99),
+            next_obs=normal(updates, batch, obs_dim),
+        )
+        self.noise = normal(updates, batch, action_dim)
+        self.agent, self.state = agent, states[0]
+
+    def run(self) -> None:
+        """The updates of one agent step."""
+        due = [(self.done + u + 1) % self.actor_every == 0 for u in range(self.updates)]
+        self.done += self.updates
+        self.learner.update(
+            [self.batch] * self.seeds, [self.noise] * self.seeds, [self.noise[: sum(due)]] * self.seeds, due
+        )
+
+    def products(self) -> dict[Product, float]:
+        """The matrix products of one critic update and its share of the actor's, with how often each is made."""
+        now = tree_map(lambda leaf: leaf[0], self.batch)
+        counts: dict[Product, float] = {}
+        for step, names, data, share in (
+            (self.agent.critic_step, CRITIC_METRICS, (now, self.noise[0]), 1.0),
+            (self.agent.actor_step, ACTOR_METRICS, (now.obs, self.noise[0]), 1 / self.actor_every),
+        ):
+            for product in _products(in_place(step, names, batched=False), (self.state, *data)):
+                counts[product] = counts.get(product, 0.0) + share
+        return counts
+
+    def least_bytes(self) -> int:
+        """What a critic update cannot do without: its state read and written, its batch read once."""
+        state = self.state._replace(actor=())  # the actor's share is small
+        moved = 2 * sum(leaf.nbytes for leaf in leaves(state))
+        return moved + sum(leaf[0].nbytes for leaf in leaves(self.batch)) + self.noise[0].nbytes
+
+
+def _products(step: Callable[..., Tensor], arguments: tuple) -> list[Product]:
+    graph, _ = trace(step, arguments)
+    aten = torch.ops.aten
+    found = []
+    for node in graph.graph.nodes:
+        if node.target in (aten.mm.default, aten.addmm.default, aten.bmm.default):
+            a, b = (operand.meta["val"] for operand in node.args[-2:])
+            copies = a.shape[0] if a.dim() == 3 else 1
+            found += [Product(a.shape[-2], a.shape[-1], b.shape[-1], a.dtype)] * copies
+    return found
