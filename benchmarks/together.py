@@ -43,7 +43,7 @@ def measure(rounds: int = 5, seconds: float = 8.0) -> list[Row]:
                 for count in threads
             ]
             for run in runs:
-                assert run.stdin and run.stdout
+                assert run.stdout
                 run.stdout.readline()
             time.sleep(0.5)
             for run in runs:
