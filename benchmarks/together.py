@@ -28,7 +28,7 @@ print(count / (time.perf_counter() - started))
 CASES = {"one run of 2 threads": (2,), "two runs of 1 thread": (1, 1), "two runs of 2 threads": (2, 2)}
 
 
-def measure(rounds: int = 5, seconds: float = 8.0) -> list[Row]:
+def measure(rounds: int = 3, seconds: float = 6.0) -> list[Row]:
     """`crossq_wn` at dog-run sizes, in float32; the cases take turns."""
     taken: dict[str, list[float]] = {case: [] for case in CASES}
     for _ in range(rounds):

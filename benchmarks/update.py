@@ -8,7 +8,9 @@ import itertools
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,7 +27,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PRECISIONS = ("float32", "bfloat16")
 PEERS = (("crossq", 512), ("crossq", 2048), ("sac", 256))
-SLOW = 2.0  # seconds: what takes longer is measured in every fourth round only
+UTDS = (1, 10)  # XLA unrolls a loop of one update; one of ten it runs with slow matrix products
+SLOW = 2.0  # seconds: what takes longer is measured in every eighth round only
 ADVANTAGE = (  # of ours over the fastest peer: recipe, precision, the peer's algorithm and width, what we aim for
     ("crossq --width 512", "float32", "crossq", 512, 2.2),
     ("crossq --width 512", "bfloat16", "crossq", 512, 5.0),
@@ -96,6 +99,11 @@ class Limit:
         return min(milliseconds(lambda way=way: repeated(way)) for way in self.ways) / self.repeats
 
 
+def thrice(utd: int, once: Callable[[], float]) -> float:
+    """At UTD 1 the mean of three measurements, of which one has the actor's update."""
+    return once() if utd > 1 else fmean(once() for _ in range(3))
+
+
 def bandwidth() -> float:
     """Milliseconds to read and write 64 MB each, far beyond the caches' size for what an update touches."""
     return milliseconds(lambda: _FROM.clone())
@@ -116,25 +124,27 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
     cores = machine.usable_cores()
     works: dict[str, Any] = {}  # case -> () -> milliseconds per update
     steps = {}
-    for (name, (recipe, options)), (size, (obs, action)), precision, threads, seeds in itertools.product(
-        recipes.items(), SIZES.items(), PRECISIONS, sorted({1, cores}), (1, 4)
+    for (name, (recipe, options)), (size, (obs, action)), precision, threads, (seeds, utd) in itertools.product(
+        recipes.items(), SIZES.items(), PRECISIONS, sorted({1, cores}), ((1, 10), (4, 10), (1, 1))
     ):
-        if seeds > 1 and threads == 1 < cores:
+        if (seeds, utd) != (1, 10) and threads == 1 < cores:
             continue  # on a CPU seeds take turns: nothing new
         torch.set_num_threads(threads)
-        step = Steps(recipe, options, precision=precision, obs_dim=obs, action_dim=action, seeds=seeds)
+        step = Steps(recipe, options, precision=precision, obs_dim=obs, action_dim=action, seeds=seeds, updates=utd)
         step.run()
-        case = f"recipe={name} size={size} precision={precision} threads={threads} seeds={seeds}"
-        works[case] = (threads, lambda step=step: milliseconds(step.run) / step.updates / step.seeds)
-        if seeds == 1:
+        case = f"recipe={name} size={size} precision={precision} threads={threads} seeds={seeds} utd={utd}"
+        works[case] = (
+            threads,
+            lambda step=step, utd=utd: thrice(utd, lambda: milliseconds(step.run) / utd / step.seeds),
+        )
+        if (seeds, utd) == (1, 10):
             steps[case] = step
     limits = {(p, t): Limit(p) for case, step in steps.items() for p in step.products() for t in (works[case][0],)}
     processes = {threads: Peer(peers, threads) for threads in sorted({1, cores})} if peers else {}
     for threads, peer in processes.items():
-        for library, (algorithm, width), (size, (obs, action)) in itertools.product(
-            ("sb3", "sbx"), PEERS, SIZES.items()
+        for library, (algorithm, width), (size, (obs, action)), utd in itertools.product(
+            ("sb3", "sbx"), PEERS, SIZES.items(), UTDS
         ):
-            updates = 3 if (library, algorithm) == ("sbx", "crossq") else 10  # it takes a third of a second for one
             question = {
                 "library": library,
                 "algorithm": algorithm,
@@ -142,8 +152,8 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
                 "obs_dim": obs,
                 "action_dim": action,
             }
-            case = f"library={library} algorithm={algorithm} width={width} size={size} threads={threads}"
-            works[case] = (threads, lambda peer=peer, q=question, u=updates: peer.measure(**q, updates=u))
+            case = f"library={library} algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
+            works[case] = (threads, lambda p=peer, q=question, u=utd: thrice(u, lambda: p.measure(**q, updates=u)))
             works[case][1]()  # compiles
     times: dict[str, list[float]] = {case: [] for case in works}
     floors: dict[tuple[Product, int], list[float]] = {key: [] for key in limits}
@@ -152,7 +162,7 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
     started, rounds = time.monotonic(), 0
     while rounds < 5 or time.monotonic() - started < 60 * minutes:
         for case, (threads, work) in works.items():
-            if rounds % 4 and seconds.get(case, 0) > SLOW:
+            if rounds % 8 and seconds.get(case, 0) > SLOW:
                 continue
             torch.set_num_threads(threads)
             before = time.monotonic()
@@ -194,7 +204,7 @@ def report(rows: list[Row]) -> str:
     for name, size, threads in itertools.product(RECIPES, SIZES, sorted({1, cores})):
         cells: list[object] = [f"`{name}`", size, threads]
         for precision in PRECISIONS:
-            case = f"recipe={name} size={size} precision={precision} threads={threads} seeds=1"
+            case = f"recipe={name} size={size} precision={precision} threads={threads} seeds=1 utd=10"
             if case in times:
                 share = floors[case, "floor"] / times[case].median
                 four = times.get(case.replace("seeds=1", "seeds=4"))
@@ -207,21 +217,25 @@ def report(rows: list[Row]) -> str:
         "measured in the same rounds, as a share of the update's. *4 seeds*: per seed and update, four trained in one "
         "process.\n\n"
     )
-    peers = [r for r in times.values() if r.case.startswith("library=")]
+    peers = [r.case for r in times.values() if r.case.startswith("library=") and r.case.endswith("utd=1")]
     if not peers:
         return text
-    lines = [[*(part.partition("=")[2] for part in r.case.split()), spread(r)] for r in peers]
-    text += table(["library", "algorithm", "width", "sizes", "threads", "ms per update"], lines) + "\n"
+    lines = []
+    for case in peers:
+        cells = [part.partition("=")[2] for part in case.split()[:-1]]
+        lines.append([*cells, *(spread(times[case.replace("utd=1", f"utd={utd}")]) for utd in UTDS)])
+    text += table(["library", "algorithm", "width", "sizes", "threads", "UTD 1", "UTD 10"], lines) + "\n"
     lines = []
     for name, precision, algorithm, width, aim in ADVANTAGE:
-        ours = times.get(f"recipe={name} size=dog-run precision={precision} threads={cores} seeds=1")
-        theirs = [
-            times[f"library={library} algorithm={algorithm} width={width} size=dog-run threads={cores}"]
-            for library in ("sb3", "sbx")
-        ]
-        best = min(theirs, key=lambda r: r.median)
-        if ours:
-            ratio = best.median / ours.median
-            lines.append([f"`{name}`", precision, best.case.split()[0].partition("=")[2], f"{ratio:.1f}", aim or ""])
-    header = ["ours", "precision", f"fastest peer, dog-run, {cores} threads", "times faster", "aim"]
-    return text + table(header, lines)
+        if name not in {r.case.split(" size=")[0].partition("=")[2] for r in times.values()}:
+            continue
+        line: list[object] = [f"`{name}`", precision]
+        for utd in reversed(UTDS):
+            ours = times[f"recipe={name} size=dog-run precision={precision} threads={cores} seeds=1 utd={utd}"]
+            stem = f"algorithm={algorithm} width={width} size=dog-run threads={cores} utd={utd}"
+            theirs = {library: times[f"library={library} {stem}"].median for library in ("sb3", "sbx")}
+            best = min(theirs, key=lambda library: theirs[library])
+            line.append(f"{theirs[best] / ours.median:.1f} ({best})")
+        lines.append([*line, aim or ""])
+    header = ["ours", "precision", "times faster than the fastest peer, UTD 10", "UTD 1", "aim, UTD 10"]
+    return text + f"Dog-run sizes, {cores} threads:\n\n" + table(header, lines)
