@@ -31,7 +31,7 @@ steadyq.train("crossq_wn", env="walker-run", frames=%d, learning_starts=%d, eval
 """
 
 
-def measure(rounds: int = 5) -> list[Row]:
+def measure(rounds: int = 3) -> list[Row]:
     """Each in fresh processes, cold starts with an empty compile cache."""
     taken: dict[str, list[float]] = {}
 

@@ -9,6 +9,8 @@ Transitions are numbered from 0 in the order they were added, and sampled by age
 nowhere.
 """
 
+import math
+import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +43,14 @@ class Saved(NamedTuple):
     segments: tuple[SegmentFile, ...]  # oldest first, without gaps
 
 
+def _reserved(*shape: int) -> np.ndarray:
+    """Float32 zeros on pages that the system hands out when they are first written: an empty ring takes no memory.
+
+    Straight from the system, as `np.zeros` may be given used memory, which it then has to clear.
+    """
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape) * FLOAT.itemsize), FLOAT).reshape(shape)
+
+
 class Replay:
     """The newest `capacity` transitions of one seed.
 
@@ -68,11 +78,10 @@ class Replay:
         self.added = 0
         self.saved: Saved | None = None
         self._rows = capacity + 1
-        # Zeros are pages the system hands out when they are first written: an empty ring takes no memory.
-        self._obs = np.zeros((self._rows, obs_dim), FLOAT)
-        self._action = np.zeros((self._rows, action_dim), FLOAT)
-        self._reward = np.zeros(self._rows, FLOAT)
-        self._discount = np.zeros(self._rows, FLOAT)
+        self._obs = _reserved(self._rows, obs_dim)
+        self._action = _reserved(self._rows, action_dim)
+        self._reward = _reserved(self._rows)
+        self._discount = _reserved(self._rows)
         self._slot = np.full(self._rows, NONE, SLOT)  # of the last observation in `_final`, where an episode ended
         self._final = np.zeros((1, obs_dim), FLOAT)  # last observations of episodes; doubles when it is full
         self._free = [0]  # unused slots of `_final`
