@@ -122,6 +122,9 @@ class Learner:
             actor_noise: per seed, for the V actor updates among the U.
             actor_due: for each of the U updates, whether actor and temperature are updated after it.
         """
+        if self._ahead is not None:
+            self._ahead.join()
+            self._ahead = None
         data = [*zip(batches, next_noise, actor_noise, strict=True)]
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
             together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *data)
