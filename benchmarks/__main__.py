@@ -14,23 +14,15 @@ from benchmarks import growth, loop, memory, start, together, update
 from benchmarks.rows import Row
 from steadyq.run import machine
 
-TITLES = {
-    "update": "Updates",
-    "loop": "The training loop",
-    "together": "Side by side",
-    "start": "Start",
-    "memory": "Memory",
-    "growth": "Growth",
+PARTS: dict[str, tuple[str, Any]] = {
+    "update": ("Updates", update),
+    "loop": ("The training loop", loop),
+    "together": ("Side by side", together),
+    "start": ("Start", start),
+    "memory": ("Memory", memory),
+    "growth": ("Growth", growth),
 }
-
-MODULES: dict[str, Any] = {
-    "update": update,
-    "loop": loop,
-    "together": together,
-    "start": start,
-    "memory": memory,
-    "growth": growth,
-}
+"""The title and the module of each, in the order of the report."""
 
 
 def main() -> None:
@@ -45,12 +37,12 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     values = parser.parse_args()
-    if unknown := [part for part in values.parts if part not in TITLES]:
-        parser.error(f"{unknown[0]} is no part; there are {', '.join(TITLES)}")
+    if unknown := [part for part in values.parts if part not in PARTS]:
+        parser.error(f"{unknown[0]} is no part; there are {', '.join(PARTS)}")
     machine.keep_freed_memory()
     values.out.mkdir(exist_ok=True)
     rows, heads = read(values.out / "results.csv")
-    for part in values.parts or TITLES:
+    for part in values.parts or PARTS:
         head = (
             f"{time.strftime('%Y-%m-%d')}, {machine.cpu()}, {machine.usable_cores()} cores, commit {machine.commit()}, "
         )
@@ -62,7 +54,7 @@ def main() -> None:
         elif part == "growth":
             measured = growth.measure(values.minutes / 4)
         else:
-            measured = MODULES[part].measure()
+            measured = PARTS[part][1].measure()
         replaced = {"update", "floor"} if part == "update" else {part}
         rows = [row for row in rows if row.part not in replaced] + measured
         heads = {**heads, **dict.fromkeys(replaced, head)}
@@ -76,9 +68,9 @@ def main() -> None:
 def report(rows: list[Row], heads: dict[str, str]) -> str:
     """Everything that has been measured, as Markdown."""
     text = "# Benchmarks\n\nWritten by `make bench`. Compare within a table only: the machine is a shared one.\n"
-    for part, title in TITLES.items():
+    for part, (title, module) in PARTS.items():
         if part in heads:
-            text += f"\n## {title}\n\n{heads[part]}\n\n{MODULES[part].report(rows)}"
+            text += f"\n## {title}\n\n{heads[part]}\n\n{module.report(rows)}"
     return text
 
 

@@ -39,13 +39,12 @@ def trainer(library: str, algorithm: str, width: int, obs_dim: int, action_dim: 
         import sbx
 
         kind = {"crossq": sbx.CrossQ, "sac": sbx.SAC}[algorithm]
-        layers = {"net_arch": {"pi": [256, 256], "qf": [width, width]}}
     else:
         import sb3_contrib
         import stable_baselines3
 
         kind = {"crossq": sb3_contrib.CrossQ, "sac": stable_baselines3.SAC}[algorithm]
-        layers = {"net_arch": {"pi": [256, 256], "qf": [width, width]}}
+    layers = {"net_arch": {"pi": [256, 256], "qf": [width, width]}}
     model = kind("MlpPolicy", Nothing(), policy_kwargs=layers, batch_size=BATCH, buffer_size=STORED, device="cpu")
     model.set_logger(configure(None, []))
     rng = np.random.default_rng(0)

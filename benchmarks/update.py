@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -176,13 +176,13 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
             taken.append(bandwidth())
         rounds += 1
     rows = [row("update", case, "time", "ms per critic update", taken) for case, taken in times.items()]
-    middle = {key: row("floor", "", "", "", taken).median for key, taken in floors.items()}
+    middle = {key: median(taken) for key, taken in floors.items()}
     for case, step in steps.items():
         threads = works[case][0]
         products = step.products()
         floor = sum(count * middle[product, threads] for product, count in products.items())
         flops = sum(count * product.flops for product, count in products.items())
-        moved = 1e3 * step.least_bytes() / (2 * _FROM.nbytes / row("", "", "", "", copies[threads]).median * 1e3)
+        moved = 1e3 * step.least_bytes() / (2 * _FROM.nbytes / median(copies[threads]) * 1e3)
         rows += [
             row("floor", case, "products", "GFLOP per critic update", [flops / 1e9]),
             row("floor", case, "floor", "ms per critic update", [floor]),
