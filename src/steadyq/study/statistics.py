@@ -1,0 +1,324 @@
+"""Statistics of scores over tasks and runs, with stratified bootstrap intervals; equations: `docs/statistics.md`.
+
+Every axis has a name. `Scores` holds one method: tasks by name, in each the runs by seed, and the points (frames, or
+thresholds) by value. A statistic turns the runs of some tasks into one number for each index before the axis of the
+runs, so the same function gives the estimate and all of its resamples. Tasks may have different numbers of runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from steadyq.errors import InputError
+
+RESAMPLES = 20_000
+ELEMENTS = 2_000_000  # of one block of resamples: 16 MB, so that memory does not grow with their number
+
+# What nominal 95% intervals really cover, in percent, by runs per task: on one task, and over 15 tasks. Measured by
+# experiments/coverage.py, see docs/statistics.md. From 10 runs on nominal is near enough.
+IQM_COVERAGE: dict[int, tuple[float, float]] = {
+    2: (50, 75),
+    3: (76, 85),
+    4: (88, 90),
+    5: (90, 90),
+    6: (90, 92),
+    7: (92, 92),
+    8: (93, 92),
+    9: (93, 93),
+}
+PROBABILITY_COVERAGE: dict[int, tuple[float, float]] = {
+    2: (68, 90),
+    3: (81, 92),
+    4: (94, 93),
+    5: (91, 94),
+    6: (93, 94),
+    7: (93, 93),
+    8: (93, 95),
+    9: (93, 95),
+}
+
+Tasks = Mapping[str, Float64[np.ndarray, "*batch runs"]]
+Statistic = Callable[[Tasks], Float64[np.ndarray, "*batch"]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One method's scores, by task, point and run.
+
+    Raises:
+        InputError: no task, a table whose axes do not have the lengths of their names, or a score that is no number.
+    """
+
+    method: str
+    axis: str  # what a point is: "frame", "score"
+    points: Float64[np.ndarray, " points"]
+    seeds: Mapping[str, tuple[str, ...]]  # of each task, in the order of the table's runs
+    tasks: Mapping[str, Float64[np.ndarray, "points runs"]]
+
+    def __post_init__(self) -> None:
+        if not self.tasks or self.tasks.keys() != self.seeds.keys():
+            raise InputError(f"scores of {self.method} need tasks, each with its seeds; got {sorted(self.tasks)}")
+        for task, table in self.tasks.items():
+            wanted = (len(self.points), len(self.seeds[task]))
+            if table.shape != wanted or not table.size:
+                raise InputError(
+                    f"scores of {self.method} on {task} have the shape {table.shape}; "
+                    f"{wanted[0]} points and {wanted[1]} seeds are named"
+                )
+            if not np.isfinite(table).all():
+                raise InputError(f"scores of {self.method} on {task} are not all finite; leave those runs out")
+
+    @property
+    def runs(self) -> int:
+        """The smallest number of runs that a task has."""
+        return min(len(seeds) for seeds in self.seeds.values())
+
+    def on(self, tasks: Sequence[str]) -> "Scores":
+        """The same on some of the tasks only."""
+        seeds, tables = {task: self.seeds[task] for task in tasks}, {task: self.tasks[task] for task in tasks}
+        return Scores(self.method, self.axis, self.points, seeds, tables)
+
+
+class Interval(NamedTuple):
+    """A statistic with its bootstrap interval. Without two runs on every task there is none: both ends are NaN."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    runs: int  # the smallest number of runs of a task
+    tasks: int
+    coverage: str  # what such an interval truly covers, where that was measured and is not near nominal: "76%"
+
+
+class Band(NamedTuple):
+    """A statistic with its bootstrap interval at every point of an axis."""
+
+    axis: str
+    points: Float64[np.ndarray, " points"]
+    estimate: Float64[np.ndarray, " points"]
+    low: Float64[np.ndarray, " points"]
+    high: Float64[np.ndarray, " points"]
+    level: float
+    runs: int
+    tasks: int
+    coverage: str
+
+    def at(self, index: int) -> Interval:
+        """The interval at one point."""
+        values = float(self.estimate[index]), float(self.low[index]), float(self.high[index])
+        return Interval(*values, self.level, self.runs, self.tasks, self.coverage)
+
+
+class Spread(NamedTuple):
+    """An inter-percentile range of runs. It says how far runs lie apart, not how well a statistic is known."""
+
+    low: Float64[np.ndarray, " points"]
+    high: Float64[np.ndarray, " points"]
+    level: float  # 0.9: from the 5th to the 95th percentile
+
+    @property
+    def label(self) -> str:
+        """Its name in a table or a legend."""
+        return f"{50 - 50 * self.level:g}th to {50 + 50 * self.level:g}th percentile of runs"
+
+
+# ---- statistics: the last axis is the runs'
+
+
+def iqm(tasks: Tasks) -> Float64[np.ndarray, "*batch"]:
+    """Interquartile mean: the mean of the middle half of all runs of all tasks (Agarwal et al. 2021).
+
+    floor(n / 4) runs go at each end, as in `scipy.stats.trim_mean`. Runs are pooled: a task with more of them weighs
+    more.
+    """
+    pooled = np.sort(np.concatenate(list(tasks.values()), axis=-1), axis=-1)
+    cut = pooled.shape[-1] // 4
+    return pooled[..., cut : pooled.shape[-1] - cut].mean(-1)
+
+
+def mean(tasks: Tasks) -> Float64[np.ndarray, "*batch"]:
+    """Mean over tasks of the means over their runs."""
+    return np.mean([table.mean(-1) for table in tasks.values()], axis=0)
+
+
+def median(tasks: Tasks) -> Float64[np.ndarray, "*batch"]:
+    """Median over tasks of the means over their runs."""
+    return np.median([table.mean(-1) for table in tasks.values()], axis=0)
+
+
+def optimality_gap(*, target: float) -> Statistic:
+    """How far runs stay below a target, as a share of it: 1 - mean(min(score, target)) / target, over tasks."""
+
+    def gap(tasks: Tasks) -> Float64[np.ndarray, "*batch"]:
+        return 1 - mean({task: np.minimum(table, target) for task, table in tasks.items()}) / target
+
+    return gap
+
+
+# ---- intervals
+
+
+def estimate(
+    statistic: Statistic, scores: Scores, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Band:
+    """A statistic at every point, with its stratified bootstrap interval by the percentile method.
+
+    Each resample draws, on every task by itself, as many of the task's runs as there are, with replacement, and takes
+    whole runs: the same ones at every point. Tasks are not resampled: the interval is about other seeds of these tasks.
+
+    Args:
+        statistic: of `iqm`, `mean`, `median`, `optimality_gap(target=...)`, or your own.
+        scores: one method's.
+        level: nominal coverage; `Band.coverage` has the true one of few runs.
+        resamples: more make the ends steadier, not truer.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        InputError: a level outside of (0, 1), or no resamples.
+    """
+    _check(level, resamples)
+    centre = statistic(scores.tasks)
+    covers = IQM_COVERAGE if statistic is iqm else {}
+    if scores.runs < 2:
+        return _band(scores, centre, None, level, scores.runs, covers)
+    random = np.random.default_rng(seed)
+    total = len(scores.points) * sum(map(len, scores.seeds.values()))
+    found = np.empty((len(scores.points), resamples))
+    for start, stop in _blocks(resamples, total):
+        drawn = {}
+        for task in sorted(scores.tasks):  # in an order that does not depend on how the scores were put together
+            table = scores.tasks[task]
+            runs = table.shape[-1]
+            drawn[task] = table[:, random.integers(runs, size=(stop - start, runs))]
+        found[:, start:stop] = statistic(drawn)
+    return _band(scores, centre, found, level, scores.runs, covers)
+
+
+def profile(
+    scores: Scores, thresholds: Sequence[float], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Band:
+    """Performance profile: the share of runs above each threshold, as the mean over tasks (Agarwal et al. 2021).
+
+    Raises:
+        InputError: the scores have several points (give those of one frame), or as `estimate`.
+    """
+    if len(scores.points) != 1:
+        raise InputError(f"a profile is of one {scores.axis}, got {len(scores.points)}; give the scores of one")
+    points = np.asarray(thresholds, dtype=np.float64)
+    above = {task: (table > points[:, None]).astype(np.float64) for task, table in scores.tasks.items()}
+    shares = Scores(scores.method, "score", points, scores.seeds, above)
+    return estimate(mean, shares, level=level, resamples=resamples, seed=seed)
+
+
+def probability_of_improvement(
+    a: Scores, b: Scores, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Band:
+    """The probability that a run of `a` beats a run of `b` on a task, as the mean over tasks; a tie counts as half.
+
+    On each task it is the Mann-Whitney statistic of its runs divided by the number of pairs. The runs of both are
+    resampled, independently.
+
+    Raises:
+        InputError: they do not have the same points and tasks (see `Scores.on`), or as `estimate`.
+    """
+    _check(level, resamples)
+    if a.tasks.keys() != b.tasks.keys() or not np.array_equal(a.points, b.points):
+        raise InputError(f"{a.method} and {b.method} have other tasks or points; compare them where both have runs")
+    random = np.random.default_rng(seed)
+    fewest = min(a.runs, b.runs)
+    centre = np.zeros(len(a.points))
+    found = np.zeros((len(a.points), resamples))
+    for task in sorted(a.tasks):
+        ours, theirs = a.tasks[task][:, :, None], b.tasks[task][:, None, :]
+        wins = (ours > theirs) + 0.5 * (ours == theirs)  # [points, runs of a, runs of b]
+        centre += wins.mean((1, 2))
+        # How often each run was drawn is all that matters: [resamples, runs]. Two products instead of all pairs.
+        drawn_a, drawn_b = (random.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in wins.shape[1:])
+        for point, table in enumerate(wins):
+            found[point] += ((drawn_a @ table) * drawn_b).sum(-1)
+    count = len(a.tasks)
+    drawn = found / count if fewest > 1 else None
+    return _band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
+
+
+def spread(scores: Scores, *, level: float = 0.9) -> Spread:
+    """The range that holds the middle `level` of the runs of all tasks, by linear interpolation of their order."""
+    _check(level, 1)
+    low, high = np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(level), axis=-1)
+    return Spread(low, high, level)
+
+
+# ---- one run's curve in one number
+
+
+def area_under_curve(
+    frames: Float64[np.ndarray, " n"], values: Float64[np.ndarray, " n"], *, start: float, stop: float
+) -> float:
+    """Mean value between two frames: the trapezoids' area divided by the length. Linear between evaluations.
+
+    Raises:
+        InputError: the curve does not reach from `start` to `stop`, or these are not in order.
+    """
+    if not frames[0] <= start < stop <= frames[-1]:
+        raise InputError(
+            f"the area from frame {start:,.0f} to {stop:,.0f} needs a curve that covers them; "
+            f"this one has {frames[0]:,.0f} to {frames[-1]:,.0f}"
+        )
+    inside = frames[(frames > start) & (frames < stop)]
+    at = np.concatenate([[start], inside, [stop]])
+    return float(np.trapezoid(np.interp(at, frames, values), at) / (stop - start))
+
+
+def frames_to_reach(frames: Float64[np.ndarray, " n"], values: Float64[np.ndarray, " n"], *, score: float) -> float:
+    """The frame of the first evaluation at or above a score; infinity if there is none."""
+    reached = np.flatnonzero(values >= score)
+    return float(frames[reached[0]]) if reached.size else np.inf
+
+
+# ---- what an interval is worth
+
+
+def coverage(table: Mapping[int, tuple[float, float]], *, runs: int, tasks: int) -> str:
+    """What a 95% interval truly covers with so few runs, in words; between one task and 15 both; empty if not known."""
+    if runs not in table:
+        return ""
+    one, many = sorted(table[runs]) if 1 < tasks < 15 else [table[runs][tasks > 1]] * 2
+    return f"{one:.0f}%" if f"{one:.0f}" == f"{many:.0f}" else f"{one:.0f} to {many:.0f}%"
+
+
+def _check(level: float, resamples: int) -> None:
+    if not 0 < level < 1:
+        raise InputError(f"the level is {level:g}; give a number between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise InputError(f"the number of resamples is {resamples}; give a whole number >= 1")
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return (1 - level) / 2, (1 + level) / 2
+
+
+def _blocks(resamples: int, elements: int) -> list[tuple[int, int]]:
+    """Resamples in blocks that fit the memory."""
+    size = max(1, ELEMENTS // elements)
+    return [(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+
+
+def _band(
+    scores: Scores,
+    centre: Float64[np.ndarray, " points"],
+    found: Float64[np.ndarray, "points resamples"] | None,
+    level: float,
+    runs: int,
+    covers: Mapping[int, tuple[float, float]],
+) -> Band:
+    if found is None:
+        low = high = np.full(len(centre), np.nan)
+    else:
+        low, high = np.quantile(found, _tails(level), axis=-1)
+    tasks = len(scores.tasks)
+    truly = coverage(covers, runs=runs, tasks=tasks) if level == 0.95 and found is not None else ""
+    return Band(scores.axis, scores.points, centre, low, high, level, runs, tasks, truly)
