@@ -1,4 +1,4 @@
-"""The command line: `steadyq train | resume | evaluate | list | doctor`.
+"""The command line: `steadyq train | resume | evaluate | compare | list | doctor`.
 
 Nothing heavy is imported before a command needs it, so that help and mistakes are answered at once. Exit codes: 0 done,
 2 refused input, 75 stopped but resumable, 1 anything else.
@@ -46,7 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """Parse and do; errors are raised."""
-    commands = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_names, "doctor": doctor}
+    commands = {
+        "train": train,
+        "resume": resume,
+        "evaluate": evaluate,
+        "compare": compare_runs,
+        "list": list_names,
+        "doctor": doctor,
+    }
     parser = Parser(prog="steadyq", description="CrossQ with weight normalisation, and its baselines.")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("command", nargs="?", metavar="COMMAND", help=", ".join(commands))
@@ -198,6 +205,56 @@ def evaluate(arguments: list[str]) -> int:
         video=values.video,
         film_strip=values.film_strip,
     )
+    return DONE
+
+
+def compare_runs(arguments: list[str]) -> int:
+    """`steadyq compare PLACE... [--published FILE] ...`."""
+    parser = Parser(prog="steadyq compare", description="Compare methods: IQM with intervals, areas, verdicts.")
+    parser.add_argument(
+        "places", nargs="*", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
+    )
+    parser.add_argument("--published", type=Path, metavar="FILE", help="per-seed results of other authors, CSV")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="METHOD",
+        help="published methods, * matches anything [a few strong ones and SAC]",
+    )
+    parser.add_argument("--tasks", nargs="+", default=["*"], metavar="TASK", help="tasks, * matches anything [all]")
+    parser.add_argument("--metric", default="eval/mean_reward", help="what to compare [eval/mean_reward]")
+    parser.add_argument(
+        "--at", nargs="+", type=int, metavar="FRAMES", help="where [the last frame that all of your runs reach]"
+    )
+    parser.add_argument("--score", type=float, help="for frames to reach it [500 on DeepMind Control, none elsewhere]")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals [0.95]")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap [0]")
+    parser.add_argument("--reps", type=int, default=20_000, help="resamples of the bootstrap [20000]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers as one tidy table")
+    values = parse(parser, arguments)
+
+    from steadyq.study import compare, published, tables
+
+    against = values.against or published.USUAL
+    study = compare.read(
+        values.places, published_file=values.published, against=against, tasks=values.tasks, metric=values.metric
+    )
+    found = compare.compare(
+        study,
+        metric=values.metric,
+        frames=values.at,
+        score=values.score,
+        against=against,
+        level=values.level,
+        resamples=values.reps,
+        seed=values.seed,
+    )
+    tables.show(found)
+    if values.json:
+        tables.write_json(found, values.json)
+    if values.csv:
+        tables.write_csv(found, values.csv)
     return DONE
 
 

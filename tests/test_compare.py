@@ -1,0 +1,234 @@
+"""`steadyq compare`: what is compared, what is said about it, and what is written."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steadyq.cli import main
+from steadyq.errors import InputError
+from steadyq.study import compare, differences, published
+from steadyq.study.scores import Protocol, Run, Study
+from steadyq.study.statistics import Interval
+
+GOOD, POOR = [300.0, 310.0, 330.0, 350.0, 390.0], [100.0, 110.0, 130.0, 150.0, 190.0]
+
+
+def runs(
+    method: str, task: str, ends: list[float], *, frames: tuple[int, ...] = (0, 50, 100), **more: object
+) -> list[Run]:
+    """Runs that grow linearly to these returns."""
+    grid = np.array(frames)
+    return [
+        Run(method, task, str(seed), grid, grid / grid[-1] * end, "here", **more)  # type: ignore[arg-type]
+        for seed, end in enumerate(ends)
+    ]
+
+
+def compared(found: list[Run], **settings: object) -> compare.Comparison:
+    return compare.compare(Study(found, []), resamples=2_000, **settings)  # type: ignore[arg-type]
+
+
+def test_returns_areas_scores_and_aggregates() -> None:
+    found = compared([*runs("a", "dog-run", GOOD), *runs("a", "dog-walk", POOR)], frames=[100, 50], score=150)
+    assert found.frames == (50, 100)
+    values = {(e.tasks, e.frame): e.iqm.estimate for e in found.returns}
+    assert values == {
+        (("dog-run",), 50): pytest.approx(165),
+        (("dog-walk",), 50): pytest.approx(65),
+        (("dog-run",), 100): 330,
+        (("dog-walk",), 100): 130,
+    }
+    (last,) = [row for row in found.aggregates if row.frame == 100]
+    assert last.iqm.estimate == np.mean(sorted(GOOD + POOR)[2:-2])
+    assert last.mean.estimate == last.median.estimate == (336 + 136) / 2
+    assert last.optimality_gap.estimate == pytest.approx(1 - 0.236)
+    areas = {e.tasks: e.iqm.estimate for e in found.areas}
+    assert areas[("dog-run",)] == pytest.approx(165)
+    assert set(areas) == {("dog-run",), ("dog-walk",), ("dog-run", "dog-walk")}
+    reached = {row.task: (row.median, row.reached, row.runs) for row in found.reached}
+    assert reached == {"dog-run": (50, 5, 5), "dog-walk": (np.inf, 2, 5)}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.51, 0.9, "supported"),
+        (0.5, 0.9, "not decidable at this budget"),
+        (0.1, 0.5, "not decidable at this budget"),
+        (0.1, 0.49, "contradicted"),
+        (np.nan, np.nan, "not decidable at this budget"),
+    ],
+)
+def test_the_verdict_follows_the_rule(low: float, high: float, says: str) -> None:
+    assert compare.verdict(Interval(0.5, low, high, 0.95, 5, 1, "")) == says
+
+
+def test_pairs_and_their_verdicts() -> None:
+    found = compared(
+        [
+            *runs("poor", "dog-run", POOR),
+            *runs("good", "dog-run", GOOD),
+            *runs("same", "dog-run", [value + 1 for value in GOOD]),
+            *runs("other", "dog-run", GOOD, source="x/y"),
+            *runs("third", "dog-run", GOOD, source="x/z"),
+        ],
+        level=0.5,
+    )
+    verdicts = {(pair.a, pair.b): (pair.verdict, pair.probability.level) for pair in found.pairs}
+    assert verdicts["poor", "good"] == ("contradicted", 0.95)  # the rule's level, whatever the others'
+    assert verdicts["good", "same"] == ("not decidable at this budget", 0.95)
+    assert verdicts["poor", "other"][0] == "contradicted"
+    assert ("good", "poor") not in verdicts  # each pair once
+    assert ("other", "third") not in verdicts  # that is their authors' business
+    back = compared([*runs("good", "dog-run", GOOD), *runs("poor", "dog-run", POOR)])
+    assert [(pair.a, pair.b, pair.verdict) for pair in back.pairs] == [("good", "poor", "supported")]
+
+
+def test_one_run_each_decides_nothing() -> None:
+    found = compared([*runs("a", "dog-run", [900]), *runs("b", "dog-run", [1])])
+    assert found.pairs[0].probability.estimate == 1
+    assert found.pairs[0].verdict == "not decidable at this budget"
+    assert "where a task has one run only there is no interval, and no verdict" in found.notes
+
+
+def test_mixed_suites_have_no_aggregate() -> None:
+    found = compared([*runs("a", "dog-run", GOOD), *runs("a", "Ant-v4", GOOD), *runs("b", "Ant-v4", POOR)])
+    assert found.aggregates == []
+    assert any("aggregates leave out Ant-v4" in note for note in found.notes)
+    assert [row.task for row in found.reached] == ["dog-run"]  # no score is right for every task
+    assert [(pair.tasks, pair.verdict) for pair in found.pairs] == [(("Ant-v4",), "supported")]
+    both = compared([*runs("a", "dog-run", GOOD), *runs("a", "dog-walk", GOOD), *runs("b", "dog-walk", GOOD)])
+    assert [row.method for row in both.aggregates] == ["a"]
+    assert any("no aggregate of b at frame 100: no run there on dog-run" in note for note in both.notes)
+
+
+def test_few_runs_are_not_taken_at_face_value() -> None:
+    found = compared(runs("a", "dog-run", GOOD[:3]))
+    coverage = found.returns[0].iqm.coverage
+    assert coverage.endswith("%")
+    assert f"with 3 runs on one task a 95% interval of the IQM truly covers about {coverage}" in found.notes
+    assert not any("truly" in note for note in compared(runs("a", "dog-run", [*GOOD, *POOR])).notes)
+
+
+def test_what_is_not_equal_is_said() -> None:
+    ours, theirs = Protocol(2, None, 5), Protocol(1, None, 10)
+    found = [
+        *runs("a", "dog-run", GOOD, protocol=ours),
+        *runs("a", "dog-walk", GOOD[:3], protocol=ours),
+        *runs("b", "dog-run", GOOD[:4], frames=(25, 75, 125), protocol=theirs),
+        *runs("c", "dog-run", GOOD[:1], frames=(0, 50), protocol=ours),
+    ]
+    said = differences.all_of(found, [100], {"published": Protocol(1, None, None)})
+    assert said == [
+        "no value of c at frame 100 from seed 0 on dog-run (ends at 50)",
+        "a has 3 to 5 runs per task (of its seeds no 3 4 on dog-walk); tasks with more weigh more in its IQM",
+        "seeds differ on dog-run: a 0 1 2 3 4, b 0 1 2 3, c 0",
+        "the first evaluation is at frame 0 (a, c), 25 (b)",
+        "frame 100 is between two evaluations of b: values are interpolated",
+        "action repeat differs: 2 (a, c), 1 (b, published); at equal frames a larger one makes fewer decisions",
+        "episodes per evaluation differs: 5 (a, c), 10 (b); fewer make single values noisier",
+        "not known, and so not compared: updates per frame of a, b, c",
+        "not known, and so not compared: updates per frame, episodes per evaluation of published",
+    ]
+    assert differences.all_of(runs("a", "dog-run", GOOD), [100], {}) == []
+
+
+def test_the_frame_is_the_last_that_all_reach_and_that_is_said() -> None:
+    found = compared(
+        [
+            *runs("a", "dog-run", GOOD),
+            *runs("b", "dog-run", GOOD, frames=(0, 25, 50)),
+            Run("new", "dog-run", "0", np.array([0]), np.array([1.0]), "here"),  # has only just begun
+        ]
+    )
+    assert found.frames == (50,)
+    assert "compared at frame 50 because seed 0 of b on dog-run ends there; choose another with --at" in found.notes
+    with pytest.raises(InputError, match=r"no run has a value at frame 500 .*ends at 100"):
+        compared(runs("a", "dog-run", GOOD), frames=[500])
+
+
+def test_references_are_of_the_tasks_and_methods_asked_for() -> None:
+    chosen = {"frames": [50_000], "against": ["bro-utd10@naumix", "SAC@*"]}
+    found = compared(runs("a", "walker-run", GOOD, frames=(0, 50_000)), **chosen)
+    assert [(row.method, row.task, round(row.iqm)) for row in found.references] == [
+        ("BRO-utd10@naumix", "walker-run", 572),
+        ("SAC@SonyResearch", "walker-run", 97),
+    ]
+    assert compared(runs("a", "walker-run", GOOD, frames=(0, 50_000)), metric="loss").references == []
+    for pattern in published.USUAL:
+        assert compared(runs("a", "dog-run", GOOD, frames=(0, 50_000)), against=[pattern]).references
+
+
+# ---- the command
+
+
+def write(path: Path, found: list[Run]) -> Path:
+    lines = ["exp_name,env_name,seed,metric,env_step,value"]
+    for run in found:
+        for frame, value in zip(run.env_step, run.value, strict=True):
+            lines.append(f"{run.method},{run.task},{run.seed},eval/mean_reward,{frame},{value}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    good, poor = runs("good", "dog-run", GOOD), runs("a-poor-one-with-[markup]", "dog-run", POOR)
+    tidy = write(tmp_path / "tidy.csv", [*good, *poor])
+    bad = tmp_path / "bad.csv"
+    bad.write_text("nothing\n")
+    out = {name: str(tmp_path / f"new/out.{name}") for name in ("json", "csv")}
+    arguments = ["compare", str(tidy), str(bad), "--reps", "500", "--json", out["json"], "--csv", out["csv"]]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for words in ("good", "a-poor-one-with-[markup]", "supported", "330.0", "truly", "bad.csv begins with 'nothing'"):
+        assert words in printed
+    content = json.loads(Path(out["json"]).read_text())
+    assert content["returns"][0]["iqm"]["estimate"] == 330
+    assert content["pairs"][0]["verdict"] == "supported"
+    assert content["reached"][0]["median"] is None  # never reached: JSON has no infinity
+    with Path(out["csv"]).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (pair,) = [row for row in rows if row["statistic"] == "probability_of_improvement"]
+    assert (pair["method"], pair["other"], pair["verdict"]) == ("good", "a-poor-one-with-[markup]", "supported")
+    (iqm,) = [row for row in rows if (row["quantity"], row["method"]) == ("eval/mean_reward", "good")]
+    assert float(iqm["low"]) < float(iqm["estimate"]) == 330 < float(iqm["high"])
+    assert all(None not in row and None not in row.values() for row in rows)
+    first = Path(out["json"]).read_bytes()
+    assert main(arguments) == 0
+    assert Path(out["json"]).read_bytes() == first
+
+
+def test_a_published_file_is_cut_to_the_tasks_and_methods(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = ["source,algorithm,suite,task,seed,env_step,episode_return"]
+    for algorithm in ("BRO-utd2", "Other"):
+        for task in ("dog-run", "cheetah-run"):
+            lines += [f"naumix/B,{algorithm},dmc,{task},{i},{frame},{frame}" for i in range(2) for frame in (0, 100)]
+    file = tmp_path / "published.csv"
+    file.write_text("\n".join(lines) + "\n")
+    tidy = write(tmp_path / "tidy.csv", runs("mine", "dog-run", GOOD))
+    study = compare.read([tidy], published_file=file)
+    assert {(run.method, run.task) for run in study.runs} == {("mine", "dog-run"), ("BRO-utd2@naumix", "dog-run")}
+    alone = compare.read([], published_file=file, against=["*"], tasks=["cheetah*"])
+    assert {(run.method, run.task) for run in alone.runs} == {
+        ("BRO-utd2@naumix", "cheetah-run"),
+        ("Other@naumix", "cheetah-run"),
+    }
+    assert main(["compare", str(tidy), "--published", str(file), "--reps", "100"]) == 0
+    assert "BRO-utd2@naumix" in capsys.readouterr().out
+    nowhere = tmp_path / "nowhere.csv"
+    for places, others, says in (([tidy], nowhere, "cannot read"), ([nowhere], file, "there is no")):
+        rest = compare.read(places, published_file=others)
+        assert says in rest.complaints[0]
+        assert rest.runs
+
+
+def test_nothing_left_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for places in ([], [str(tmp_path)], [str(tmp_path / "nowhere"), str(tmp_path)]):
+        assert main(["compare", *places]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("steadyq: nothing to compare: ")
+        assert err.count("\n") == 1
