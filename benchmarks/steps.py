@@ -1,17 +1,18 @@
 """The shipped update with random data: what the benchmarks time."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Precision, make_agent
+from steadyq.algorithm.agent import CRITIC_METRICS, Precision, make_agent
 from steadyq.algorithm.compiled import trace
-from steadyq.algorithm.learner import Learner, in_place
+from steadyq.algorithm.learner import Learner, at, in_place
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.tree import leaves
 from steadyq.algorithm.types import Transition
 from steadyq.run import machine
 
@@ -64,7 +65,7 @@ class Steps:
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in range(seeds)]
         products = machine.products()
         self.learner = Learner(agent, states, device=torch.device("cpu"), compiled=True, products=products)
-        self.updates, self.seeds, self.done, self.actor_every = updates, seeds, 0, made.protocol.actor_every
+        self.updates, self.seeds, self.done, self.protocol = updates, seeds, 0, made.protocol
         draws = generator(0, Purpose.SAMPLE)
 
         def normal(*shape: int) -> Tensor:
@@ -77,24 +78,26 @@ class Steps:
             discount=torch.full((updates, batch), 0.99),
             next_obs=normal(updates, batch, obs_dim),
         )
-        self.noise = normal(updates, batch, action_dim)
+        self.critic_noise = agent.critic_noise(partial(generator, 0), updates, batch)
+        self.actor_noise = agent.actor_noise(partial(generator, 0), updates, batch)
         self.agent, self.state = agent, states[0]
 
     def run(self) -> None:
         """The updates of one agent step."""
-        due = [(self.done + u + 1) % self.actor_every == 0 for u in range(self.updates)]
+        due = self.protocol.actor_due(self.done, self.done + self.updates)
         self.done += self.updates
         self.learner.update(
-            [self.batch] * self.seeds, [self.noise] * self.seeds, [self.noise[: sum(due)]] * self.seeds, due
+            [self.batch] * self.seeds, [self.critic_noise] * self.seeds, [self.actor_noise] * self.seeds, due
         )
 
     def products(self) -> dict[Product, float]:
         """The matrix products of one critic update and its share of the actor's, with how often each is made."""
-        now = tree_map(lambda leaf: leaf[0], self.batch)
+        now, for_critic, for_actor = at(self.batch, 0), at(self.critic_noise, 0), at(self.actor_noise, 0)
+        actor_share = sum(self.protocol.actor_due(0, 3 * self.updates)) / (3 * self.updates)
         counts: dict[Product, float] = {}
         for step, names, data, share in (
-            (self.agent.critic_step, CRITIC_METRICS, (now, self.noise[0]), 1.0),
-            (self.agent.actor_step, ACTOR_METRICS, (now.obs, self.noise[0]), 1 / self.actor_every),
+            (self.agent.critic_step, CRITIC_METRICS, (now, for_critic), 1.0),
+            (self.agent.actor_step, self.agent.actor_metrics, (now.obs, for_actor), actor_share),
         ):
             for product in _products(in_place(step, names, batched=False), (self.state, *data)):
                 counts[product] = counts.get(product, 0.0) + share
@@ -104,7 +107,8 @@ class Steps:
         """What a critic update cannot do without: its state read and written, its batch read once."""
         state = self.state._replace(actor=())  # the actor's share is small
         moved = 2 * sum(leaf.nbytes for leaf in leaves(state))
-        return moved + sum(leaf[0].nbytes for leaf in leaves(self.batch)) + self.noise[0].nbytes
+        drawn = [*leaves(self.batch), *leaves(self.critic_noise)]
+        return moved + sum(leaf[0].nbytes for leaf in drawn)
 
 
 def _products(step: Callable[..., Tensor], arguments: tuple) -> list[Product]:

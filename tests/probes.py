@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import Agent, Recipe, make_agent
 from steadyq.algorithm.nn import serial
-from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.options import make_recipe, options
+from steadyq.algorithm.random import Purpose
+from steadyq.algorithm.temperature import fixed
 from steadyq.algorithm.tree import stack, tree_map
 from steadyq.algorithm.types import State, Transition
 
@@ -144,7 +144,7 @@ class Trained(NamedTuple):
             self.recipe.value,
         )
         out = vmap(lambda params, stats: critic.apply(params, stats, rows, False)[0])(net.params, net.stats)
-        return value.mean(self.recipe.backup(out, value)).numpy()
+        return value.mean(self.recipe.backup(out, value, torch.linspace(0, 1, len(out)))).numpy()
 
     def best_action(self, name: str, state: float) -> float:
         """The policy's mean action."""
@@ -163,25 +163,33 @@ def train(name: str, *, fast: int = 200, slow: int = 300, seed: int = 0) -> Trai
     """
 
     def recipe(lr: float) -> Recipe:
-        wanted = {"width": 32, "actor_width": 32, "lr": lr, "tau": 0.1, "norm_warm_up": fast}
+        wanted = {
+            "width": 32,
+            "actor_width": 32,
+            "lr": lr,
+            "tau": 0.1,
+            "norm_warm_up": fast,
+            "quantiles": 20,
+            "bins": 51,
+        }
         known = make_recipe(name, {key: value for key, value in wanted.items() if key in options(name)})
-        return replace(known, temperature_optimiser=adamw(0.0))
+        return replace(known, temperature=fixed(0.0))
 
     rng = np.random.default_rng(seed)
     agent = make_agent(recipe(FAST), obs_dim=OBS, action_dim=ACTION)
     states = stack([agent.init(rng) for _ in PROBES])
-    log_alphas = torch.tensor([probe.alpha for probe in PROBES.values()]).log()
-    states = states._replace(temperature=states.temperature._replace(params=log_alphas))
+    alphas = torch.tensor([probe.alpha for probe in PROBES.values()])
+    states = states._replace(temperature=states.temperature._replace(params=alphas))
 
-    def noise() -> Tensor:
-        return torch.from_numpy(rng.standard_normal((len(PROBES), BATCH, ACTION)).astype(np.float32))
+    def draw(purpose: Purpose) -> np.random.Generator:
+        return rng
 
     for lr, updates in ((FAST, fast), (SLOW, slow)):
         agent = make_agent(recipe(lr), obs_dim=OBS, action_dim=ACTION)
         critic_step, actor_step = vmap(agent.critic_step), vmap(agent.actor_step)
         for _ in range(updates):
             batch = stack([transitions(probe, rng) for probe in PROBES.values()])
-            states, _ = critic_step(states, batch, noise())
-            states, _ = actor_step(states, batch.obs, noise())
+            states, _ = critic_step(states, batch, agent.critic_noise(draw, len(PROBES), BATCH))
+            states, _ = actor_step(states, batch.obs, agent.actor_noise(draw, len(PROBES), BATCH))
     by_name = {probe: tree_map(lambda leaf, i=i: leaf[i], states) for i, probe in enumerate(PROBES)}
     return Trained(recipe(SLOW), agent, by_name)

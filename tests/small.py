@@ -1,5 +1,6 @@
 """A small agent and fixed numbers for the tests of the algorithm room."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from steadyq.algorithm.agent import Agent, Recipe, make_agent
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.tree import named_leaves, tree_map
-from steadyq.algorithm.types import State, Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, State, Transition
 
 OBS, ACTION, BATCH = 5, 2, 8
 
@@ -37,6 +38,22 @@ def start(recipe: Recipe) -> Small:
 def normal(seed: int, *shape: int) -> Tensor:
     """Standard normal numbers."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def for_critic(agent: Agent, next_action: Tensor) -> CriticNoise:
+    """What an update of the critic draws, with this noise of a', [.., B, A]; the rest depends on the shape alone."""
+    return _shaped(agent.critic_noise, next_action)._replace(next_action=next_action)
+
+
+def for_actor(agent: Agent, action: Tensor) -> ActorNoise:
+    """What an update of the actor draws, with this noise of its action, [.., B, A]."""
+    return _shaped(agent.actor_noise, action)._replace(action=action)
+
+
+def _shaped(noise: Callable[..., Any], like: Tensor) -> Any:
+    updates = 1 if like.dim() == 2 else len(like)
+    drawn = noise(lambda purpose: np.random.default_rng(purpose), updates, like.shape[-2])
+    return drawn if like.dim() == 3 else tree_map(lambda leaf: leaf[0], drawn)
 
 
 def transitions(seed: int, *shape: int) -> Transition:

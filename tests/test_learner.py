@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from small import ACTION, BATCH, OBS, assert_close, double, normal, same_bits, small, transitions
-from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS
+from small import ACTION, BATCH, OBS, assert_close, double, for_actor, for_critic, normal, same_bits, small, transitions
+from steadyq.algorithm.agent import CRITIC_METRICS, Agent
 from steadyq.algorithm.learner import Lane, Learner, in_place
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
-from steadyq.algorithm.types import Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
 from steadyq.run import compiler
 
 U = 4
@@ -28,36 +28,42 @@ def seeds(name: str, count: int) -> tuple:
     return agent, [agent.init(np.random.default_rng(seed)) for seed in range(count)]
 
 
-def data(seed: int) -> tuple[Transition, torch.Tensor, torch.Tensor]:
-    """`(batches, noise of a', noise of a)` of one agent step."""
-    return transitions(seed, U, BATCH), normal(100 + seed, U, BATCH, ACTION), normal(200 + seed, 2, BATCH, ACTION)
+def data(agent: Agent, seed: int) -> tuple[Transition, CriticNoise, ActorNoise]:
+    """`(batches, noise of the critic's updates, noise of the actor's)` of one agent step."""
+    next_noise, noise = normal(100 + seed, U, BATCH, ACTION), normal(200 + seed, 2, BATCH, ACTION)
+    return transitions(seed, U, BATCH), for_critic(agent, next_noise), for_actor(agent, noise)
 
 
 def update(learner: Learner, of: Sequence[int]) -> None:
-    learner.update(*map(list, zip(*[data(seed) for seed in of], strict=True)), DUE)
+    learner.update(*map(list, zip(*[data(learner.agent, seed) for seed in of], strict=True)), DUE)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
-    """Each seed to the same bits as its steps alone; the actor where it is due, right after its critic."""
+    """Each seed to the same bits as its steps alone; the actor where it is due, in the recipe's order."""
     agent, states = seeds(name, 2)
     learner = Learner(agent, states, device=CPU, compiled=False)
     places = [leaf.data_ptr() for leaf in leaves(learner.all.state)]
     update(learner, range(2))
     for seed, state in enumerate(states):
-        batch, next_noise, noise = data(seed)
-        noises = iter(noise)
-        critic, actor = [], []
+        drawn, critic, actor = data(agent, seed), [], []
         for u, due in enumerate(DUE):
-            now = tree_map(lambda leaf, u=u: leaf[u], batch)
-            state, metrics = agent.critic_step(state, now, next_noise[u])
+            now, for_critic = (tree_map(lambda leaf, u=u: leaf[u], tree) for tree in drawn[:2])
+            for_actor = tree_map(lambda leaf, u=u: leaf[u // 2], drawn[2])
+            before = state
+            if due and agent.order != "critic_first":
+                state, metrics = agent.actor_step(state, now.obs, for_actor)
+                actor.append(metrics)
+            seen = before if agent.order == "together" else state
+            new, metrics = agent.critic_step(seen, now, for_critic)
+            state = state._replace(critic=new.critic, target=new.target)
             critic.append(metrics)
-            if due:
-                state, metrics = agent.actor_step(state, now.obs, next(noises))
+            if due and agent.order == "critic_first":
+                state, metrics = agent.actor_step(state, now.obs, for_actor)
                 actor.append(metrics)
         assert same_bits(learner.seed(seed).state, state)
         means = learner.means()[seed]
-        assert tuple(means) == (*CRITIC_METRICS, *ACTOR_METRICS)
+        assert tuple(means) == (*CRITIC_METRICS, *agent.actor_metrics)
         for key, value in means.items():
             every = [float(metrics[key]) for metrics in (critic if key in CRITIC_METRICS else actor)]
             assert value == pytest.approx(np.mean(every), rel=1e-5)
@@ -102,7 +108,7 @@ def test_the_first_bad_seed_is_named_and_keeps_its_state() -> None:
     agent, states = seeds("crossq_wn", 3)
     learner = Learner(agent, states, device=CPU, compiled=False)
     assert learner.first_bad() is None
-    batches, next_noise, noise = map(list, zip(*[data(seed) for seed in range(3)], strict=True))
+    batches, next_noise, noise = map(list, zip(*[data(agent, seed) for seed in range(3)], strict=True))
     batches[1] = batches[1]._replace(reward=torch.full((U, BATCH), math.nan))
     learner.update(batches, next_noise, noise, (False,) * U)
     assert learner.first_bad() == (1, "train/critic_loss")
@@ -116,9 +122,11 @@ def test_seeds_batched_as_on_a_gpu() -> None:
     together = double(stack(states))
     batches = [double(transitions(seed, BATCH)) for seed in range(3)]
     noise = normal(5, 3, BATCH, ACTION).double()
-    metrics = in_place(agent.critic_step, CRITIC_METRICS, batched=True)(together, stack(batches), noise)
+    metrics = in_place(agent.critic_step, CRITIC_METRICS, batched=True)(
+        together, stack(batches), double(for_critic(agent, noise))
+    )
     for seed in range(3):
-        state, alone = agent.critic_step(double(states[seed]), batches[seed], noise[seed])
+        state, alone = agent.critic_step(double(states[seed]), batches[seed], double(for_critic(agent, noise[seed])))
         assert_close(tree_map(lambda leaf, seed=seed: leaf[seed], together), state, rtol=1e-8, atol=1e-11)
         for i, key in enumerate(CRITIC_METRICS):
             torch.testing.assert_close(metrics[seed, i], alone[key], rtol=1e-9, atol=1e-12)
@@ -144,7 +152,7 @@ def learned(*, compiled: bool) -> Lane:
     assert learner.compiling == compiled
     update(learner, [0])
     if compiled:
-        wider, next_noise, noise = data(0)
+        wider, next_noise, noise = data(agent, 0)
         with pytest.raises(AssertionError, match="size"):
             learner.update([wider._replace(obs=normal(1, U, BATCH, OBS + 1))], [next_noise], [noise], DUE)
     return learner.all

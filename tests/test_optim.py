@@ -1,4 +1,4 @@
-"""AdamW against PyTorch's, with the decay on chosen types only."""
+"""AdamW and its schedule against PyTorch's, with the decay on chosen types only."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from small import double
 from steadyq.algorithm.nn import Dense, Norm, Readout
-from steadyq.algorithm.optim import adamw, global_norm
+from steadyq.algorithm.optim import adamw, global_norm, linear
 from steadyq.algorithm.tree import leaves, tree_map
 
 
@@ -102,6 +102,44 @@ def test_members_of_an_ensemble_do_not_meet() -> None:
         alone = run(network(seed), seed)
         for got, wanted in zip(leaves(both), leaves(alone), strict=True):
             assert torch.equal(got[i], wanted)
+
+
+def straight(done: int, *, start: float, end: float, updates: int) -> float:
+    """By hand."""
+    return start if updates == 0 else end if done >= updates else start + (end - start) * done / updates
+
+
+@pytest.mark.parametrize(("start", "end"), [(3e-4, 3e-5), (1e-4, 5e-5), (1e-5, 1e-3), (2e-4, 2e-4)])
+@pytest.mark.parametrize("updates", [0, 1, 7, 1_000_000])
+def test_linear_against_a_loop(updates: int, start: float, end: float) -> None:
+    schedule = linear(start, end, updates=updates)
+    for done in {0, 1, 2, 3, 6, 7, 8, 50, 500_000, 999_999, 1_000_000, 10**9}:
+        wanted = straight(done, start=start, end=end, updates=updates)
+        size = schedule(torch.tensor(float(done)))
+        assert size.shape == ()
+        assert size.item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("updates", [0, 1, 6])
+def test_adamw_with_a_schedule_against_torch(updates: int) -> None:
+    """Before, at and past the end; the first update has the start's step size, and the decay follows along."""
+    start, end = 0.02, 0.001
+    params = network(0)
+    copies = tree_map(lambda leaf: torch.nn.Parameter(leaf.clone()), params)
+    theirs = torch.optim.AdamW(leaves(copies), lr=start, weight_decay=0.3, eps=1e-8)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        theirs, lambda done: straight(done, start=start, end=end, updates=updates) / start
+    )
+    ours = adamw(linear(start, end, updates=updates), weight_decay=0.3, decays=(Dense, Norm, Readout))
+    memory = double(ours.init(params))
+    for step in range(12):
+        params, memory = ours.update(gradients(step), memory, params)
+        for copy, grad in zip(leaves(copies), leaves(gradients(step)), strict=True):
+            copy.grad = grad
+        theirs.step()
+        schedule.step()
+        for got, copy in zip(leaves(params), leaves(copies), strict=True):
+            torch.testing.assert_close(got, copy.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_global_norm() -> None:

@@ -13,12 +13,20 @@ STATES = np.repeat([-1.0, 1.0], 9)
 ACTIONS = np.tile(np.linspace(-0.8, 0.8, 9), 2)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
-def trained(request: pytest.FixtureRequest) -> Trained:
-    return train(request.param)
+HEAVY = ("bro", "simba_v2", "xqc")  # half a minute and more
+LIKE_ANOTHER = ("sac_resets", "sac_primacy", "bro_fast")  # in everything but when they start again
+WITHOUT_ENTROPY = ("crossq_wn_td3",)
+QUICK = [name for name in RECIPES if name not in (*HEAVY, *LIKE_ANOTHER)]
 
 
-def check(trained: Trained, probe: str) -> None:
+@pytest.fixture(scope="module", params=QUICK)
+def trained(request: pytest.FixtureRequest) -> tuple[str, Trained]:
+    return request.param, train(request.param)
+
+
+def check(name: str, trained: Trained, probe: str) -> None:
+    if probe == "entropy" and name in WITHOUT_ENTROPY:
+        return
     got, wanted = trained.q(probe, STATES, ACTIONS), PROBES[probe].q(STATES, ACTIONS)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
     if probe == "action":
@@ -27,17 +35,17 @@ def check(trained: Trained, probe: str) -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_probe(trained: Trained, probe: str) -> None:
-    check(trained, probe)
+def test_probe(trained: tuple[str, Trained], probe: str) -> None:
+    check(*trained, probe)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", [*QUICK, *HEAVY])
 def test_probes_with_other_seeds(name: str, seed: int) -> None:
     trained = train(name, seed=seed)
     for probe in PROBES:
-        check(trained, probe)
+        check(name, trained, probe)
 
 
 @pytest.mark.parametrize("std", [0.5, 0.9, 1.4])

@@ -147,11 +147,14 @@ def resume(arguments: list[str]) -> int:
     parser = Parser(prog="steadyq resume", description="Go on with a run from its newest checkpoint.")
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
     parser.add_argument("--frames", type=int, help="new total length [the old one]")
+    parser.add_argument(
+        "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
+    )
     values = parse(parser, arguments)
 
     from steadyq.run import train
 
-    return report(train.resume(values.run, frames=values.frames))
+    return report(train.resume(values.run, frames=values.frames, past_schedule=values.past_schedule))
 
 
 def report(result: "Result") -> int:

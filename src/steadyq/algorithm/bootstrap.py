@@ -7,16 +7,23 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm.tree import tree_map
-from steadyq.algorithm.types import Params, Transition
+from steadyq.algorithm.types import CriticNoise, Params, Transition
 
-Ensemble = Callable[[Params, Params, Tensor, bool], tuple[Tensor, Params]]
-"""`(params, stats, obs_action[B, O + A], train) -> (out[E, B, K], stats)`: all critics on the same rows."""
+Ensemble = Callable[[Params, Params, Tensor, bool, Params], tuple[Tensor, Params]]
+"""`(params, stats, obs_action[B, O + A], train, noise) -> (out[E, B, K], stats)`: all critics on the same rows."""
 
-Forward = Callable[[Ensemble, Params, Params, Params, Transition, Tensor], tuple[Tensor, Tensor, Params]]
-"""`(critics, params, stats, target_params, batch, next_action[B, A]) -> (out[E, B, K], next_out[E, B, K], stats)`.
 
-`target_params` is `()` without a target network. No gradient may flow through `next_out`'s values.
-"""
+class Forward(NamedTuple):
+    """How a critic sees a transition and what follows it.
+
+    apply: `(critics, params, stats, target_params, batch, next_action[B, A], noise) -> (out[E, B, K],
+        next_out[E, B, K], stats)`; `target_params` is `()` without a target network. No gradient may flow through
+        `next_out`'s values.
+    rows: `B -> rows of one pass`.
+    """
+
+    apply: Callable[[Ensemble, Params, Params, Params, Transition, Tensor, CriticNoise], tuple[Tensor, Tensor, Params]]
+    rows: Callable[[int], int]
 
 
 class Target(NamedTuple):
@@ -42,28 +49,48 @@ def polyak(tau: float) -> Target:
     )
 
 
-def separate(
-    critics: Ensemble, params: Params, stats: Params, target: Params, batch: Transition, next_action: Tensor
-) -> tuple[Tensor, Tensor, Params]:
+def separate() -> Forward:
     """Two passes, as in SAC: the target on (s', a') in eval mode, the critic on (s, a) in train mode."""
-    slow = target if target else tree_map(torch.detach, params)
-    next_out, _ = critics(slow, stats, torch.cat([batch.next_obs, next_action], -1), False)
-    out, stats = critics(params, stats, torch.cat([batch.obs, batch.action], -1), True)
-    return out, next_out.detach(), stats
+
+    def apply(
+        critics: Ensemble,
+        params: Params,
+        stats: Params,
+        target: Params,
+        batch: Transition,
+        next_action: Tensor,
+        noise: CriticNoise,
+    ) -> tuple[Tensor, Tensor, Params]:
+        slow = target if target else tree_map(torch.detach, params)
+        next_out, _ = critics(slow, stats, torch.cat([batch.next_obs, next_action], -1), False, noise.target)
+        out, stats = critics(params, stats, torch.cat([batch.obs, batch.action], -1), True, noise.online)
+        return out, next_out.detach(), stats
+
+    return Forward(apply, lambda batch_size: batch_size)
 
 
-def joint(
-    critics: Ensemble, params: Params, stats: Params, target: Params, batch: Transition, next_action: Tensor
-) -> tuple[Tensor, Tensor, Params]:
+def joint() -> Forward:
     """One train-mode pass over (s, a) and (s', a') together, as in CrossQ, so that both meet the same moments.
 
     The values of the second half are detached, the moments it contributes to are not. A target network makes the same
     pass with its own parameters; its moments are used and forgotten.
     """
-    now = torch.cat([batch.obs, batch.action], -1)
-    then = torch.cat([batch.next_obs, next_action], -1)
-    rows = torch.cat([now, then], 0)  # [2B, O + A]
-    split = now.shape[0]
-    out, new_stats = critics(params, stats, rows, True)
-    next_out = critics(target, stats, rows, True)[0] if target else out
-    return out[:, :split], next_out[:, split:].detach(), new_stats
+
+    def apply(
+        critics: Ensemble,
+        params: Params,
+        stats: Params,
+        target: Params,
+        batch: Transition,
+        next_action: Tensor,
+        noise: CriticNoise,
+    ) -> tuple[Tensor, Tensor, Params]:
+        now = torch.cat([batch.obs, batch.action], -1)
+        then = torch.cat([batch.next_obs, next_action], -1)
+        rows = torch.cat([now, then], 0)  # [2B, O + A]
+        split = now.shape[0]
+        out, new_stats = critics(params, stats, rows, True, noise.online)
+        next_out = critics(target, stats, rows, True, noise.target)[0] if target else out
+        return out[:, :split], next_out[:, split:].detach(), new_stats
+
+    return Forward(apply, lambda batch_size: 2 * batch_size)

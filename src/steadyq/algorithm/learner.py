@@ -10,15 +10,17 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from steadyq.algorithm.agent import ACTOR_METRICS, CRITIC_METRICS, Agent
+from steadyq.algorithm.agent import CRITIC_METRICS, Agent
 from steadyq.algorithm.compiled import Compiled, Products
+from steadyq.algorithm.random import Purpose
 from steadyq.algorithm.tree import leaves, stack, tree_map
-from steadyq.algorithm.types import Metrics, State, Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, State, Transition
 
 
 class Totals(NamedTuple):
@@ -56,7 +58,8 @@ class Learner:
         products: Products = "mkl",
     ) -> None:
         n = len(states)
-        totals = Totals(torch.zeros(n, len(CRITIC_METRICS)), torch.zeros(n, len(ACTOR_METRICS)))
+        totals = Totals(torch.zeros(n, len(CRITIC_METRICS)), torch.zeros(n, len(agent.actor_metrics)))
+        self.agent = agent
         self.device = device
         self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
         self.critic_updates = 0  # in this log window
@@ -64,11 +67,12 @@ class Learner:
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
-        actor_step = in_place(agent.actor_step, ACTOR_METRICS, batched=self.batched)
+        actor_step = in_place(agent.actor_step, agent.actor_metrics, batched=self.batched)
         self._critic_step = Compiled(critic_step, products=products) if compiled else critic_step
         self._actor_step = Compiled(actor_step, products=products) if compiled else actor_step
         self._ahead: threading.Thread | None = None
         self._act = vmap(agent.act) if self.batched else agent.act
+        self._observe: Callable[..., State] = vmap(agent.observe, (0, 0, 0, 0, None)) if self.batched else agent.observe
 
     def seed(self, i: int) -> Lane:
         """One seed's state and sums, as views: writing to them writes to the learner."""
@@ -88,12 +92,17 @@ class Learner:
         def like(*width: int) -> Tensor:
             return torch.zeros(*rows, *width, device=self.device)
 
+        def one(draws: tuple) -> Any:  # of one update
+            return tree_map(lambda leaf: leaf[0].expand(*rows[:-1], *leaf.shape[1:]).to(self.device), draws)
+
         batch = Transition(like(obs_dim), like(action_dim), like(), like(), like(obs_dim))
         critic, actor, state = self._critic_step, self._actor_step, self.lanes[0].state
+        critic_noise = one(self.agent.critic_noise(_any_generator, 1, batch_size))
+        actor_noise = one(self.agent.actor_noise(_any_generator, 1, batch_size))
 
         def compile_both() -> None:
-            critic.prepare(state, batch, like(action_dim))
-            actor.prepare(state, batch.obs, like(action_dim))
+            critic.prepare(state, batch, critic_noise)
+            actor.prepare(state, batch.obs, actor_noise)
 
         self._ahead = threading.Thread(target=compile_both, name="compiling", daemon=True)
         self._ahead.start()
@@ -107,43 +116,81 @@ class Learner:
         return torch.stack([self._act(lane.state, o, n) for lane, o, n in zip(self.lanes, obs, noise, strict=True)])
 
     @torch.no_grad()
+    def observe(
+        self, obs: Float[Tensor, "S O"], reward: Float[Tensor, "S"], last: Float[Tensor, "S"], gamma: float
+    ) -> None:
+        """One agent step of each seed, for the running moments of its observations and returns."""
+        if not self.all.state.normalise:
+            return
+        step = (obs.to(self.device), reward.to(self.device), last.to(self.device))
+        if self.batched:
+            put(self.all.state, self._observe(self.all.state, *step, gamma))
+            return
+        for lane, *own in zip(self.lanes, *step, strict=True):
+            put(lane.state, self._observe(lane.state, *own, gamma))
+
+    @torch.no_grad()
+    def reset(self, states: Sequence[State]) -> None:
+        """Start again from fresh states, one per seed, keeping what the agent keeps."""
+        for i, fresh in enumerate(states):
+            old = self.seed(i).state
+            put(old, self.agent.restart(fresh, old))
+
+    @torch.no_grad()
     def update(
         self,
         batches: Sequence[Transition],
-        next_noise: Sequence[Float[Tensor, "U B A"]],
-        actor_noise: Sequence[Float[Tensor, "V B A"]],
+        critic_noise: Sequence[CriticNoise],
+        actor_noise: Sequence[ActorNoise],
         actor_due: Sequence[bool],
     ) -> None:
-        """U critic updates, each followed by one of the actor where it is due.
+        """U critic updates, and one of the actor with each of them where it is due, in the agent's order.
 
         Args:
             batches: per seed, transitions `[U, B]`.
-            next_noise: per seed, for the target's next action.
-            actor_noise: per seed, for the V actor updates among the U.
-            actor_due: for each of the U updates, whether actor and temperature are updated after it.
+            critic_noise: per seed, what the U updates of the critic draw.
+            actor_noise: per seed, what the V updates of the actor draw.
+            actor_due: for each of the U updates, whether actor and temperature are updated too.
         """
         if self._ahead is not None:
             self._ahead.join()
             self._ahead = None
-        data = [*zip(batches, next_noise, actor_noise, strict=True)]
+        data = [*zip(batches, critic_noise, actor_noise, strict=True)]
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
             together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *data)
             data = [together]
-        for (state, totals), (batch, for_next, for_actor) in zip(self.lanes, data, strict=True):
+        for lane, (batch, for_critic, for_actor) in zip(self.lanes, data, strict=True):
             done = 0
             for u, due in enumerate(actor_due):
-                now = tree_map(lambda leaf: leaf[u], batch)  # noqa: B023, used before u moves on
-                totals.critic.add_(self._critic_step(state, now, for_next[u]))
                 if due:
-                    totals.actor.add_(self._actor_step(state, now.obs, for_actor[done]))
+                    self._both(lane, at(batch, u), at(for_critic, u), at(for_actor, done))
                     done += 1
+                else:
+                    lane.totals.critic.add_(self._critic_step(lane.state, at(batch, u), at(for_critic, u)))
         self.critic_updates += len(actor_due)
         self.actor_updates += sum(actor_due)
+
+    def _both(self, lane: Lane, batch: Transition, for_critic: CriticNoise, for_actor: ActorNoise) -> None:
+        """One update of critic and actor."""
+        state, totals = lane
+        if self.agent.order == "critic_first":
+            totals.critic.add_(self._critic_step(state, batch, for_critic))
+            totals.actor.add_(self._actor_step(state, batch.obs, for_actor))
+            return
+        seen = state  # by the critic's step: the new actor, or the one from before
+        if self.agent.order == "together":
+            seen = state._replace(
+                actor=tree_map(torch.clone, state.actor),
+                temperature=tree_map(torch.clone, state.temperature),
+                target_actor=tree_map(torch.clone, state.target_actor),
+            )
+        totals.actor.add_(self._actor_step(state, batch.obs, for_actor))
+        totals.critic.add_(self._critic_step(seen, batch, for_critic))
 
     def means(self) -> list[dict[str, float]]:
         """Per seed, each metric's mean over the window; empty before the first update."""
         critic = _named(CRITIC_METRICS, self.all.totals.critic, self.critic_updates)
-        actor = _named(ACTOR_METRICS, self.all.totals.actor, self.actor_updates)
+        actor = _named(self.agent.actor_metrics, self.all.totals.actor, self.actor_updates)
         return [c | a for c, a in zip(critic, actor, strict=True)]
 
     def open_window(self) -> None:
@@ -182,9 +229,24 @@ def in_place(
 
     def run(state: State, *data: Any) -> Tensor:
         new, metrics = many(state, *data)
-        for old, value in zip(leaves(state), leaves(new), strict=True):
-            if value is not old:  # what the step passed through needs no copy
-                old.copy_(value)
+        put(state, new)
         return metrics
 
     return run
+
+
+def put(old: State, new: State) -> None:
+    """Write a state over another."""
+    for there, value in zip(leaves(old), leaves(new), strict=True):
+        if value is not there:  # what a step passed through needs no copy
+            there.copy_(value)
+
+
+def at(tree: Any, update: int) -> Any:
+    """One update's part of what was drawn for several."""
+    return tree_map(lambda leaf: leaf[update], tree)
+
+
+def _any_generator(purpose: Purpose) -> np.random.Generator:
+    """Numbers that nobody looks at."""
+    return np.random.default_rng(0)

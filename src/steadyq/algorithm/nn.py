@@ -31,13 +31,16 @@ class Layer(NamedTuple):
     """A map of rows with its own parameters and statistics.
 
     init: `(rng, d_in) -> (params, stats, d_out)`.
-    apply: `(params, stats, x[B, d_in], train) -> (y[B, d_out], stats)`; statistics change in train mode only.
+    apply: `(params, stats, x[B, d_in], train, noise=()) -> (y[B, d_out], stats)`; statistics change in train mode only.
     scaled: of a normalisation: `apply` with its last step left to the next layer, which must be linear.
+    noise: `(rng, shape) -> tree`: what one pass over rows of the leading axes `shape` draws at random, () for most.
+        A pass that is given () instead is the layer's noiseless one.
     """
 
     init: Callable[[np.random.Generator, int], tuple[Params, Params, int]]
-    apply: Callable[[Params, Params, Any, bool], tuple[Any, Params]]
-    scaled: Callable[[Params, Params, Tensor, bool], tuple[Scaled, Params]] | None = None
+    apply: Callable[..., tuple[Any, Params]]
+    scaled: Callable[..., tuple[Scaled, Params]] | None = None
+    noise: Callable[[np.random.Generator, tuple[int, ...]], Params] = lambda rng, shape: ()
 
 
 class Dense(NamedTuple):
@@ -94,6 +97,22 @@ def lecun_normal() -> Init:
     return init
 
 
+def he_normal() -> Init:
+    """As `lecun_normal` with twice the variance, for layers before a ReLU (He et al. 2015)."""
+    lecun = lecun_normal()
+    return lambda rng, d_in, d_out: 2**0.5 * lecun(rng, d_in, d_out)
+
+
+def xavier_uniform() -> Init:
+    """Uniform in +-sqrt(6 / (d_in + d_out)) (Glorot and Bengio 2010)."""
+
+    def init(rng: np.random.Generator, d_in: int, d_out: int) -> Tensor:
+        bound = (6 / (d_in + d_out)) ** 0.5
+        return torch.from_numpy(rng.uniform(-bound, bound, (d_in, d_out)).astype(np.float32))
+
+    return init
+
+
 def affine(params: Dense | Readout, x: Float[Tensor, "B I"] | Scaled) -> Float[Tensor, "B O"]:
     """`x w + b`; the product, its result too, in the precision of `w`, the sum in that of `x`."""
     if isinstance(x, Scaled):  # (value gain + offset) w = value (gain w) + offset w
@@ -118,12 +137,62 @@ def _linear(kind: type[Dense] | type[Readout], width: int, init: Init, *, bias: 
     def start(rng: np.random.Generator, d_in: int) -> tuple[Params, Params, int]:
         return kind(init(rng, d_in, width), torch.zeros(width) if bias else ()), (), width
 
-    return Layer(start, lambda params, stats, x, train: (affine(params, x), stats))
+    return Layer(start, lambda params, stats, x, train, noise=(): (affine(params, x), stats))
+
+
+def plain(f: Callable[[Tensor], Tensor]) -> Layer:
+    """A function of the rows, without parameters, that keeps their width."""
+    return Layer(lambda rng, d_in: ((), (), d_in), lambda params, stats, x, train, noise=(): (f(x), stats))
 
 
 def relu() -> Layer:
     """max(x, 0)."""
-    return Layer(lambda rng, d_in: ((), (), d_in), lambda params, stats, x, train: (x.relu(), stats))
+    return plain(torch.relu)
+
+
+def unit_ball(*, eps: float = 1e-8) -> Layer:
+    """Each row divided by its length: only the layer behind it sets a scale (Hussing et al. 2024).
+
+    Args:
+        eps: added to the length; a row of zeros stays one.
+    """
+    return plain(lambda x: x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps))
+
+
+def dropout(rate: float, *, width: int) -> Layer:
+    """Each number set to 0 with probability `rate`, the others scaled up to keep the mean (Srivastava et al. 2014).
+
+    Args:
+        rate: probability, in [0, 1).
+        width: of the rows: the noise is drawn before they are known.
+    """
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(rng.random((*shape, width), dtype=np.float32))
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool, noise: Params = ()) -> tuple[Tensor, Params]:
+        kept = x * (noise >= rate) / (1 - rate) if isinstance(noise, Tensor) else x
+        return kept, stats
+
+    return Layer(lambda rng, d_in: ((), (), d_in), apply, noise=draw)
+
+
+def layer_norm(*, eps: float = 1e-6) -> Layer:
+    """Layer normalisation with learned scale and shift (Ba et al. 2016).
+
+    Args:
+        eps: added to the variance: 1e-6 in Flax, 1e-5 in PyTorch.
+    """
+
+    def init(rng: np.random.Generator, d_in: int) -> tuple[Norm, Params, int]:
+        return Norm(torch.ones(d_in), torch.zeros(d_in)), (), d_in
+
+    def apply(params: Norm, stats: Params, x: Tensor, train: bool, noise: Params = ()) -> tuple[Tensor, Params]:
+        centred = x - x.mean(-1, keepdim=True)
+        y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
+        return y * params.scale + params.shift, stats
+
+    return Layer(init, apply)
 
 
 def batch_norm(*, eps: float = 1e-3, momentum: float = 0.99) -> Layer:
@@ -135,7 +204,7 @@ def batch_norm(*, eps: float = 1e-3, momentum: float = 0.99) -> Layer:
             this, and PyTorch keeps the unbiased variance where Flax and we keep the biased one.
     """
 
-    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Scaled, Moments]:
+    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool, noise: Params = ()) -> tuple[Scaled, Moments]:
         mean, var = _moments(x) if train else (stats.mean, stats.var)
         after = _advance(stats, mean, var, momentum) if train else stats
         return Scaled((x - mean) * torch.rsqrt(var + eps), params.scale, params.shift), after
@@ -154,7 +223,7 @@ def batch_renorm(
     moments, so its eps enters twice.)
     """
 
-    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Scaled, Moments]:
+    def scaled(params: Norm, stats: Moments, x: Tensor, train: bool, noise: Params = ()) -> tuple[Scaled, Moments]:
         if not train:
             return Scaled((x - stats.mean) * torch.rsqrt(stats.var + eps), params.scale, params.shift), stats
         mean, var = _moments(x)
@@ -168,8 +237,8 @@ def batch_renorm(
     return _normalisation(scaled)
 
 
-def _normalisation(scaled: Callable[[Norm, Moments, Tensor, bool], tuple[Scaled, Moments]]) -> Layer:
-    def apply(params: Norm, stats: Moments, x: Tensor, train: bool) -> tuple[Tensor, Moments]:
+def _normalisation(scaled: Callable[..., tuple[Scaled, Moments]]) -> Layer:
+    def apply(params: Norm, stats: Moments, x: Tensor, train: bool, noise: Params = ()) -> tuple[Tensor, Moments]:
         (value, gain, offset), stats = scaled(params, stats, x, train)
         return value * gain + offset, stats
 
@@ -193,7 +262,11 @@ def _advance(stats: Moments, mean: Tensor, var: Tensor, momentum: float) -> Mome
 
 
 def serial(*layers: Layer) -> Layer:
-    """Layers one after another; parameters and statistics are tuples in the same order."""
+    """Layers one after another; parameters, statistics and noise are tuples in the same order.
+
+    Statistics or noise of () mean that no layer has any.
+    """
+    nothing = ((),) * len(layers)
 
     def init(rng: np.random.Generator, d_in: int) -> tuple[Params, Params, int]:
         params, stats, width = [], [], d_in
@@ -203,27 +276,29 @@ def serial(*layers: Layer) -> Layer:
             stats.append(layer_stats)
         return tuple(params), tuple(stats), width
 
-    def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
+    def apply(params: Params, stats: Params, x: Any, train: bool, noise: Params = ()) -> tuple[Any, Params]:
         new_stats = []
-        for layer, layer_params, layer_stats in zip(layers, params, stats, strict=True):
-            x, layer_stats = layer.apply(layer_params, layer_stats, x, train)
+        for layer, *own in zip(layers, params, stats or nothing, noise or nothing, strict=True):
+            layer_params, layer_stats, layer_noise = own
+            x, layer_stats = layer.apply(layer_params, layer_stats, x, train, layer_noise)
             new_stats.append(layer_stats)
         return x, tuple(new_stats)
 
-    return Layer(init, apply)
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Params:
+        return tuple(layer.noise(rng, shape) for layer in layers)
+
+    return Layer(init, apply, noise=draw)
 
 
-def mlp(*widths: int, norm: Callable[[], Layer] | None = None, init: Init | None = None) -> Layer:
-    """Dense and ReLU per width; with `norm`, one at the input and one after each ReLU, as in CrossQ.
+def residual(*layers: Layer) -> Layer:
+    """`x + f(x)`, f the layers one after another, whose last gives rows as wide as the first took."""
+    f = serial(*layers)
 
-    The one at the input leaves its scale and shift to the first weights. What it hands on then holds no parameters: it
-    is the same for all critics and for their target network, and needs no gradient, which saves a product.
-    """
-    layers = [Layer(first.init, first.scaled or first.apply)] if norm and (first := norm()) else []
-    for width in widths:
-        layers += [dense(width, init=init), relu()]
-        layers += [norm()] if norm else []
-    return serial(*layers)
+    def apply(params: Params, stats: Params, x: Tensor, train: bool, noise: Params = ()) -> tuple[Tensor, Params]:
+        y, stats = f.apply(params, stats, x, train, noise)
+        return x + y, stats
+
+    return Layer(f.init, apply, noise=f.noise)
 
 
 def round_hidden(params: Params, dtype: torch.dtype) -> Params:

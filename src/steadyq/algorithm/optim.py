@@ -17,6 +17,15 @@ class Optimiser(NamedTuple):
     update: Callable[[Params, Params, Params], tuple[Params, Params]]
 
 
+Schedule = Callable[[Tensor], Tensor]
+"""`updates so far[] -> step size[]`."""
+
+
+def linear(start: float, end: float, *, updates: int) -> Schedule:
+    """From `start` to `end` over so many of the optimiser's updates, then `end`; 0 updates: `start` always."""
+    return lambda done: start + (end - start) * (done / max(updates, 1)).clamp(max=1.0) * (updates > 0)
+
+
 class Adam(NamedTuple):
     """First and second moments, trees like the parameters, and the updates so far, []."""
 
@@ -26,7 +35,7 @@ class Adam(NamedTuple):
 
 
 def adamw(
-    lr: float,
+    lr: float | Schedule,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -37,7 +46,7 @@ def adamw(
     """`theta <- theta - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay theta)` (Loshchilov and Hutter 2019).
 
     Args:
-        lr: step size; it multiplies the decay too, as in Optax and PyTorch.
+        lr: step size, or its schedule; it multiplies the decay too, as in Optax and PyTorch.
         b1: decay rate of the first moment.
         b2: decay rate of the second moment.
         eps: added outside the square root.
@@ -54,8 +63,10 @@ def adamw(
         v = tree_map(lambda v, g: b2 * v + (1 - b2) * g.square(), state.v, grads)
         m_scale, v_scale = 1 / (1 - b1**updates), 1 / (1 - b2**updates)
 
+        size = lr(state.updates) if callable(lr) else lr
+
         def step(theta: Tensor, m: Tensor, v: Tensor, decay: float) -> Tensor:
-            return theta - lr * (m * m_scale / ((v * v_scale).sqrt() + eps) + decay * theta)
+            return theta - size * (m * m_scale / ((v * v_scale).sqrt() + eps) + decay * theta)
 
         decay = decay_tree(params, weight_decay, decays)
         return tree_map(step, params, m, v, decay), Adam(m, v, updates)

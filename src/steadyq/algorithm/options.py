@@ -30,20 +30,36 @@ class Range(NamedTuple):
 
 
 POSITIVE = Range("a number above 0", lambda x: 0 < x < math.inf)
+NOT_NEGATIVE = Range("a number of at least 0", lambda x: 0 <= x < math.inf)
 COUNT = Range("a whole number of at least 1", lambda x: x >= 1)
+AT_LEAST_0 = Range("a whole number of at least 0", lambda x: x >= 0)
 RANGES: dict[str, Range] = {
     "width": COUNT,
     "actor_width": COUNT,
     "n_critics": COUNT,
     "actor_every": COUNT,
+    "subset": COUNT,
+    "depth": COUNT,
+    "quantiles": COUNT,
+    "bins": Range("a whole number of at least 2", lambda x: x >= 2),
+    "bound": POSITIVE,
+    "project_every": COUNT,
+    "reset_updates": AT_LEAST_0,
+    "reset_frames": AT_LEAST_0,
+    "schedule_updates": AT_LEAST_0,
     "lr": POSITIVE,
+    "lr_end": POSITIVE,
     "temperature_lr": POSITIVE,
     "alpha": POSITIVE,
     "b1": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
     "tau": Range("a number in (0, 1]", lambda x: 0 < x <= 1),
-    "decay": Range("a number of at least 0", lambda x: 0 <= x < math.inf),
+    "decay": NOT_NEGATIVE,
     "target_entropy": Range("a finite number", math.isfinite),
-    "norm_warm_up": Range("a whole number of at least 0", lambda x: x >= 0),
+    "norm_warm_up": AT_LEAST_0,
+    "rate": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
+    "kl_target": POSITIVE,
+    "exploration": NOT_NEGATIVE,
+    "smoothing": NOT_NEGATIVE,
 }
 """What an option of this name may be, in every recipe: one word means one thing."""
 

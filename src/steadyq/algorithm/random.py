@@ -14,7 +14,7 @@ import numpy as np
 class Purpose(IntEnum):
     """What a stream of random numbers is for. The values are part of what a seed means: never renumber them."""
 
-    INIT = 0  # weights; step = number of the reset
+    INIT = 0  # weights; step = number of the reset, 0 at the start
     WARM_UP = 1  # uniform actions before learning; step = agent step
     ACT = 2  # exploration noise; step = agent step
     SAMPLE = 3  # replay indices of all updates of one agent step
@@ -23,6 +23,12 @@ class Purpose(IntEnum):
     EPISODE = 6  # the seed of a training episode; step = number of the episode
     EVALUATE = 7  # the seed of an evaluation episode; step = number of the episode
     SHOW = 8  # the seed of an episode played for a person: `evaluate`, videos
+    MEMBERS = 9  # which critics speak in the target
+    ACTOR_MEMBERS = 10  # which critics speak in the actor's loss
+    ONLINE_DROPOUT = 11  # of the critics in the pass that is trained
+    TARGET_DROPOUT = 12  # of the critics in the pass that makes the target
+    ACTOR_DROPOUT = 13  # of the critics in the actor's loss
+    OPTIMISM = 14  # noise of the action in the optimistic actor's loss
 
 
 def generator(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

@@ -30,6 +30,24 @@ class Transition(NamedTuple):
     next_obs: Float[Tensor, "*b O"]
 
 
+class CriticNoise(NamedTuple):
+    """What a critic's update draws at random, with any leading axes."""
+
+    next_action: Float[Tensor, "*u B A"]  # standard normal
+    members: Params = ()  # [*u, E] uniform, for a subset of the ensemble
+    online: Params = ()  # of the critics' layers, in the pass that is trained
+    target: Params = ()  # of the critics' layers, in the pass that makes the target
+
+
+class ActorNoise(NamedTuple):
+    """What an actor's update draws at random, with any leading axes."""
+
+    action: Float[Tensor, "*u B A"]  # standard normal
+    members: Params = ()  # [*u, E] uniform
+    critic: Params = ()  # of the critics' layers
+    explore: Params = ()  # [*u, B, A] standard normal, where exploration learns
+
+
 class Net(NamedTuple):
     """One trained network. Leaves of an ensemble carry a leading axis E, which its optimiser does not see."""
 
@@ -45,4 +63,7 @@ class State(NamedTuple):
     actor: Net
     critic: Net
     target: Params  # the slow copy of the critic's parameters; () without a target network
-    temperature: Net  # its parameters are log alpha, a 0-d tensor
+    temperature: Net  # its parameter is log alpha, or alpha where that is fixed, a 0-d tensor
+    target_actor: Params = ()  # the slow copy of the actor's parameters; () without one
+    explore: Any = ()  # what is learned for exploration alone
+    normalise: Any = ()  # running moments of observations and returns

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.nn import Dense, Readout
+from steadyq.algorithm.nn import Dense, Norm, Readout
 from steadyq.algorithm.tree import nodes, tree_map
 from steadyq.algorithm.types import Params
 
@@ -64,6 +64,52 @@ def unit_norm(params: Params, *, types: tuple[type, ...] = (Dense,), with_bias: 
         params,
         stop=lambda node: isinstance(node, types),
     )
+
+
+class Initial(NamedTuple):
+    """The norms a network started with, in the order of its layers, each [..], and its updates so far, []."""
+
+    norms: tuple[Tensor, ...]
+    updates: Tensor
+
+
+def initial_norm(*, every: int = 1) -> Project:
+    """Put each hidden weight matrix, and each normalisation's scale and shift together, back to its norm at the start.
+
+    Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning": one scalar per matrix.
+
+    Args:
+        every: updates between two projections.
+    """
+
+    def norm(layer: Any) -> Tensor:
+        if isinstance(layer, Norm):
+            return torch.sqrt(layer.scale.square().sum(-1) + layer.shift.square().sum(-1))
+        return torch.linalg.matrix_norm(layer.w)
+
+    def init(params: Params) -> Initial:
+        norms = tuple(norm(layer) for layer in nodes(params, (Dense, Norm)))
+        return Initial(norms, torch.zeros((), dtype=torch.int64))
+
+    def apply(state: Initial, params: Params) -> tuple[Initial, Params]:
+        due = state.updates % every == 0  # the first call is that at the start
+        wanted = iter(state.norms)
+
+        def back(layer: Any) -> Any:
+            factor = torch.where(due, next(wanted) / norm(layer), 1.0).unsqueeze(-1)
+            if isinstance(layer, Norm):
+                return Norm(layer.scale * factor, layer.shift * factor)
+            return layer._replace(w=layer.w * factor.unsqueeze(-1))
+
+        chosen = (Dense, Norm)
+        projected = tree_map(
+            lambda node: back(node) if isinstance(node, chosen) else node,
+            params,
+            stop=lambda node: isinstance(node, chosen),
+        )
+        return Initial(state.norms, state.updates + 1), projected
+
+    return Project(init, apply)
 
 
 def frobenius_norms(params: Params) -> Tensor:

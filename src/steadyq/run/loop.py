@@ -6,19 +6,18 @@ run that was stopped and resumed, extended, evaluated more often or trained besi
 
 import time
 from dataclasses import dataclass, field
-from fractions import Fraction
-from math import floor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.agent import Agent, Recipe, normal
 from steadyq.algorithm.learner import Learner
 from steadyq.algorithm.random import Purpose, episode_seed, generator
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
-from steadyq.algorithm.types import State, Transition
+from steadyq.algorithm.types import State
 from steadyq.algorithm.weight_norm import frobenius_norms
 from steadyq.errors import RunError
 from steadyq.run import checkpoint
@@ -55,9 +54,11 @@ class Run:
     evaluation_env: Env
     logger: Logger
     view: LiveView | PlainView
-    actor_every: int
+    recipe: Recipe
     step: int = 0  # agent steps done
     evaluated: int = -1  # frame of the last evaluation
+    resets: int = 0  # of the networks so far
+    resets_evaluated: int = 0  # after how many of them there was an evaluation
     elapsed: float = 0.0  # seconds of earlier stretches
     started: float = field(default_factory=time.monotonic)
     window_started: float = field(default_factory=time.monotonic)
@@ -73,10 +74,11 @@ class Run:
         repeat = self.settings.resolved("action_repeat")
         return self.step > 0 and self.frame // every > (self.frame - repeat) // every
 
-    def updates(self, step: int) -> int:
-        """Critic updates due before agent step `step`: exact for any fractional UTD."""
-        utd: Fraction = self.settings.resolved("utd")
-        return floor(max(step - self.settings.resolved("learning_starts"), 0) * utd)
+    @property
+    def resets_due(self) -> int:
+        """Resets that should have been made by now."""
+        schedule = self.recipe.resets
+        return schedule.due(self.frame if schedule.unit == "frames" else self.settings.updates(self.step))
 
 
 def loop(run: Run, stop: Stop) -> bool:
@@ -87,6 +89,10 @@ def loop(run: Run, stop: Stop) -> bool:
             log(run)
         if settings.eval_every and (run.step == 0 or run.crosses(settings.eval_every)) and run.evaluated != run.frame:
             evaluate(run, stop)
+        if run.resets < run.resets_due:
+            reset(run)
+        if settings.eval_every and run.resets_evaluated < run.resets:
+            evaluate(run, stop, after_reset=True)
         ended = run.step >= settings.agent_steps
         if ended or stop.asked or (run.crosses(settings.save_every) and run.step > resumed_at):
             save(run)
@@ -100,7 +106,7 @@ def loop(run: Run, stop: Stop) -> bool:
 
 def act_and_store(run: Run) -> None:
     """One agent step in each seed's environment, into its replay."""
-    gamma = run.settings.resolved("gamma")
+    gamma, rewards, ends = run.settings.resolved("gamma"), list[float](), list[float]()
     for one, action in zip(run.seeds, choose(run), strict=True):
         step = one.stream.step(action)
         refuse_unless_finite(run, one, "a reward", np.float64(step.reward))
@@ -111,6 +117,10 @@ def act_and_store(run: Run) -> None:
             one.finished.append(Episode(one.stream.episode_return, one.stream.length))
             one.replay.start(one.stream.next_episode())
             refuse_unless_finite(run, one, "an observation", one.stream.obs)
+        rewards.append(step.reward)
+        ends.append(float(last))
+    obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
+    run.learner.observe(obs, torch.tensor(rewards), torch.tensor(ends), gamma)
 
 
 def refuse_unless_finite(run: Run, one: Seed, what: str, value: np.ndarray | np.float64) -> None:
@@ -128,27 +138,27 @@ def choose(run: Run) -> np.ndarray:
     if run.step < run.settings.resolved("learning_starts"):
         draws = [generator(one.seed, Purpose.WARM_UP, run.step).uniform(-1, 1, size) for one in run.seeds]
         return np.stack(draws).astype(np.float32)
-    noise = torch.stack([normal(one.seed, Purpose.ACT, run.step, size) for one in run.seeds])
+    noise = torch.stack([normal(generator(one.seed, Purpose.ACT, run.step), size) for one in run.seeds])
     obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
     return run.learner.act(obs, noise).numpy()
 
 
 def learn(run: Run) -> None:
     """The updates due after this agent step, for all seeds."""
-    first, end = run.updates(run.step), run.updates(run.step + 1)
+    first, end = run.settings.updates(run.step), run.settings.updates(run.step + 1)
     if first == end:
         return
     if run.learner.compiling:
         run.view.message("waiting until the updates are compiled, once; this takes up to a minute")
-    due = [(number + 1) % run.actor_every == 0 for number in range(first, end)]
-    size, width = run.settings.resolved("batch_size"), run.evaluation_env.spec.action_dim
-    batches: list[Transition] = []
+    due = run.recipe.protocol.actor_due(first, end)
+    size = run.settings.resolved("batch_size")
+    batches, critic_noise, actor_noise = [], [], []
     for one in run.seeds:
-        draw = generator(one.seed, Purpose.SAMPLE, run.step)
-        batches.append(one.replay.sample(draw.integers(one.replay.size, size=(len(due), size))))
-    next_noise = [normal(one.seed, Purpose.NEXT_ACTION, run.step, len(due), size, width) for one in run.seeds]
-    actor_noise = [normal(one.seed, Purpose.ACTOR, run.step, sum(due), size, width) for one in run.seeds]
-    run.learner.update(batches, next_noise, actor_noise, due)
+        draw = partial(generator, one.seed, step=run.step)
+        batches.append(one.replay.sample(draw(Purpose.SAMPLE).integers(one.replay.size, size=(len(due), size))))
+        critic_noise.append(run.agent.critic_noise(draw, len(due), size))
+        actor_noise.append(run.agent.actor_noise(draw, sum(due), size))
+    run.learner.update(batches, critic_noise, actor_noise, due)
     bad = run.learner.first_bad()
     if bad is not None:
         index, metric = bad
@@ -158,16 +168,18 @@ def learn(run: Run) -> None:
         )
 
 
-def normal(seed: int, purpose: Purpose, step: int, *shape: int) -> Tensor:
-    """Standard normal numbers for one purpose and agent step, float32."""
-    return torch.from_numpy(generator(seed, purpose, step).standard_normal(shape, dtype=np.float32))
+def reset(run: Run) -> None:
+    """Fresh networks for every seed; what was learned of observations and returns stays, and so does the replay."""
+    run.resets = run.resets_due
+    run.learner.reset([run.agent.init(generator(one.seed, Purpose.INIT, run.resets)) for one in run.seeds])
+    run.view.message(f"reset {run.resets} of the networks at frame {run.frame:,}")
 
 
 def log(run: Run) -> None:
     """One record per seed: the means of the window since the last one."""
     now = time.monotonic()
     window, run.window_started = now - run.window_started, now
-    updates = run.updates(run.step)
+    updates = run.settings.updates(run.step)
     learning = run.step - run.settings.resolved("learning_starts")
     for i, (one, means) in enumerate(zip(run.seeds, run.learner.means(), strict=True)):
         state = run.learner.seed(i).state
@@ -176,7 +188,7 @@ def log(run: Run) -> None:
             "train/critic_weight_norm": float(frobenius_norms(state.critic.params).mean()),
             "train/actor_weight_norm": float(frobenius_norms(state.actor.params)),
             "time/fps": (run.step - run.window_step) * run.settings.resolved("action_repeat") / window,
-            "time/updates_per_second": (updates - run.updates(run.window_step)) / window,
+            "time/updates_per_second": (updates - run.settings.updates(run.window_step)) / window,
             "time/time_elapsed": run.elapsed + now - run.started,
         }
         if learning > 0:
@@ -191,8 +203,12 @@ def log(run: Run) -> None:
     run.window_step = run.step
 
 
-def evaluate(run: Run, stop: Stop) -> None:
-    """Deterministic episodes of each seed's policy, and a snapshot of its weights; nothing if asked to stop."""
+def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
+    """Deterministic episodes of each seed's policy, and a snapshot of its weights; nothing if asked to stop.
+
+    Right after a reset, the episodes of the present evaluation are played again, under names of their own and without
+    a snapshot: this is the dip that a regular evaluation just before the reset does not show.
+    """
     settings, started = run.settings, time.monotonic()
     first = run.frame // settings.eval_every * settings.eval_episodes
     results = []
@@ -205,6 +221,12 @@ def evaluate(run: Run, stop: Stop) -> None:
         except Interrupted:
             return
         results.append((summarise(episodes), state))
+    if after_reset:
+        for one, (metrics, _) in zip(run.seeds, results, strict=True):
+            renamed = {name.replace("eval/", "eval_after_reset/"): value for name, value in metrics.items()}
+            run.logger.write(seed=one.seed, frame=run.frame, metrics=renamed)
+        run.resets_evaluated = run.resets
+        return
     seconds = (time.monotonic() - started) / len(results)
     for one, (metrics, state) in zip(run.seeds, results, strict=True):
         meta = {"frame": run.frame, "seed": one.seed, "recipe": settings.recipe, "env": settings.env}
@@ -237,6 +259,8 @@ def save(run: Run) -> None:
         meta = {
             "step": run.step,
             "evaluated": run.evaluated,
+            "resets": run.resets,
+            "resets_evaluated": run.resets_evaluated,
             "critic_updates": run.learner.critic_updates,
             "actor_updates": run.learner.actor_updates,
             "finished": [list(episode) for episode in one.finished],
@@ -271,5 +295,6 @@ def restore(run: Run, saved: list[checkpoint.Checkpoint]) -> list[int]:
     meta = saved[0].meta
     run.step = run.window_step = meta["step"]
     run.evaluated, run.elapsed = meta["evaluated"], meta["elapsed"]
+    run.resets, run.resets_evaluated = meta.get("resets", 0), meta.get("resets_evaluated", 0)  # older runs had none
     run.learner.critic_updates, run.learner.actor_updates = meta["critic_updates"], meta["actor_updates"]
     return inexact

@@ -3,9 +3,10 @@
 Imports neither torch nor an environment, so the command line can show its help at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Settings:
     name: str | None = option(None, "name of the experiment [recipe, UTD and the options that are not the defaults]")
     out: str | None = option(None, "run folder [runs/ENV/NAME/seeds-...]")
     action_repeat: int | None = option(None, "frames per agent step [the recipe's on DeepMind Control, 1 elsewhere]")
-    gamma: float | None = option(None, "discount per agent step")
+    gamma: float | None = option(None, "discount per agent step [the recipe's, or by the length of an episode]")
     batch_size: int | None = option(None, "transitions per update")
     learning_starts: int | None = option(None, "agent steps of random actions before the first update")
     buffer_size: int | None = option(None, "transitions kept for replay")
@@ -56,6 +57,11 @@ class Settings:
     def agent_steps(self) -> int:
         """Length of the run in decisions."""
         return self.frames // self.resolved("action_repeat")
+
+    def updates(self, step: int) -> int:
+        """Critic updates due before agent step `step`: exact for any fractional UTD."""
+        utd: Fraction = self.resolved("utd")
+        return floor(max(step - self.resolved("learning_starts"), 0) * utd)
 
     def resolved(self, name: str) -> Any:
         """The value of a field that `complete` has filled."""
@@ -92,13 +98,35 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
     return Settings(**{**values, "utd": Fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
 
 
-def complete(settings: Settings, protocol: "Protocol", option_defaults: Mapping[str, Any], *, suite: str) -> Settings:
-    """Fill in what was left out: from the recipe's protocol and defaults, and the name from what differs from them."""
+def discount(episode_steps: int | None) -> float:
+    """The discount for episodes of so many agent steps, as in TD-MPC2, SimBa and XQC; None for no time limit.
+
+    `1 - 5 / steps`, kept within [0.95, 0.995]: 0.99 for DeepMind Control with action repeat 2, 0.995 without.
+    """
+    return 0.995 if episode_steps is None else min(max(1 - 5 / episode_steps, 0.95), 0.995)
+
+
+def complete(
+    settings: Settings,
+    protocol: "Protocol",
+    option_defaults: Mapping[str, Any],
+    *,
+    suite: str,
+    episode_frames: Callable[[], int | None],
+) -> Settings:
+    """Fill in what was left out: from the recipe's protocol and defaults, and the name from what differs from them.
+
+    `episode_frames` tells the environment's time limit, and is asked where the discount depends on it.
+    """
     repeat = protocol.action_repeat if suite == "dmc" else 1
+    gamma = protocol.gamma
+    if gamma is None and settings.gamma is None:
+        limit = episode_frames()
+        gamma = discount(None if limit is None else -(-limit // (settings.action_repeat or repeat)))
     defaults: dict[str, Any] = {
         "utd": Fraction(str(protocol.utd)),
         "action_repeat": repeat,
-        "gamma": protocol.gamma,
+        "gamma": gamma,
         "batch_size": protocol.batch_size,
         "learning_starts": protocol.learning_starts,
         "buffer_size": protocol.buffer_size,
@@ -111,7 +139,10 @@ def complete(settings: Settings, protocol: "Protocol", option_defaults: Mapping[
     utd = given.get("utd", defaults["utd"])
     parts = [settings.recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{k}={v}" for k, v in sorted(changed.items()))]
     options = {**option_defaults, **settings.options}
-    return replace(settings, **(defaults | given), options=options, name=settings.name or "-".join(parts))
+    completed = replace(settings, **(defaults | given), options=options, name=settings.name or "-".join(parts))
+    if options.get("schedule_updates") == 0:  # fixed now: a longer run later must not change what was
+        options["schedule_updates"] = completed.updates(completed.agent_steps)
+    return completed
 
 
 def check(settings: Settings) -> None:

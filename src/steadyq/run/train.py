@@ -70,7 +70,13 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
     settings = Settings(recipe=recipe, env=env, options=chosen, **given)
-    settings = complete(settings, made.protocol, defaults, suite=envs.suite_of(env))
+    settings = complete(
+        settings,
+        made.protocol,
+        defaults,
+        suite=envs.suite_of(env),
+        episode_frames=lambda: envs.make(env).spec.episode_frames,
+    )
     check(settings)
     return settings
 
@@ -106,12 +112,13 @@ def start(settings: Settings, *, overwrite: bool = False) -> Result:
     return go(run_folder, record, env)
 
 
-def resume(run_folder: Path, *, frames: int | None = None) -> Result:
+def resume(run_folder: Path, *, frames: int | None = None, past_schedule: bool = False) -> Result:
     """Go on with a run from its newest checkpoint, on the same bits.
 
     Args:
         run_folder: where the run is.
         frames: a new total length; longer than what is done.
+        past_schedule: go beyond the end of the recipe's learning-rate schedule, at its last rate.
 
     Raises:
         InputError: no run folder, or a length that lies behind what is done.
@@ -124,6 +131,12 @@ def resume(run_folder: Path, *, frames: int | None = None) -> Result:
         check(settings)
         if frames < done:
             raise InputError(f"--frames is {frames}; this run has done {done} already, give more")
+        planned, wanted = settings.options.get("schedule_updates"), settings.updates(settings.agent_steps)
+        if planned is not None and wanted > planned and not past_schedule:
+            raise InputError(
+                f"--frames is {frames}, {wanted:,} updates; the learning rate of this run falls over {planned:,}, "
+                f"which cannot be stretched: start a longer run, or add --past-schedule to go on at the last rate"
+            )
     env = envs.make(settings.env, action_repeat=settings.resolved("action_repeat"))
     check_memory(settings, env.spec)
     before = record.stretches[-1]
@@ -245,7 +258,7 @@ def go(run_folder: Path, record: Record, env: Env) -> Result:
             evaluation_env=env,
             logger=logger,
             view=view,
-            actor_every=make_recipe(settings.recipe, settings.options).protocol.actor_every,
+            recipe=make_recipe(settings.recipe, settings.options),
         )
         view.message(opening(record, frame))
         if changed := differences(record):

@@ -1,59 +1,32 @@
-"""Algorithms, each a short function that returns a `Recipe` and states how it differs from its parent.
+"""CrossQ and what came of it: batch normalisation in the critic, one joint pass, weights on the unit sphere."""
 
-A function's keyword arguments are its hyperparameters: `steadyq train NAME --help` shows them with these types,
-defaults and words.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from steadyq.algorithm import bootstrap
+from steadyq.algorithm import bootstrap, normalise, resets
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.bootstrap import joint, polyak
-from steadyq.algorithm.nn import Dense, Layer, Norm, Readout, batch_norm, batch_renorm, lecun_normal, mlp, readout
-from steadyq.algorithm.optim import adamw
-from steadyq.algorithm.policy import tanh_gaussian
+from steadyq.algorithm.explore import gaussian
+from steadyq.algorithm.networks import input_norm, mlp, pre_norm_mlp
+from steadyq.algorithm.nn import (
+    Dense,
+    Layer,
+    Norm,
+    Readout,
+    batch_norm,
+    batch_renorm,
+    lecun_normal,
+    orthogonal,
+    readout,
+    serial,
+)
+from steadyq.algorithm.optim import adamw, linear
+from steadyq.algorithm.policy import deterministic, tanh_gaussian
+from steadyq.algorithm.recipes.sac import sac
+from steadyq.algorithm.temperature import fixed, tuned
 from steadyq.algorithm.types import Params
-from steadyq.algorithm.values import scalar
+from steadyq.algorithm.values import categorical, first, scalar
 from steadyq.algorithm.weight_norm import every_update, nothing, unit_norm
-
-
-def sac(
-    *,
-    width: int = 256,
-    actor_width: int = 256,
-    n_critics: int = 2,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-) -> Recipe:
-    """Soft actor-critic: two ReLU critics, their minimum, a slow target, a tuned temperature.
-
-    Haarnoja et al. 2018, with the settings of jaxrl, the base of the paper's experiments.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        n_critics: number of critics.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-    """
-    return Recipe(
-        actor=mlp(actor_width, actor_width),
-        critic=mlp(width, width),
-        n_critics=n_critics,
-        target=polyak(tau),
-        actor_optimiser=adamw(lr),
-        critic_optimiser=adamw(lr),
-        temperature_optimiser=adamw(lr),
-        alpha=alpha,
-        target_entropy=target_entropy,
-        protocol=Protocol(utd=1, learning_starts=10_000),
-    )
 
 
 def crossq(
@@ -96,11 +69,11 @@ def crossq(
         readout=readout(1, init=init),
         policy=tanh_gaussian(log_std_min=-20, mean_init=init, log_std_init=init),
         value=scalar(weight=0.5),
-        forward=joint,
+        forward=joint(),
         target=bootstrap.none(),
         actor_optimiser=adamw(lr, b1=b1),
         critic_optimiser=adamw(lr, b1=b1),
-        protocol=Protocol(utd=1, actor_every=actor_every, learning_starts=5_000),
+        protocol=Protocol(utd=1, actor_every=actor_every, source="adityab/CrossQ"),
     )
 
 
@@ -123,6 +96,7 @@ def crossq_wn(
     decay_norms: bool = False,
     norm: Literal["batch", "renorm"] = "batch",
     norm_warm_up: int = 100_000,
+    reset_updates: int = 0,
 ) -> Recipe:
     """CrossQ with weight normalisation: hidden weights on the unit sphere, stable at many updates per step.
 
@@ -148,8 +122,9 @@ def crossq_wn(
         decay_norms: let the scale and shift of the normalisation layers decay too.
         norm: batch normalisation, or CrossQ's batch renormalisation.
         norm_warm_up: with `norm renorm`, train-mode calls before batch normalisation becomes batch renormalisation.
+        reset_updates: critic updates between resets of all networks, 0 for none; the paper's point is not to need any.
     """
-    parent = crossq(n_critics=n_critics, alpha=alpha, target_entropy=target_entropy, actor_every=actor_every)
+    parent = crossq(n_critics=n_critics, actor_every=actor_every)
 
     def layer() -> Layer:
         return batch_renorm(warm_up=norm_warm_up) if norm == "renorm" else batch_norm()
@@ -169,10 +144,100 @@ def crossq_wn(
         target=polyak(tau) if target == "polyak" else bootstrap.none(),
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
-        temperature_optimiser=adamw(temperature_lr),
+        temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(temperature_lr)),
         project=nothing() if project == "none" else every_update(projection),
-        protocol=replace(parent.protocol, utd=2),
+        resets=resets.every_updates(reset_updates) if reset_updates else resets.never(),
+        protocol=replace(parent.protocol, utd=2, source="the paper, danielpalenicek/xqc"),
     )
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {recipe.__name__: recipe for recipe in (sac, crossq, crossq_wn)}
+def crossq_wn_td3(
+    *,
+    width: int = 512,
+    actor_width: int = 256,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    exploration: float = 0.1,
+    smoothing: float = 0.2,
+    actor_every: int = 3,
+) -> Recipe:
+    """CrossQ's critic and weight normalisation on a TD3 base: a deterministic actor and no entropy.
+
+    An ablation of the paper's full version (arXiv 2502.07523), which gives no settings for it. Our choice: those of
+    `crossq_wn`, and of TD3 (Fujimoto et al. 2018) where they concern the deterministic actor.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        lr: step size of AdamW for critic and actor.
+        tau: speed of the average of both target networks.
+        exploration: standard deviation of the noise on training actions.
+        smoothing: standard deviation of the noise on the next action in the critic's target, cut off at 0.5.
+        actor_every: critic updates per update of the actor.
+    """
+    parent = crossq_wn(width=width, actor_width=actor_width, lr=lr, tau=tau, actor_every=actor_every)
+    return replace(
+        parent,
+        policy=deterministic(smoothing=smoothing),
+        temperature=fixed(0.0),
+        improve=first,
+        target_actor=polyak(tau),
+        explore=gaussian(exploration),
+        protocol=replace(parent.protocol, source="our choice"),
+    )
+
+
+def xqc(
+    *,
+    width: int = 512,
+    actor_width: int = 256,
+    depth: int = 4,
+    lr: float = 3e-4,
+    lr_end: float = 3e-5,
+    schedule_updates: int = 0,
+    tau: float = 0.005,
+    alpha: float = 0.01,
+    target_entropy: float = -0.5,
+    actor_every: int = 3,
+    bins: int = 101,
+    bound: float = 5.0,
+) -> Recipe:
+    """XQC, the successor of CrossQ with weight normalisation: deeper, categorical, normalised before the activation.
+
+    Palenicek et al. 2026, after the official code, its quirks included: the schedules of actor and temperature count
+    their own updates, so these step sizes fall a third of the way; readouts are projected. (There the actor's running
+    moments are updated with every critic update; here, as in CrossQ, with the actor's.)
+
+    Args:
+        width: units in each of the critic's hidden layers.
+        actor_width: units in each of the actor's hidden layers.
+        depth: hidden layers of critic and actor.
+        lr: step size of Adam for critic, actor and temperature at the start.
+        lr_end: and at the end of its schedule, between which it falls linearly.
+        schedule_updates: updates of the schedule; 0 for the critic updates of the run.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+        actor_every: critic updates per update of actor and temperature.
+        bins: atoms of the critic's distribution.
+        bound: the atoms lie between plus and minus this many standard deviations of the discounted return.
+    """
+    parent = crossq_wn(tau=tau, actor_every=actor_every)
+    optimiser = adamw(linear(lr, lr_end, updates=schedule_updates))
+
+    def torso(units: int) -> Layer:
+        return serial(input_norm(batch_norm), pre_norm_mlp(*(units,) * depth, norm=batch_norm))
+
+    return replace(
+        parent,
+        actor=torso(actor_width),
+        critic=torso(width),
+        readout=readout(bins, init=orthogonal()),
+        value=categorical(bins, low=-bound, high=bound),
+        actor_optimiser=optimiser,
+        critic_optimiser=optimiser,
+        temperature=tuned(alpha, target_entropy=target_entropy, optimiser=optimiser),
+        project=every_update(lambda params: unit_norm(params, types=(Dense, Readout))),
+        normalise=normalise.returns(),
+        protocol=replace(parent.protocol, gamma=None, source="danielpalenicek/xqc"),
+    )

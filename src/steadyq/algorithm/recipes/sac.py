@@ -1,0 +1,262 @@
+"""Soft actor-critic, and what was made of it for many updates: resets, ensembles, dropout, normalisation."""
+
+from dataclasses import replace
+
+from steadyq.algorithm import resets
+from steadyq.algorithm.agent import Protocol, Recipe
+from steadyq.algorithm.bootstrap import polyak
+from steadyq.algorithm.networks import dropout_mlp, mlp, pre_norm_mlp
+from steadyq.algorithm.nn import layer_norm, readout, serial, unit_ball, xavier_uniform
+from steadyq.algorithm.optim import adamw
+from steadyq.algorithm.policy import tanh_gaussian
+from steadyq.algorithm.temperature import tuned
+from steadyq.algorithm.values import mean, minimum, subset_minimum
+from steadyq.algorithm.weight_norm import initial_norm
+from steadyq.errors import InputError
+
+
+def sac(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    n_critics: int = 2,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+) -> Recipe:
+    """Soft actor-critic: two ReLU critics, their minimum, a slow target, a tuned temperature.
+
+    Haarnoja et al. 2018, with the settings of jaxrl, the base of the paper's experiments.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        n_critics: number of critics.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+    """
+    return Recipe(
+        actor=mlp(actor_width, actor_width),
+        critic=mlp(width, width),
+        n_critics=n_critics,
+        target=polyak(tau),
+        actor_optimiser=adamw(lr),
+        critic_optimiser=adamw(lr),
+        temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(lr)),
+        protocol=Protocol(utd=1, learning_starts=10_000, source="ikostrikov/jaxrl"),
+    )
+
+
+def sac_resets(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+    reset_updates: int = 2_560_000,
+) -> Recipe:
+    """SAC at 32 updates per step, all networks reset from time to time, the replay kept.
+
+    D'Oro et al. 2023 (SR-SAC). The official code waits for an evaluation, which makes it 2.88M updates to the first
+    reset and 2.72M between the others, and always starts from the same weights; here they are counted, and fresh.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+        reset_updates: critic updates between resets, 0 for none.
+    """
+    parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        resets=resets.every_updates(reset_updates) if reset_updates else resets.never(),
+        protocol=replace(
+            parent.protocol,
+            utd=32,
+            action_repeat=1,
+            source="proceduralia/high_replay_ratio_continuous_control",
+        ),
+    )
+
+
+def sac_primacy(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+    reset_frames: int = 200_000,
+) -> Recipe:
+    """SAC with all networks reset each 200,000 frames, the replay kept.
+
+    Nikishin et al. 2022 ("The primacy bias"), after the official code; they ran it with UTD 1 and 32.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+        reset_frames: environment frames between resets, 0 for none.
+    """
+    parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        resets=resets.every_frames(reset_frames) if reset_frames else resets.never(),
+        protocol=replace(parent.protocol, action_repeat=1, source="evgenii-nikishin/rl_with_resets"),
+    )
+
+
+def redq(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    n_critics: int = 10,
+    subset: int = 2,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+) -> Recipe:
+    """REDQ: ten critics, the target from a random two of them, the actor improved on the mean of all.
+
+    Chen et al. 2021, after the official code: the actor is updated once per agent step, with the last batch, and at
+    the critics from before their update. There are no settings for DeepMind Control: action repeat and target entropy
+    are our choice.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        n_critics: number of critics.
+        subset: how many of them, drawn anew for each update, the target takes its minimum over.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+    """
+    if subset > n_critics:
+        raise InputError(f"subset is {subset} of {n_critics} critics; give at most n_critics")
+    init = xavier_uniform()
+    parent = sac(n_critics=n_critics, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        actor=mlp(actor_width, actor_width, init=init),
+        critic=mlp(width, width, init=init),
+        readout=readout(1, init=init),
+        policy=tanh_gaussian(log_std_min=-20, mean_init=init, log_std_init=init),
+        backup=subset_minimum(subset),
+        improve=mean,
+        order="together",
+        protocol=Protocol(utd=20, actor_every="agent_step", action_repeat=1, source="watchernyu/REDQ"),
+    )
+
+
+def droq(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    rate: float = 0.01,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+) -> Recipe:
+    """DroQ: two critics with dropout and layer normalisation in place of REDQ's ten.
+
+    Hiraoka et al. 2022, after the official code; dropout is on in all passes. (There the actor's update draws a batch
+    of its own; here, as in REDQ, it takes the last.) Sensitive to `rate` and `target_entropy`; on DeepMind Control the
+    latter is our choice, as is the action repeat.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        rate: probability that dropout sets a unit to 0.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+    """
+    parent = redq(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        critic=dropout_mlp(width, width, rate=rate, init=xavier_uniform()),
+        n_critics=2,
+        backup=minimum,
+        order="critic_first",
+        protocol=replace(parent.protocol, source="TakuyaHiraoka's DroQ"),
+    )
+
+
+def ofn(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+) -> Recipe:
+    """SAC with the critic's last features on the unit ball, so that only the last layer sets a scale.
+
+    Output feature normalisation, Hussing et al. 2024. No official code is known; made for high UTD (try `--utd 8`), the
+    rest is our SAC.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+    """
+    parent = sac(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        critic=serial(mlp(width, width), unit_ball()),
+        protocol=replace(parent.protocol, source="arXiv 2403.05996"),
+    )
+
+
+def nap(
+    *,
+    width: int = 256,
+    actor_width: int = 256,
+    lr: float = 3e-4,
+    tau: float = 0.005,
+    alpha: float = 1.0,
+    target_entropy: float = -0.5,
+    project_every: int = 1,
+) -> Recipe:
+    """SAC with layer normalisation before each activation and weights held at their initial norm.
+
+    Normalize-and-Project, Lyle et al. 2024; no official code is known. One norm per matrix, biases left out; scale and
+    shift of a normalisation are rescaled together, one of the two ways the paper offers. The rest is our SAC.
+
+    Args:
+        width: units in each of the critic's two hidden layers.
+        actor_width: units in each of the actor's two hidden layers.
+        lr: step size of Adam for critic, actor and temperature.
+        tau: speed of the target network's average.
+        alpha: temperature at the start.
+        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
+        project_every: updates of a network between two projections of it.
+    """
+    parent = sac(lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    return replace(
+        parent,
+        actor=pre_norm_mlp(actor_width, actor_width, norm=layer_norm),
+        critic=pre_norm_mlp(width, width, norm=layer_norm),
+        project=initial_norm(every=project_every),
+        protocol=replace(parent.protocol, source="arXiv 2407.01800"),
+    )
