@@ -166,10 +166,11 @@ class Oracle:
             return
         for network in networks:
             layers = [layer for layer in network.torso if isinstance(layer, nn.Linear)]
-            for layer in [*layers, *(network.heads if facts.project_readout else [])]:
+            heads = list(network.heads) if facts.project_readout else []
+            for layer in [*layers, *heads]:
                 for o in range(layer.out_features):
                     weights, bias = layer.weight.data[o], layer.bias.data[o]
-                    if facts.project == "unit":
+                    if facts.project == "unit" and layer not in heads:  # a head's bias is no part of its norm
                         norm = (sum(float(w) ** 2 for w in weights) + float(bias) ** 2) ** 0.5
                         layer.weight.data[o], layer.bias.data[o] = weights / norm, bias / norm
                     else:

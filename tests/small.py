@@ -74,6 +74,12 @@ def double(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
 
 
+def noisy(params: Any, seed: int = 1) -> Any:
+    """Every number moved, so that no scale is 1 and no bias 0."""
+    rng = np.random.default_rng(seed)
+    return tree_map(lambda leaf: leaf + torch.from_numpy(0.3 * rng.standard_normal(leaf.shape)).to(leaf), params)
+
+
 def same_bits(a: Any, b: Any) -> bool:
     """Whether two trees have the same leaves with the same bits."""
     first, second = dict(named_leaves(a)), dict(named_leaves(b))

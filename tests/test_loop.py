@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from small import same_bits
+from steadyq.algorithm.learner import Learner
+from steadyq.algorithm.options import options
+from steadyq.algorithm.tree import leaves
 from steadyq.errors import InputError, RunError
 from steadyq.run import checkpoint, logs, loop, train
 from steadyq.run.folder import seed_folder
@@ -125,14 +129,81 @@ def test_a_resumed_run_is_the_undisturbed_run(
         assert digest(tmp_path / "cut", seed) == digest(undisturbed, seed)
 
 
-@pytest.mark.parametrize("recipe", ["sac", "crossq"])
+@pytest.mark.parametrize("recipe", ["crossq", "redq", "droq", "nap", "bro", "simba_v2"])
 def test_the_other_recipes_resume_too(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go(tmp_path / "whole", recipe, utd="2/3")
+    """Each has something of its own to remember: moments, noise, initial norms, optimism, normalisation, a schedule."""
+    smaller = {key: 11 for key in ("quantiles", "bins") if key in options(recipe)}
+    go(tmp_path / "whole", recipe, utd="2/3", **smaller)
     with monkeypatch.context() as patch:
         stopped_at(50, patch)
-        go(tmp_path / "cut", recipe, utd="2/3")
+        go(tmp_path / "cut", recipe, utd="2/3", **smaller)
     resume(tmp_path / "cut")
     assert digest(tmp_path / "cut", 0) == digest(tmp_path / "whole", 0)
+
+
+# Resets: every 20 updates at UTD 2, first after 10 of the 50 learning steps
+
+
+def test_resets_start_from_fresh_weights_and_show_their_dip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = [], Learner.reset
+
+    def watched(learner: Learner, states: list) -> None:
+        before = learner.seed(0).state.normalise
+        real(learner, states)
+        state = learner.seed(0).state
+        assert same_bits(state.critic.params, states[0].critic.params)
+        assert not any(leaf.any() for leaf in leaves(state.critic.opt))
+        assert same_bits(state.normalise, before)
+        seen.append(state.critic.params[1].w.clone())
+
+    monkeypatch.setattr(Learner, "reset", watched)
+    go(tmp_path / "run", seeds=[0, 1], reset_updates=20)
+    assert len({tuple(w.flatten().tolist()) for w in seen}) == len(seen) == 5  # other weights each time
+    rows = {(r.metric, r.env_step): r.value for r in logs.read(tmp_path / "run" / "metrics.csv") if r.seed == 0}
+    dips = sorted(frame for metric, frame in rows if metric == "eval_after_reset/mean_reward")
+    assert dips == [50, 60, 70, 80, 90]
+    assert rows["eval/mean_reward", 80] != rows["eval_after_reset/mean_reward", 80]  # before, and after
+    assert rows["train/n_updates", 90] == 100  # counted on
+
+
+def test_resets_leave_the_replay_and_the_warm_up_alone(tmp_path: Path) -> None:
+    """Until the first reset nothing differs; transitions from before it are kept, in their place."""
+    replays = []
+    for name, updates in (("never", 0), ("late", 60)):
+        go(tmp_path / name, reset_updates=updates)
+        replay = _empty_replay(tmp_path)
+        checkpoint.load(seed_folder(tmp_path / name, 0), replay=replay)
+        replays.append(replay.segment(0, 90)["action"])
+    same = [a.tobytes() == b.tobytes() for a, b in zip(*replays, strict=True)]
+    assert all(same[:70])
+    assert not any(same[70:])
+
+
+@pytest.mark.parametrize("step", [49, 50, 80])
+def test_a_run_with_resets_resumes_too(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped right before a reset, after one, and in the evaluation before one."""
+    resets = {"seeds": [0, 1], "reset_updates": 20, "utd": 2}
+    go(tmp_path / "whole", "sac_resets", **resets)
+    with monkeypatch.context() as patch:
+        stopped_at(step, patch)
+        go(tmp_path / "cut", "sac_resets", **resets)
+    resume(tmp_path / "cut")
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    for seed in (0, 1):
+        assert digest(tmp_path / "cut", seed) == digest(tmp_path / "whole", seed)
+
+
+# Schedules
+
+
+def test_a_run_with_a_schedule_is_not_stretched_unasked(tmp_path: Path) -> None:
+    go(tmp_path / "run", "xqc", bins=11, depth=1)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["options"]["schedule_updates"] == 100
+    with pytest.raises(InputError, match="110 updates; the learning rate of this run falls over 100"):
+        resume(tmp_path / "run", frames=95)
+    assert resume(tmp_path / "run", frames=95, past_schedule=True).frame == 95
+    longer = go(tmp_path / "longer", "xqc", bins=11, depth=1, schedule_updates=1_000)
+    assert resume(longer.folder, frames=95).frame == 95
 
 
 def test_an_extended_run_is_the_longer_run(tmp_path: Path) -> None:

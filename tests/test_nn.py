@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from small import double, normal
+from steadyq.algorithm.networks import mlp
 from steadyq.algorithm.nn import (
     Dense,
     Layer,
@@ -20,13 +21,19 @@ from steadyq.algorithm.nn import (
     batch_norm,
     batch_renorm,
     dense,
+    dropout,
+    he_normal,
+    layer_norm,
     lecun_normal,
-    mlp,
     orthogonal,
+    plain,
     readout,
     relu,
+    residual,
     round_hidden,
     serial,
+    unit_ball,
+    xavier_uniform,
 )
 from steadyq.algorithm.tree import leaves, stack, tree_map
 
@@ -87,6 +94,97 @@ def test_relu_against_torch() -> None:
     torch.testing.assert_close(layer.apply((), (), x, True), (torch.relu(x), ()))
 
 
+# The unit ball
+
+
+def test_unit_ball_gives_rows_of_length_one() -> None:
+    layer, x = unit_ball(), rows()
+    assert layer.init(rng(), I) == ((), (), I)
+    y, _ = layer.apply((), (), x, True)
+    for i in range(B):
+        length = sum(float(v) ** 2 for v in x[i]) ** 0.5
+        assert y[i].tolist() == pytest.approx([float(v) / length for v in x[i]], rel=1e-7)
+    torch.testing.assert_close(layer.apply((), (), 1e3 * x, True)[0], y, rtol=1e-7, atol=0)
+    got = gradients(lambda x: layer.apply((), (), x, True)[0], x)
+    torch.testing.assert_close(got, gradients(lambda x: nn.functional.normalize(x, dim=-1), x), rtol=1e-6, atol=1e-8)
+
+
+def test_a_row_of_dead_units_stays_zero_and_has_no_gradient() -> None:
+    x = -rows()[:3].abs()
+    x[1] = rows()[1].abs()
+    layer = serial(relu(), unit_ball())
+    y, _ = layer.apply(((), ()), ((), ()), x, True)
+    assert not y[::2].any()
+    assert y[1].norm() == pytest.approx(1)
+    (gradient,) = gradients(lambda x: layer.apply(((), ()), ((), ()), x, True)[0], x)
+    assert not gradient[::2].any()
+    assert gradient[1].abs().min() > 0
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.4])
+def test_dropout_against_a_loop_over_its_noise(rate: float) -> None:
+    layer = dropout(rate, width=I)
+    assert layer.init(rng(), I) == ((), (), I)
+    noise = layer.noise(rng(), (2, B))
+    assert (noise.shape, noise.dtype) == ((2, B, I), torch.float32)
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    x = rows()
+    for train in (True, False):  # the noise says whether, as DroQ drops in its target's pass too
+        y, _ = layer.apply((), (), x, train, noise[1])
+        for i in range(B):
+            for k in range(I):
+                kept = float(noise[1, i, k]) >= rate
+                assert y[i, k].item() == pytest.approx(x[i, k].item() / (1 - rate) if kept else 0.0)
+    assert (y == x).all() == (rate == 0)
+
+
+def test_dropout_without_noise_passes_everything() -> None:
+    x = rows()
+    for train in (True, False):
+        assert torch.equal(dropout(0.4, width=I).apply((), (), x, train)[0], x)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_keeps_the_mean_and_drops_at_its_rate(rate: float) -> None:
+    n, layer = 4_000, dropout(rate, width=I)
+    y, _ = layer.apply((), (), torch.ones(n, I), True, layer.noise(rng(), (n,)))
+    std = (rate / (1 - rate) / n) ** 0.5  # of the mean of n numbers that are 1 / (1 - rate) or 0
+    assert (y.mean(0) - 1).abs().max() < 5 * std
+    assert abs(float((y == 0).float().mean()) - rate) < 5 * (rate * (1 - rate) / (n * I)) ** 0.5
+    together = ((y[:, 0] == 0) & (y[:, 1] == 0)).float().mean()  # each unit on its own
+    assert abs(float(together) - rate**2) < 5 * (rate**2 * (1 - rate**2) / n) ** 0.5
+
+
+def test_serial_hands_each_layer_its_own_noise() -> None:
+    network = serial(dropout(0.5, width=I), dense(6), residual(dropout(0.3, width=6), relu()))
+    params, stats, _ = network.init(rng(), I)
+    first, nothing, second = network.noise(rng(1), (B,))
+    assert nothing == ()
+    noise, x = (first, nothing, second), rows().float()
+    y, _ = network.apply(params, stats, x, True, noise)
+    hidden = (x * (first >= 0.5) / 0.5) @ params[1].w
+    wanted = hidden + torch.relu(hidden * (second[0] >= 0.3) / 0.7)
+    torch.testing.assert_close(y, wanted)
+    noiseless = x @ params[1].w
+    torch.testing.assert_close(network.apply(params, stats, x, True)[0], noiseless + torch.relu(noiseless))
+
+
+def test_each_critic_drops_units_of_its_own() -> None:
+    network = serial(dense(6), dropout(0.5, width=6), readout(1))
+    params, stats = (stack([network.init(rng(), I)[i]] * 3) for i in range(2))
+    noise = network.noise(rng(), (3, B))
+    out = vmap(lambda p, s, noise: network.apply(p, s, rows().float(), True, noise)[0])(params, stats, noise)
+    for e in range(3):
+        member = tree_map(lambda leaf, e=e: leaf[e], (params, noise))
+        alone, _ = network.apply(member[0], stats, rows().float(), True, member[1])
+        torch.testing.assert_close(out[e], alone)
+    assert not torch.isclose(out[0], out[1]).all()
+
+
 # Initial weights
 
 
@@ -124,7 +222,32 @@ def test_lecun_normal_is_flaxs_truncated_normal(d_in: int) -> None:
     assert scipy.stats.kstest(flat, scipy.stats.truncnorm(-2, 2, scale=uncut_std).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("init", [orthogonal(), lecun_normal()], ids=["orthogonal", "lecun_normal"])
+@pytest.mark.parametrize("d_in", [4, 400])
+def test_he_normal_is_flaxs_truncated_normal_of_twice_the_variance(d_in: int) -> None:
+    w = he_normal()(rng(), d_in, 40_000 // d_in)
+    assert (w.shape, w.dtype) == ((d_in, 40_000 // d_in), torch.float32)
+    flat = w.flatten().double().numpy() * (d_in / 2) ** 0.5
+    law = scipy.stats.truncnorm(-2, 2, scale=1 / scipy.stats.truncnorm(-2, 2).std())
+    assert np.abs(flat).max() <= law.support()[1] * (1 + 1e-6)
+    assert abs(flat.mean()) < 5 / 200
+    assert abs(flat.std() - 1) < 5 / 200
+    assert scipy.stats.kstest(flat, law.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("d_in", "d_out"), [(4, 10_000), (10_000, 4), (200, 200)])
+def test_xavier_uniform_has_variance_two_over_the_sum(d_in: int, d_out: int) -> None:
+    w = xavier_uniform()(rng(), d_in, d_out)
+    assert (w.shape, w.dtype) == ((d_in, d_out), torch.float32)
+    flat = w.flatten().double().numpy() / (2 / (d_in + d_out)) ** 0.5
+    assert abs(flat.mean()) < 5 / 200
+    assert abs(flat.var() - 1) < 5 * 0.8**0.5 / 200  # a squared uniform of variance 1 has variance 4/5
+    assert scipy.stats.kstest(flat, scipy.stats.uniform(-(3**0.5), 2 * 3**0.5).cdf).pvalue > 1e-3
+
+
+INITS = {"orthogonal": orthogonal(), "lecun": lecun_normal(), "he": he_normal(), "xavier": xavier_uniform()}
+
+
+@pytest.mark.parametrize("init", INITS.values(), ids=INITS)
 def test_seeds_make_the_weights(init: Callable) -> None:
     assert torch.equal(init(rng(0), I, O), init(rng(0), I, O))
     assert not torch.isclose(init(rng(0), I, O), init(rng(1), I, O)).any()
@@ -138,11 +261,64 @@ def test_hidden_layers_and_readouts_start_orthogonal() -> None:
         torch.testing.assert_close(w.T @ w, 2 * torch.eye(3), rtol=1e-5, atol=1e-6)
 
 
-# Batch normalisation
+# Layer normalisation
 
 
 def norm_params() -> Norm:
     return Norm(normal(5, I).double(), normal(6, I).double())
+
+
+@pytest.mark.parametrize(("options", "eps"), [({}, 1e-6), ({"eps": 1e-5}, 1e-5), ({"eps": 0.1}, 0.1)])
+def test_layer_norm_against_torch(options: dict, eps: float) -> None:
+    layer, params, x = layer_norm(**options), norm_params(), rows()
+    for train in (True, False):
+        y, stats = layer.apply(params, (), x, train)
+        torch.testing.assert_close(y, nn.functional.layer_norm(x, (I,), *params, eps), rtol=1e-10, atol=1e-10)
+        assert stats == ()
+    got = gradients(lambda x, a, b: layer.apply(Norm(a, b), (), x, True)[0], x, *params)
+    wanted = gradients(lambda x, a, b: nn.functional.layer_norm(x, (I,), a, b, eps), x, *params)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_layer_norm_starts_as_torchs() -> None:
+    params, stats, width = layer_norm().init(rng(), I)
+    theirs = nn.LayerNorm(I, eps=1e-6)
+    torch.testing.assert_close(params, Norm(theirs.weight.detach(), theirs.bias.detach()))
+    assert (stats, width) == ((), I)
+    x = rows().float() + 3000  # E[x^2] - E[x]^2 would be off by about 1
+    torch.testing.assert_close(layer_norm().apply(params, (), x, True)[0], theirs(x).detach(), rtol=1e-3, atol=1e-3)
+
+
+# Residual layers
+
+
+def test_residual_adds_its_input() -> None:
+    """Batch norms inside keep moments of what they see."""
+    block = residual(dense(6), relu(), batch_norm(), dense(I))
+    params, stats, width = block.init(rng(), I)
+    assert width == I
+    params, stats, x = double(params), double(stats), rows()
+    f = serial(dense(6), relu(), batch_norm(), dense(I))
+    for train in (True, False):
+        inner, after = f.apply(params, stats, x, train)
+        y, got = block.apply(params, stats, x, train)
+        torch.testing.assert_close(y, x + inner)
+        torch.testing.assert_close(leaves(got), leaves(after))
+        stats = got
+    assert leaves(stats)[-1] == 1
+    doubled, _ = residual(plain(lambda x: x)).apply(((),), (), x, True)
+    torch.testing.assert_close(doubled, 2 * x)
+    got, wanted = (
+        gradients(g, x)
+        for g in (
+            lambda x: block.apply(params, stats, x, True)[0],
+            lambda x: x + f.apply(params, stats, x, True)[0],
+        )
+    )
+    torch.testing.assert_close(got, wanted)
+
+
+# Batch normalisation
 
 
 def fresh_moments(layer: Layer) -> Moments:
@@ -277,43 +453,7 @@ def test_batch_renorm_is_batch_norm_until_it_is_warm() -> None:
     assert not torch.allclose(y, plain, rtol=0.1)
 
 
-# Networks
-
-
-def test_mlp_with_norms_against_torch() -> None:
-    """Norm, then linear, ReLU, norm twice, as in CrossQ; train mode, then eval mode with what it left behind."""
-    network = mlp(6, 4, norm=batch_norm)
-    params, stats, width = network.init(rng(), I)
-    assert width == 4
-    assert [type(layer) for layer in params if layer] == [Norm, Dense, Norm, Dense, Norm]
-    params, stats = double(params), double(stats)
-    theirs = nn.Sequential(
-        *[nn.BatchNorm1d(I, 1e-3, 0.01), nn.Linear(I, 6), nn.ReLU(), nn.BatchNorm1d(6, 1e-3, 0.01)],
-        *[nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4, 1e-3, 0.01)],
-    ).double()
-    with torch.no_grad():
-        for ours, layer in zip(params, theirs, strict=True):
-            if isinstance(ours, Dense):
-                layer.weight.copy_(ours.w.T)
-                layer.bias.copy_(ours.b)
-    y, stats = network.apply(params, stats, rows(), True)
-    torch.testing.assert_close(y, theirs(rows()).detach(), rtol=1e-9, atol=1e-9)
-    with torch.no_grad():
-        for ours, layer in zip(stats, theirs, strict=True):
-            if isinstance(ours, Moments):
-                torch.testing.assert_close(ours.mean, layer.running_mean)
-                layer.running_var.copy_(ours.var)  # the biased one
-    y, after = network.apply(params, stats, rows(2), False)
-    torch.testing.assert_close(y, theirs.eval()(rows(2)).detach(), rtol=1e-9, atol=1e-9)
-    assert all(a is b for a, b in zip(leaves(after), leaves(stats), strict=True))
-
-
-def test_mlp_without_norms_against_torch() -> None:
-    network = mlp(6, 4)
-    params, stats, _ = network.init(rng(), I)
-    first, _, second, _ = params
-    y, _ = network.apply(params, stats, rows().float(), True)
-    torch.testing.assert_close(y, torch.relu(torch.relu(rows().float() @ first.w) @ second.w))
+# Ensembles
 
 
 def test_an_ensemble_is_its_members() -> None:

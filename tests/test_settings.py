@@ -7,7 +7,7 @@ import pytest
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.errors import InputError
-from steadyq.run.settings import Settings, check, complete, from_json
+from steadyq.run.settings import Settings, check, complete, discount, from_json
 from steadyq.run.train import settings_of
 
 
@@ -28,6 +28,23 @@ def test_the_protocol_decides_what_is_left_out() -> None:
         episode_frames=lambda: 0,
     )
     assert elsewhere.action_repeat == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "repeat", "wanted"),
+    [
+        ("walker-run", 2, 0.99),  # 500 steps
+        ("walker-run", 1, 0.995),
+        ("walker-run", 20, 0.95),  # 50 steps: 0.9 is too short-sighted
+        ("Pendulum-v1", 1, 0.975),  # 200 steps
+    ],
+)
+def test_a_discount_by_the_length_of_an_episode(env: str, repeat: int, wanted: float) -> None:
+    settings = settings_of("simba", env=env, choices={"action_repeat": repeat, "frames": 1_000})
+    assert settings.gamma == pytest.approx(wanted)
+    assert "gamma" not in settings.name
+    assert settings_of("simba", env=env, choices={"gamma": 0.9}).gamma == 0.9
+    assert discount(None) == 0.995
 
 
 def test_every_option_of_the_recipe_is_recorded() -> None:

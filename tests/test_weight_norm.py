@@ -6,19 +6,14 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from small import double, normal, small
-from steadyq.algorithm.nn import Dense, Norm, Readout, batch_norm, mlp, readout, serial
+from small import double, noisy, normal, same_bits, small
+from steadyq.algorithm.networks import mlp, pre_norm_mlp
+from steadyq.algorithm.nn import Dense, Layer, Norm, Readout, batch_norm, layer_norm, readout, serial
 from steadyq.algorithm.tree import leaves, nodes, stack, tree_map
 from steadyq.algorithm.types import Params
-from steadyq.algorithm.weight_norm import every_update, frobenius_norms, nothing, unit_norm
+from steadyq.algorithm.weight_norm import every_update, frobenius_norms, initial_norm, nothing, unit_norm
 
 B, I = 32, 6  # noqa: E741, the axis letters of the signatures
-
-
-def noisy(params: Params, seed: int = 1) -> Params:
-    """Every number moved, so that no scale is 1 and no bias 0."""
-    rng = np.random.default_rng(seed)
-    return tree_map(lambda leaf: leaf + torch.from_numpy(0.3 * rng.standard_normal(leaf.shape)).to(leaf), params)
 
 
 def critic(eps: float, seed: int = 0) -> tuple:
@@ -102,6 +97,15 @@ def test_readouts_are_projected_when_asked_for() -> None:
         assert norm.shift is before.shift
 
 
+def test_xqc_projects_readouts_without_their_biases() -> None:
+    """As its code does, whose hidden layers have none."""
+    recipe = small("xqc").recipe
+    params = noisy(recipe.readout.init(np.random.default_rng(0), I)[0])
+    _, after = recipe.project.apply(recipe.project.init(params), params)
+    torch.testing.assert_close(torch.linalg.vector_norm(after.w, dim=0), torch.ones_like(after.b))
+    assert after.b is params.b
+
+
 def relative_change(eps: float, *, with_bias: bool = True) -> float:
     """How much projecting changes train-mode outputs."""
     apply, params = critic(eps)
@@ -177,6 +181,101 @@ def test_frobenius_norms_against_a_loop() -> None:
         wanted = sum(sum(float(v) ** 2 for v in w.flatten()) ** 0.5 for w in matrices)
         assert got[e].item() == pytest.approx(wanted, rel=1e-9)
     torch.testing.assert_close(vmap(frobenius_norms)(stack(members)), got)
+
+
+# To the initial norm
+
+
+def normalised_critic() -> Layer:
+    """Layers with bias and without, two normalisations, a readout."""
+    return serial(pre_norm_mlp(8, norm=layer_norm), mlp(7), layer_norm(), readout(2))
+
+
+def start(seed: int = 0) -> Params:
+    return double(normalised_critic().init(np.random.default_rng(seed), I)[0])
+
+
+def norms(params: Params) -> list[float]:
+    """Of each hidden matrix, and of each normalisation's scale and shift together, in a slow loop."""
+    found = []
+    for node in nodes(params, (Dense, Norm)):
+        numbers = node.w.flatten().tolist() if isinstance(node, Dense) else [*node.scale.tolist(), *node.shift.tolist()]
+        found.append(sum(x**2 for x in numbers) ** 0.5)
+    return found
+
+
+def test_the_initial_norms_are_back_after_each_update() -> None:
+    project, params = initial_norm(), start()
+    wanted = norms(params)
+    memory = project.init(params)
+    for update in range(4):  # the first call is that at the start
+        memory, params = project.apply(memory, params)
+        np.testing.assert_allclose(norms(params), wanted, rtol=1e-12)
+        params = noisy(params, update)
+        assert np.abs(np.array(norms(params)) / wanted - 1).min() > 1e-3
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_only_each_nth_update_is_projected(every: int) -> None:
+    project, params = initial_norm(every=every), start()
+    wanted = norms(params)
+    memory, params = project.apply(project.init(params), params)
+    np.testing.assert_allclose(norms(params), wanted, rtol=1e-12)
+    for update in range(1, 3 * every + 1):
+        stepped = noisy(params, update)
+        memory, params = project.apply(memory, stepped)
+        if update % every:
+            assert same_bits(params, stepped)
+        else:
+            np.testing.assert_allclose(norms(params), wanted, rtol=1e-12)
+
+
+def test_one_number_scales_a_whole_matrix_or_normalisation_and_nothing_else_moves() -> None:
+    project, params = initial_norm(), start()
+    moved = noisy(params)
+    _, back = project.apply(project.init(params), moved)
+    factors = []
+    for before, after in zip(nodes(moved, (Dense, Norm)), nodes(back, (Dense, Norm)), strict=True):
+        pairs = [(before.w, after.w)] if isinstance(after, Dense) else list(zip(before, after, strict=True))
+        ratio = torch.cat([(new / old).flatten() for old, new in pairs])
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+        factors.append(ratio[0].item())
+        if isinstance(after, Dense):
+            assert after.b is before.b
+    assert np.ptp(factors) > 0.01
+    for old, new in zip(nodes(moved, (Readout,)), nodes(back, (Readout,)), strict=True):
+        assert old.w is new.w
+        assert old.b is new.b
+
+
+def test_each_critic_goes_back_to_its_own_norms() -> None:
+    """Stacked, under `vmap` over seeds too, with one counter for all critics of a seed."""
+    project = initial_norm(every=2)
+    members = [start(seed) for seed in range(3)]
+    members[1] = noisy(members[1])  # another norm at the start
+    steps = [[noisy(member, 10 * step + e) for e, member in enumerate(members)] for step in range(3)]
+    memory = project.init(stack(members))
+    seeds = vmap(project.init)(stack([stack(members), stack(members)]))
+    assert memory.updates.shape == ()
+    alone = [project.init(member) for member in members]
+    for step in steps:
+        memory, together = project.apply(memory, stack(step))
+        seeds, both = vmap(project.apply)(seeds, stack([stack(step), stack(step)]))
+        for e, member in enumerate(step):
+            alone[e], wanted = project.apply(alone[e], member)
+            for got, twice, want in zip(leaves(together), leaves(both), leaves(wanted), strict=True):
+                torch.testing.assert_close(got[e], want)
+                torch.testing.assert_close(twice[1, e], want)
+
+
+def test_nap_starts_with_its_first_projection_counted() -> None:
+    """So that the n-th projection comes with the n-th update."""
+    state = small("nap").state
+    assert state.critic.project.updates == state.actor.project.updates == 1
+    assert len(nodes(state.critic.params, (Norm,))) == 2
+
+
+# In an agent
 
 
 def test_the_state_is_projected_from_the_start() -> None:

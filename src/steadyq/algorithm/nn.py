@@ -276,7 +276,9 @@ def serial(*layers: Layer) -> Layer:
             stats.append(layer_stats)
         return tuple(params), tuple(stats), width
 
-    def apply(params: Params, stats: Params, x: Any, train: bool, noise: Params = ()) -> tuple[Any, Params]:
+    def apply(
+        params: Params, stats: Params, x: Tensor | Scaled, train: bool, noise: Params = ()
+    ) -> tuple[Tensor | Scaled, Params]:
         new_stats = []
         for layer, *own in zip(layers, params, stats or nothing, noise or nothing, strict=True):
             layer_params, layer_stats, layer_noise = own

@@ -71,7 +71,7 @@ def quantile(size: int = 100, *, kappa: float = 1.0) -> Value:
         return reward.unsqueeze(-1) + discount.unsqueeze(-1) * (next_out + bonus.unsqueeze(-1))
 
     def loss(out: Float[Tensor, "B K"], y: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-        fraction = (torch.arange(size, device=out.device) + 0.5) / size
+        fraction = (torch.arange(size, device=out.device, dtype=out.dtype) + 0.5) / size
         error = y.unsqueeze(-2) - out.unsqueeze(-1)  # [B, predicted, target]
         size_of_it = error.abs()
         huber = torch.where(size_of_it <= kappa, 0.5 * error.square(), kappa * (size_of_it - 0.5 * kappa))

@@ -89,7 +89,7 @@ def loop(run: Run, stop: Stop) -> bool:
             log(run)
         if settings.eval_every and (run.step == 0 or run.crosses(settings.eval_every)) and run.evaluated != run.frame:
             evaluate(run, stop)
-        if run.resets < run.resets_due:
+        if run.resets < run.resets_due and not stop.asked:  # an evaluation that was cut off comes first, on resuming
             reset(run)
         if settings.eval_every and run.resets_evaluated < run.resets:
             evaluate(run, stop, after_reset=True)

@@ -117,7 +117,7 @@ def crossq_wn(
         target: a slow copy of the critic for the target (polyak), or the critic itself (none).
         tau: speed of the target network's average; has no effect with `target none`.
         project: each unit's weights and bias to norm 1 (unit), its weights alone (weights), or no projection (none).
-        project_readout: project the readouts too, as the authors' later code does.
+        project_readout: project the readouts' weights too, as the authors' later code does.
         decay: AdamW's weight decay of the readouts, times lr.
         decay_norms: let the scale and shift of the normalisation layers decay too.
         norm: batch normalisation, or CrossQ's batch renormalisation.
@@ -130,8 +130,8 @@ def crossq_wn(
         return batch_renorm(warm_up=norm_warm_up) if norm == "renorm" else batch_norm()
 
     def projection(params: Params) -> Params:
-        types = (Dense, Readout) if project_readout else (Dense,)
-        return unit_norm(params, types=types, with_bias=project == "unit")
+        params = unit_norm(params, with_bias=project == "unit")
+        return unit_norm(params, types=(Readout,), with_bias=False) if project_readout else params
 
     decays = (Readout, Norm) if decay_norms else (Readout,)
     optimiser = adamw(lr, b1=b1, weight_decay=decay, decays=decays)
@@ -205,8 +205,8 @@ def xqc(
     """XQC, the successor of CrossQ with weight normalisation: deeper, categorical, normalised before the activation.
 
     Palenicek et al. 2026, after the official code, its quirks included: the schedules of actor and temperature count
-    their own updates, so these step sizes fall a third of the way; readouts are projected. (There the actor's running
-    moments are updated with every critic update; here, as in CrossQ, with the actor's.)
+    their own updates, so these step sizes fall a third of the way; readouts are projected, biases left out. (There the
+    actor's running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
 
     Args:
         width: units in each of the critic's hidden layers.
@@ -237,7 +237,7 @@ def xqc(
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=optimiser),
-        project=every_update(lambda params: unit_norm(params, types=(Dense, Readout))),
+        project=every_update(lambda params: unit_norm(params, types=(Dense, Readout), with_bias=False)),
         normalise=normalise.returns(),
         protocol=replace(parent.protocol, gamma=None, source="danielpalenicek/xqc"),
     )
