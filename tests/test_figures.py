@@ -14,7 +14,7 @@ from PIL import Image
 
 from steadyq.errors import InputError
 from steadyq.run.logs import Logger
-from steadyq.study import curves, figures
+from steadyq.study import curves, figures, plotting
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 
@@ -228,10 +228,10 @@ def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
 def test_labels_keep_their_order_and_their_distance() -> None:
     sizes = [0.1, 0.2, 0.1, 0.1]
     wanted = [0.98, 0.5, 0.97, 0.45]
-    centres = figures.spread(wanted, sizes)
+    centres = plotting.spread(wanted, sizes)
     order = np.argsort(wanted)
     assert np.argsort(centres).tolist() == order.tolist()
     for below, above in itertools.pairwise(order):
         assert centres[above] - centres[below] >= (sizes[above] + sizes[below]) / 2 - 1e-9
     assert max(c + s / 2 for c, s in zip(centres, sizes, strict=True)) <= 1 + 1e-9
-    assert figures.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room
+    assert plotting.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room
