@@ -53,7 +53,14 @@ def label_ends(axes: Axes, labels: Mapping[str, Line2D], *, size: float = 10, he
             fontsize=size,
             verticalalignment="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 2, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.6,
+                "relpos": (0, 0.5),  # to the label's left edge: never through its words
+                "shrinkA": 2,
+                "shrinkB": 3,
+            },
         ).set_parse_math(False)
 
 

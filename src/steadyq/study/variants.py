@@ -5,11 +5,15 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-NAME = re.compile(r"(?P<recipe>[A-Za-z][\w.-]*?)-(?:utd|rr)(?P<utd>\d+over\d+|\d+(?:\.\d+)?)(?P<rest>.*)")
+from steadyq.errors import InputError
+from steadyq.study import bands
+from steadyq.study.scores import Run
+
+NAME = re.compile(r"(?P<recipe>[A-Za-z][\w.-]*?)-(?:utd|rr)(?P<utd>[1-9]\d*over[1-9]\d*|\d+(?:\.\d+)?)(?P<rest>.*)")
 OPTION = re.compile(r"-([a-z]\w*)=(.*?)(?=-[a-z]\w*=|$)")
 
 
@@ -18,17 +22,44 @@ class Variant(NamedTuple):
 
     recipe: str  # of published methods with their owner: BRO@naumix
     utd: Fraction
-    options: Mapping[str, str]  # those that are not the recipe's defaults
+    options: tuple[tuple[str, str], ...]  # those that are not the recipe's defaults
 
     @property
     def words(self) -> str:
         """The variant as a label."""
-        said = [self.recipe, f"UTD {self.utd}", *(f"{key} {value}" for key, value in self.options.items())]
-        return ", ".join(said)
+        return ", ".join([self.recipe, f"UTD {self.utd}", *self.changes])
+
+    @property
+    def changes(self) -> list[str]:
+        """Each option that is not the recipe's default."""
+        return [f"{key} {value}" for key, value in self.options]
 
     def without(self, option: str) -> "Variant":
         """The same with the recipe's default of one option."""
-        return self._replace(options={key: value for key, value in self.options.items() if key != option})
+        return self._replace(options=tuple(pair for pair in self.options if pair[0] != option))
+
+    def value(self, option: str) -> float | None:
+        """An option's number, the recipe's default where it was not changed; None where neither is known."""
+        text = dict(self.options).get(option)
+        if text is None:
+            from steadyq.algorithm.options import options  # imports PyTorch, which few figures need
+
+            try:
+                known = options(self.recipe)
+            except InputError:
+                return None
+            text = str(known[option].default) if option in known else ""
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+
+class Member(NamedTuple):
+    """One method of a family."""
+
+    variant: Variant
+    runs: list[Run]
 
 
 def parse(method: str) -> Variant | None:
@@ -37,10 +68,20 @@ def parse(method: str) -> Variant | None:
     found = NAME.fullmatch(name)
     if found is None:
         return None
-    options = dict(OPTION.findall(found["rest"]))
-    if "".join(f"-{key}={value}" for key, value in options.items()) != found["rest"]:
+    options = tuple(OPTION.findall(found["rest"]))
+    if "".join(f"-{key}={value}" for key, value in options) != found["rest"]:
         return None
     return Variant(found["recipe"] + at + owner, Fraction(found["utd"].replace("over", "/")), options)
+
+
+def families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[list[Member]]:
+    """Methods whose variants agree in the key, in the order of their runs; a name without a variant has no family."""
+    found: dict[Hashable, list[Member]] = {}
+    for method, chosen in bands.by_method(runs).items():
+        variant = parse(method)
+        if variant is not None:
+            found.setdefault(key(variant), []).append(Member(variant, chosen))
+    return list(found.values())
 
 
 def label(method: str) -> str:
