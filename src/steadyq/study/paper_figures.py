@@ -64,6 +64,20 @@ def draw(number: str, study: Study, *, against: Sequence[str] | None = None) -> 
     return FIGURES[number](study)
 
 
+def of_methods(study: Study, patterns: Sequence[str]) -> Study:
+    """The same with only the methods that match.
+
+    Raises:
+        InputError: none does.
+    """
+    runs = [run for run in study.runs if compare.matches(run.method, patterns)]
+    if not runs:
+        raise InputError(
+            f"no method is like {' or '.join(patterns)}; there are {', '.join(bands.by_method(study.runs))}"
+        )
+    return study._replace(runs=runs)
+
+
 def write(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and PDF; `path` has no suffix. Equal figures give equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
