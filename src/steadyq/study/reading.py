@@ -38,8 +38,8 @@ def _supported(pair: Pair) -> str:
         better, worse, estimate, low, high = worse, better, 1 - estimate, 1 - high, 1 - low
     return (
         f"{variants.label(better)} is better than {variants.label(worse)} on {_where(pair)}: a run of it has "
-        f"the larger area under the learning curve with probability {estimate:.2f} (95% interval {low:.2f} to {high:.2f}"
-        f"{_worth(pair)})."
+        f"the larger area under the learning curve with probability {estimate:.2f} "
+        f"(95% interval {low:.2f} to {high:.2f}{_worth(pair)})."
     )
 
 

@@ -121,6 +121,7 @@ def page(
         rows=_rows(study, found),
         aggregates=[_aggregate(row) for row in found.aggregates],
         references=[(row, variants.label(row.method)) for row in found.references],
+        score=" or ".join(f"{score:g}" for score in sorted({row.score for row in found.reached})) or "a score",
         few=bands.fewest(own or study.runs),
         enough=bands.FEW,
         strips=pictures,
@@ -189,7 +190,7 @@ def _between(low: float, high: float) -> str:
 
 def _reached(row: compare.Reached) -> str:
     when = f"{row.median:,.0f}" if np.isfinite(row.median) else "not reached"
-    return f"{when} ({row.reached} of {row.runs} reached {row.score:g})"
+    return f"{when} ({row.reached} of {row.runs})"
 
 
 def _duration(seconds: float) -> str:

@@ -87,7 +87,8 @@
     const ink = style.getPropertyValue("--ink").trim();
     const lines = style.getPropertyValue("--line").trim();
     const ground = style.getPropertyValue("--card").trim();
-    const log = panel.log && panel.lines.every((line) => line.y.every((value) => value === null || value > 0));
+    const values = panel.lines.flatMap((line) => line.y).filter((value) => value !== null);
+    const log = panel.log && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
     const axis = { color: ink, gridcolor: lines, zerolinecolor: lines, linecolor: lines, fixedrange: coarse, automargin: true };
     const x = { ...axis, title: { text: "environment frames", font: { size: 11 } }, rangemode: "tozero", showgrid: false,
       exponentformat: "SI", hoverformat: ",d" };
@@ -97,10 +98,10 @@
       const to = Number(chosen.to) || Math.max(1, ...ends);
       if (from < to) Object.assign(x, { range: [from, to], autorange: false });
     }
-    return { x, margin: { l: 48, r: 10, t: 8, b: 40 }, paper_bgcolor: ground, plot_bgcolor: ground,
+    return { x, margin: { l: 48, r: 20, t: 8, b: 40 }, paper_bgcolor: ground, plot_bgcolor: ground,
       font: { color: ink, size: 12, family: "system-ui, sans-serif" }, xaxis: x,
-      yaxis: { ...axis, type: log ? "log" : "linear", rangemode: log ? "normal" : "tozero", exponentformat: "SI",
-        title: { text: escape(panel.y), font: { size: 11 } }, ...(log ? { dtick: "D2", minorloglabels: "none" } : {}) },
+      yaxis: { ...axis, type: log ? "log" : "linear", rangemode: panel.log ? "normal" : "tozero", exponentformat: "SI",
+        title: { text: escape(panel.y), font: { size: 11 } } },
       hovermode: "x unified", dragmode: coarse ? false : "zoom", showlegend: false,
       hoverlabel: { bgcolor: ground, bordercolor: lines, font: { color: ink, size: 12 }, align: "left" } };
   }
@@ -130,8 +131,9 @@
   function addPanel(place, panel) {
     const plot = element("div", { class: "plot", role: "img", "aria-label": `${panel.title}: curves over environment frames; numbers are in the tables` });
     const larger = element("button", { type: "button", "aria-pressed": "false", "aria-label": `enlarge ${panel.title}` }, "\u2922");
-    const head = element("header", {}, element("h3", {}, panel.title), element("span", { class: "faint" }, panel.about), larger);
+    const head = element("header", {}, element("h3", {}, panel.title), larger);
     const card = element("figure", { class: "panel" }, head, plot);
+    if (panel.about) head.after(element("p", { class: "faint" }, panel.about));
     if (panel.lines.length === 0) plot.before(element("p", { class: "faint" }, "Nothing to draw here."));
     for (const sentence of panel.notes) card.append(element("p", { class: "faint" }, sentence));
     larger.addEventListener("click", () => {
