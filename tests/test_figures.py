@@ -69,6 +69,15 @@ def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     assert [c.value.tolist() for c in curves.read([run])] == [[1.0, 2.0], [0.5, 1.0], [9.0, 9.0]]
 
 
+def test_what_was_diagnosed_later_is_read_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 2.0]})
+    name = "crossq_wn-utd2,walker-run,0"
+    (run / "diagnostics.csv").write_text(f"{HEADER}{name},time/fps,0,7\n{name},diag/x,0,1\n{name},diag/x,5000,2\n")
+    read = {curve.metric: curve.value.tolist() for curve in curves.read([run])}
+    assert read["diag/x"] == [1.0, 2.0]
+    assert read["time/fps"] == [9.0, 9.0]  # the run's own record goes first
+
+
 ROW = "a,b,0,eval/mean_reward,0,1\n"
 
 

@@ -99,6 +99,18 @@ def test_a_curve_is_the_iqm_where_all_runs_are() -> None:
     assert np.isnan(plain.band.low).all()
 
 
+def test_published_runs_end_where_ones_own_do() -> None:
+    theirs = [run._replace(source="x/y") for run in runs("b", "dog-run", [8.0], frames=2 * FRAMES)]
+    other = [run._replace(source="x/y") for run in runs("b", "dog-walk", [8.0])]
+    late = [run._replace(source="x/y", env_step=run.env_step + 10**6) for run in runs("c", "dog-run", [8.0])]
+    found = bands.cut([*runs("a", "dog-run", [1.0]), *theirs, *other, *late])
+    assert [(run.method, run.env_step.tolist()) for run in found] == [
+        ("a", FRAMES.tolist()),
+        ("b", [0, 100_000]),
+        ("b", FRAMES.tolist()),
+    ]
+
+
 def test_thinning_keeps_both_ends() -> None:
     assert bands.thin(np.arange(1000), 7).tolist()[::6] == [0, 999]
     assert len(bands.thin(np.arange(1000), 7)) == 7

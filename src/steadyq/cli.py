@@ -281,6 +281,8 @@ def figures_of_runs(arguments: list[str]) -> int:
 
     from steadyq.study import paper_figures, progress, report
 
+    against = values.against or paper_figures.BESIDE
+
     known = [*paper_figures.FIGURES, "all"]
     count = next((i for i, word in enumerate(values.what) if word not in known), len(values.what))
     numbers, places = values.what[:count], [Path(word) for word in values.what[count:]]
@@ -290,14 +292,14 @@ def figures_of_runs(arguments: list[str]) -> int:
         study = report.read(
             places,
             published_file=values.published,
-            against=values.against,
+            against=against,
             tasks=values.tasks,
             say=say,
         )
         study = paper_figures.of_methods(study, values.methods)
         for number in paper_figures.FIGURES if "all" in numbers else dict.fromkeys(numbers):
             say(f"drawing figure {number}")
-            figure = paper_figures.draw(number, study, against=values.against)
+            figure = paper_figures.draw(number, study, against=against)
             for path in paper_figures.write(figure, values.out / f"figure-{number}"):
                 print(path)
     complain(study.complaints)

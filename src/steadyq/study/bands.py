@@ -78,6 +78,22 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
+def cut(runs: Sequence[Run]) -> list[Run]:
+    """The same, with published runs ending where the longest of one's own on that task does, if there is one."""
+    last: dict[str, int] = {}
+    for run in runs:
+        if not run.source:
+            last[run.task] = max(last.get(run.task, 0), int(run.env_step[-1]))
+    found = []
+    for run in runs:
+        inside = run.env_step <= last.get(run.task, run.env_step[-1])
+        if not run.source:
+            found.append(run)
+        elif inside.any():
+            found.append(run._replace(env_step=run.env_step[inside], value=run.value[inside]))
+    return found
+
+
 def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
     """The tasks on which each of these groups has a run."""
     found = [{run.task for run in runs} for runs in groups]

@@ -46,13 +46,13 @@ class Ends(NamedTuple):
         return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {seeds} seed{'s' if most > 1 else ''}"
 
 
-def draw(number: str, study: Study, *, against: Sequence[str] | None = None) -> Figure:
+def draw(number: str, study: Study, *, against: Sequence[str] = BESIDE) -> Figure:
     """Draw one of `FIGURES`.
 
     Args:
         number: its name.
         study: runs with their returns, and in `more` what `measures.wanted` asks for.
-        against: patterns of the published methods beside figure 3; None for the paper's.
+        against: patterns of the published methods beside figure 3.
 
     Raises:
         InputError: no such figure.
@@ -60,7 +60,7 @@ def draw(number: str, study: Study, *, against: Sequence[str] | None = None) -> 
     if number not in FIGURES:
         raise unknown("figure", number, FIGURES)
     if number == "3":
-        return by_task(study, BESIDE if against is None else against)
+        return by_task(study, against)
     return FIGURES[number](study)
 
 
@@ -139,7 +139,7 @@ def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
     title = (
         "3: Returns by task: IQM with the 5th to 95th percentile of runs, a spread; several tasks: with 95% intervals"
     )
-    chosen, warnings = _first(study.runs)
+    chosen, warnings = _first(bands.cut(study.runs))
     own = [run for runs in chosen.values() for run in runs]
     names = sorted({run.task for run in own})
     references = _references(names, against, present=chosen)
@@ -228,7 +228,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
 
 def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
     """One panel per quantity, one line per method, over the tasks that all methods have."""
-    chosen, warnings = _first(study.runs)
+    chosen, warnings = _first([run for run in study.runs if not run.source] or study.runs)
     tasks = bands.common_tasks(chosen.values())
     shown = [run for runs in chosen.values() for run in runs if run.task in tasks]
     columns = 2 if len(wanted) == 4 else 3

@@ -207,7 +207,8 @@ def _curves(
     study: Study, found: Comparison, against: Sequence[str] | None, say: Say
 ) -> tuple[dict[str, Any], list[str]]:
     """What the page's script draws, and a sentence for each thing that cannot be drawn."""
-    own = [run for run in study.runs if not run.source] or study.runs
+    runs = bands.cut(study.runs)
+    own = [run for run in runs if not run.source] or runs
     tasks = sorted({run.task for run in own})
     methods = list(bands.by_method(study.runs))
     shown = [
@@ -228,7 +229,7 @@ def _curves(
     for number, (title, which) in enumerate(groups):
         say(f"learning curves {number + 1} of {len(groups)}: {title}")
         beside = [row for row in shown if (row.task,) == which]
-        returns.append(page.panel(title, "", study.runs, which, Measure(EVALUATION, "return"), beside=beside))
+        returns.append(page.panel(title, "", runs, which, Measure(EVALUATION, "return"), beside=beside))
     diagnostics = []
     for number, task in enumerate(tasks):
         say(f"diagnostics {number + 1} of {len(tasks)}: {task}")

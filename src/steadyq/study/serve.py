@@ -10,10 +10,11 @@ from pathlib import Path
 
 from steadyq.errors import InputError
 from steadyq.run import logs
+from steadyq.study import curves
 
 HOST = "127.0.0.1"  # nobody else's business
 EVERY = 10.0  # seconds between two looks at the files
-WATCHED = (logs.FILE, "diagnostics.csv", "run.json")
+WATCHED = (logs.FILE, curves.DIAGNOSTICS, "run.json")
 Build = Callable[[str], str]  # the state -> the page
 
 NOTHING_YET = """<!doctype html><html lang="en" data-watched="{state}"><meta charset="utf-8">
