@@ -69,10 +69,10 @@ def pair(verdict: str, low: float, high: float, *, runs: int = 3) -> Pair:
     return Pair("sac-utd1", "mine", ("dog-run",), Interval((low + high) / 2, low, high, 0.95, runs, 1, "81%"), verdict)
 
 
-def read(*pairs: Pair) -> reading.Reading:
+def read(*pairs: Pair, published: tuple[str, ...] = ()) -> reading.Reading:
     empty: dict[str, Any] = {name: [] for name in ("returns", "aggregates", "areas", "reached", "references", "notes")}
     how: dict[str, Any] = {"metric": "m", "frames": (1,), "level": 0.95, "resamples": 1, "seed": 0, "area_starts": {}}
-    return reading.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)))
+    return reading.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
 
 
 def test_the_reading_claims_what_the_verdicts_do() -> None:
@@ -91,6 +91,13 @@ def test_the_reading_claims_what_the_verdicts_do() -> None:
     assert "nothing about other seeds follows" in found.undecided[1]
     assert found.cautions[0].startswith("3 comparisons are made here. If all methods were equal, about 0.6 of them")
     assert "nothing is compared" in read().cautions[0]
+
+
+def test_comparisons_with_published_runs_stand_apart() -> None:
+    empty = read(pair("supported", 0.6, 1.0))
+    assert (len(empty.supported), empty.beside) == (1, [])
+    apart = read(pair("supported", 0.6, 1.0), pair("not decidable at this budget", 0.4, 0.9), published=("mine",))
+    assert (apart.supported, apart.undecided, len(apart.beside)) == ([], [], 2)
 
 
 # ---- the page

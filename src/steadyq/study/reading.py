@@ -1,10 +1,10 @@
 """What a comparison does and does not support, in plain sentences: the report's first section."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from steadyq.study import statistics, variants
-from steadyq.study.compare import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, Pair
+from steadyq.study.compare import CONTRADICTED, UNDECIDED, Comparison, Pair
 
 ALWAYS = (
     "An interval speaks of other seeds on these tasks. It says nothing of other tasks, machines or settings.",
@@ -18,17 +18,21 @@ class Reading(NamedTuple):
 
     supported: list[str]
     undecided: list[str]
+    beside: list[str]  # comparisons with published runs, whatever their verdict
     cautions: list[str]
 
 
-def read(found: Comparison) -> Reading:
-    """Put the verdicts of a comparison into words, with what they are worth."""
-    supported = [_supported(pair) for pair in found.pairs if pair.verdict in (SUPPORTED, CONTRADICTED)]
-    undecided = [_undecided(pair) for pair in found.pairs if pair.verdict == UNDECIDED]
+def read(found: Comparison, *, published: Collection[str] = ()) -> Reading:
+    """Put the verdicts of a comparison into words, with what they are worth; `published` methods are others' work."""
+    foreign = [pair for pair in found.pairs if pair.a in published or pair.b in published]
+    own = [pair for pair in found.pairs if pair not in foreign]
+    supported = [_supported(pair) for pair in own if pair.verdict != UNDECIDED]
+    undecided = [_undecided(pair) for pair in own if pair.verdict == UNDECIDED]
+    beside = [_undecided(pair) if pair.verdict == UNDECIDED else _supported(pair) for pair in foreign]
     cautions = list(_chance(found.pairs))
     if not found.pairs:
         cautions.append("There is one method only, or no two share a task: nothing is compared.")
-    return Reading(supported, undecided, [*cautions, *ALWAYS])
+    return Reading(supported, undecided, beside, [*cautions, *ALWAYS])
 
 
 def _supported(pair: Pair) -> str:

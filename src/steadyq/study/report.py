@@ -117,7 +117,7 @@ def page(
         methods=len(bands.by_method(own or study.runs)),
         task_count=len({run.task for run in own or study.runs}),
         found=found,
-        reading=reading.read(found),
+        reading=reading.read(found, published={run.method for run in study.runs if run.source}),
         rows=_rows(study, found),
         aggregates=[_aggregate(row) for row in found.aggregates],
         references=[(row, variants.label(row.method)) for row in found.references],
