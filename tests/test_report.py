@@ -316,6 +316,8 @@ def click(browser: Any, selector: str, number: int = 0) -> None:
 
 
 def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     path = tmp_path / "report.html"
     path.write_text(report.page(report.read([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
     browser.get(path.as_uri())
@@ -326,6 +328,16 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     chip = browser.execute_script("return document.querySelectorAll('#methods button')[1].textContent")
     assert chip == NASTY
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+    # Traces are in this order: published curves, bands, seeds, lines.
+    point = "Plotly.Fx.hover(document.querySelector('.plot'), [{curveNumber: 17, pointNumber: 5}])"
+    browser.execute_script(point)
+    label = "return document.querySelector('.plot .hoverlayer').textContent"
+    WebDriverWait(browser, 5).until(lambda window: window.execute_script(label) != "")
+    shown = browser.execute_script(label)
+    assert NASTY in shown
+    assert "120 (" in shown
+    assert shown.endswith("5 seeds, frame 50,000")
 
     click(browser, "#methods button", 1)
     assert settled(browser) == [11, 11, 2, 2]

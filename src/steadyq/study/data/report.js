@@ -38,6 +38,8 @@
     : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(2)
     : value.toLocaleString("en", { maximumSignificantDigits: 4 });
 
+  const HOVER = "%{text}, frame %{x:,d}<extra></extra>"; // a text is put in as it is: a name with %{x} stays one
+
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -57,8 +59,8 @@
   function curve(line, name, style) {
     const between = (i) => line.low.length && line.low[i] !== null ? ` (${number(line.low[i])} to ${number(line.high[i])})` : "";
     return { x: data.frames[line.x], y: line.y, mode: line.y.length > 1 ? "lines" : "markers", line: style, marker: { color: style.color },
-      text: line.y.map((value, i) => `${escape(name)}: ${number(value)}${between(i)}, ${escape(line.seeds)}`),
-      hovertemplate: "%{text}<extra></extra>", showlegend: false };
+      text: line.y.map((value, i) => `${escape(name)}<br><b>${number(value)}</b>${between(i)}<br>${escape(line.seeds)}`),
+      hovertemplate: HOVER, showlegend: false };
   }
 
   function traces(panel) {
@@ -75,7 +77,8 @@
     if (chosen.seeds)
       for (const line of panel.seeds.filter(visible))
         found.push({ x: data.frames[line.x], y: line.y, mode: "lines", line: { color: colour(line.method), width: 1 }, opacity: 0.45,
-          hoverinfo: "skip", showlegend: false });
+          text: line.y.map((value) => `${escape(data.methods[line.method].name)}<br><b>${number(value)}</b><br>seed ${escape(line.seed)}`),
+          hovertemplate: HOVER, showlegend: false });
     for (const line of panel.lines.filter(visible))
       found.push(curve(line, data.methods[line.method].name,
         { color: colour(line.method), width: 2.5, dash: DASHES[line.method % 6] }));
@@ -91,7 +94,7 @@
     const log = panel.log && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
     const axis = { color: ink, gridcolor: lines, zerolinecolor: lines, linecolor: lines, fixedrange: coarse, automargin: true };
     const x = { ...axis, title: { text: "environment frames", font: { size: 11 } }, rangemode: "tozero", showgrid: false,
-      exponentformat: "SI", hoverformat: ",d" };
+      exponentformat: "SI" };
     if (chosen.from !== "" || chosen.to !== "") {
       const ends = panel.lines.concat(panel.seeds).map((line) => data.frames[line.x].at(-1));
       const from = Number(chosen.from) || 0;
@@ -102,8 +105,8 @@
       font: { color: ink, size: 12, family: "system-ui, sans-serif" }, xaxis: x,
       yaxis: { ...axis, type: log ? "log" : "linear", rangemode: panel.log ? "normal" : "tozero", exponentformat: "SI",
         title: { text: escape(panel.y), font: { size: 11 } } },
-      hovermode: "x unified", dragmode: coarse ? false : "zoom", showlegend: false,
-      hoverlabel: { bgcolor: ground, bordercolor: lines, font: { color: ink, size: 12 }, align: "left" } };
+      hovermode: "closest", hoverdistance: 40, dragmode: coarse ? false : "zoom", showlegend: false,
+      hoverlabel: { bgcolor: ground, font: { color: ink, size: 12 }, align: "left", namelength: 0 } };
   }
 
   async function draw(entry) {
