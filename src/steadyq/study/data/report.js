@@ -101,7 +101,7 @@
       const to = Number(chosen.to) || Math.max(1, ...ends);
       if (from < to) Object.assign(x, { range: [from, to], autorange: false });
     }
-    return { x, margin: { l: 48, r: 20, t: 8, b: 40 }, paper_bgcolor: ground, plot_bgcolor: ground,
+    return { margin: { l: 48, r: 20, t: 8, b: 40 }, paper_bgcolor: ground, plot_bgcolor: ground,
       font: { color: ink, size: 12, family: "system-ui, sans-serif" }, xaxis: x,
       yaxis: { ...axis, type: log ? "log" : "linear", rangemode: panel.log ? "normal" : "tozero", exponentformat: "SI",
         title: { text: escape(panel.y), font: { size: 11 } } },
@@ -216,7 +216,7 @@
   }
   by("reset").addEventListener("click", () => {
     by("from").value = by("to").value = chosen.from = chosen.to = "";
-    for (const entry of panels) entry.plot.replaceChildren(), Plotly.purge(entry.plot); // forgets zooms by hand
+    for (const entry of panels) Plotly.purge(entry.plot); // forgets zooms by hand
     changed();
   });
 
