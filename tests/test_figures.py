@@ -14,7 +14,7 @@ from PIL import Image
 
 from steadyq.errors import InputError
 from steadyq.run.logs import Logger
-from steadyq.study import curves, figures
+from steadyq.study import curves, figures, plotting
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 
@@ -67,6 +67,15 @@ def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + b"crossq_wn-utd2,walker-run,0,eval/mean_reward,10000,31")  # of 312.4
     assert [c.value.tolist() for c in curves.read([run])] == [[1.0, 2.0], [0.5, 1.0], [9.0, 9.0]]
+
+
+def test_what_was_diagnosed_later_is_read_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0, 2.0]})
+    name = "crossq_wn-utd2,walker-run,0"
+    (run / "diagnostics.csv").write_text(f"{HEADER}{name},time/fps,0,7\n{name},diag/x,0,1\n{name},diag/x,5000,2\n")
+    read = {curve.metric: curve.value.tolist() for curve in curves.read([run])}
+    assert read["diag/x"] == [1.0, 2.0]
+    assert read["time/fps"] == [9.0, 9.0]  # the run's own record goes first
 
 
 ROW = "a,b,0,eval/mean_reward,0,1\n"
@@ -228,10 +237,10 @@ def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
 def test_labels_keep_their_order_and_their_distance() -> None:
     sizes = [0.1, 0.2, 0.1, 0.1]
     wanted = [0.98, 0.5, 0.97, 0.45]
-    centres = figures.spread(wanted, sizes)
+    centres = plotting.spread(wanted, sizes)
     order = np.argsort(wanted)
     assert np.argsort(centres).tolist() == order.tolist()
     for below, above in itertools.pairwise(order):
         assert centres[above] - centres[below] >= (sizes[above] + sizes[below]) / 2 - 1e-9
     assert max(c + s / 2 for c, s in zip(centres, sizes, strict=True)) <= 1 + 1e-9
-    assert figures.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room
+    assert plotting.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room

@@ -1,4 +1,4 @@
-"""The command line: `steadyq train | resume | evaluate | compare | list | doctor`.
+"""The command line: `steadyq train | resume | evaluate | compare | figures | report | watch | list | doctor`.
 
 Nothing heavy is imported before a command needs it, so that help and mistakes are answered at once. Exit codes: 0 done,
 2 refused input, 75 stopped but resumable, 1 anything else.
@@ -51,6 +51,9 @@ def run(arguments: list[str]) -> int:
         "resume": resume,
         "evaluate": evaluate,
         "compare": compare_runs,
+        "figures": figures_of_runs,
+        "report": report_on_runs,
+        "watch": watch_runs,
         "list": list_names,
         "doctor": doctor,
     }
@@ -259,6 +262,111 @@ def compare_runs(arguments: list[str]) -> int:
     if values.csv:
         tables.write_csv(found, values.csv)
     return DONE
+
+
+def figures_of_runs(arguments: list[str]) -> int:
+    """`steadyq figures NUMBER... PLACE... --out DIR`."""
+    parser = Parser(prog="steadyq figures", description="Draw the paper's figures from runs, as PNG and PDF.")
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="NUMBER|PLACE",
+        help="1 returns, Q-bias, norms; 2 by UTD; 3 by task; 4 gradients, effective learning rate, dead units; "
+        "5 ablations; 6 sensitivity; all; then run folders, folders that hold some, tidy CSV files",
+    )
+    add_sources(parser)
+    parser.add_argument("--methods", nargs="+", default=["*"], metavar="METHOD", help="which, * matches anything [all]")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    values = parse(parser, arguments)
+
+    from steadyq.study import paper_figures, progress, report
+
+    against = values.against or paper_figures.BESIDE
+
+    known = [*paper_figures.FIGURES, "all"]
+    count = next((i for i, word in enumerate(values.what) if word not in known), len(values.what))
+    numbers, places = values.what[:count], [Path(word) for word in values.what[count:]]
+    if not numbers:
+        raise InputError(f"which figure? got {values.what[0]!r} first; give some of {', '.join(known)}, then the runs")
+    with progress.shown() as say:
+        study = report.read(
+            places,
+            published_file=values.published,
+            against=against,
+            tasks=values.tasks,
+            say=say,
+        )
+        study = paper_figures.of_methods(study, values.methods)
+        for number in paper_figures.FIGURES if "all" in numbers else dict.fromkeys(numbers):
+            say(f"drawing figure {number}")
+            figure = paper_figures.draw(number, study, against=against)
+            for path in paper_figures.write(figure, values.out / f"figure-{number}"):
+                print(path)
+    complain(study.complaints)
+    return DONE
+
+
+def report_on_runs(arguments: list[str]) -> int:
+    """`steadyq report PLACE... [--out report.html]`."""
+    parser = Parser(prog="steadyq report", description="Write one HTML page about runs; it needs no network.")
+    parser.add_argument(
+        "places", nargs="*", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
+    )
+    add_sources(parser)
+    parser.add_argument("--at", type=int, metavar="FRAME", help="of the tables [the last that all of your runs reach]")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
+    values = parse(parser, arguments)
+
+    from steadyq.study import progress, report
+
+    with progress.shown() as say:
+        study = report.read(
+            values.places, published_file=values.published, against=values.against, tasks=values.tasks, say=say
+        )
+        page = report.page(study, frame=values.at, against=values.against, say=say)
+    values.out.parent.mkdir(parents=True, exist_ok=True)
+    values.out.write_text(page, encoding="utf-8")
+    complain(study.complaints)
+    print(f"report {values.out} ({len(page.encode()) / 1e6:.1f} MB)")
+    return DONE
+
+
+def watch_runs(arguments: list[str]) -> int:
+    """`steadyq watch PLACE... [--port PORT]`."""
+    parser = Parser(prog="steadyq watch", description="Serve the report of runs in progress on this machine.")
+    parser.add_argument(
+        "places", nargs="+", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
+    )
+    add_sources(parser)
+    parser.add_argument("--port", type=int, default=8008, help="0 for any that is free [8008]")
+    values = parse(parser, arguments)
+
+    from steadyq.study import report, serve
+
+    def build(state: str) -> str:
+        study = report.read(values.places, published_file=values.published, against=values.against, tasks=values.tasks)
+        return report.page(study, against=values.against, watched=state)
+
+    server = serve.Server(values.places, build, port=values.port)
+    server.refresh()
+    print(f"{server.address} shows these runs and follows them; Ctrl-C ends", flush=True)
+    server.run()
+    return DONE
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Which tasks and which other authors' results, for figures and report."""
+    parser.add_argument("--published", type=Path, metavar="FILE", help="per-seed results of other authors, CSV")
+    parser.add_argument(
+        "--against", nargs="+", metavar="METHOD", help="published methods, * matches anything [a few strong ones]"
+    )
+    parser.add_argument("--tasks", nargs="+", default=["*"], metavar="TASK", help="tasks, * matches anything [all]")
+
+
+def complain(complaints: Sequence[str]) -> None:
+    """What could not be read, or is not whole."""
+    for sentence in complaints:
+        print(f"steadyq: {sentence}", file=sys.stderr)
 
 
 def list_names(arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ Everything a reader needs to judge the numbers comes with them: `Comparison.note
 are not equal and what the intervals are worth, `Comparison.complaints` what could not be read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations, product
@@ -111,6 +111,8 @@ def read(
     against: Sequence[str] = published.USUAL,
     tasks: Sequence[str] = ("*",),
     metric: str = EVALUATION,
+    also: Callable[[str], bool] = scores.nothing,
+    note: Callable[[Path], None] = lambda path: None,
 ) -> Study:
     """One's own runs in these places, and the published runs of a file: on the same tasks, or on all if there are none.
 
@@ -120,12 +122,15 @@ def read(
         against: patterns of the published methods to keep, such as `BRO*`.
         tasks: patterns of the tasks to keep.
         metric: the one to compare.
+        also: further metrics, as `scores.read`.
+        note: as `scores.read`.
 
     Raises:
         InputError: nothing could be read; all complaints are in the sentence.
     """
-    own = scores.read(places, metric=metric)
-    runs = [run for run in own.runs if _matches(run.task, tasks)]
+    own = scores.read(places, metric=metric, also=also, note=note)
+    runs = [run for run in own.runs if matches(run.task, tasks)]
+    more = {name: [run for run in found if matches(run.task, tasks)] for name, found in own.more.items()}
     complaints = list(own.complaints)
     if own.runs and not runs:
         complaints.append(f"no run is on a task like {' or '.join(tasks)}")
@@ -133,7 +138,7 @@ def read(
         ours = {run.task for run in runs}
 
         def keep(method: str, task: str) -> bool:
-            return _matches(method, against) and _matches(task, tasks) and (not ours or task in ours)
+            return matches(method, against) and matches(task, tasks) and (not ours or task in ours)
 
         try:
             if metric != EVALUATION:
@@ -143,7 +148,7 @@ def read(
             complaints.append(str(error))
     if not runs:
         raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
-    return Study(runs, complaints)
+    return Study(runs, complaints, more)
 
 
 def compare(
@@ -213,7 +218,7 @@ def compare(
         if metric == EVALUATION
         and row.task in tasks
         and row.method not in present
-        and _matches(row.method, against)
+        and matches(row.method, against)
         and any(row.env_step[0] <= frame <= row.env_step[-1] for frame in chosen)
     ]
     return Comparison(
@@ -348,5 +353,6 @@ def _methods(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(run.method for run in runs))
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name fits one of the patterns, in which * stands for anything; capitals do not matter."""
     return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

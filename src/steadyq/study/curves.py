@@ -11,6 +11,9 @@ from jaxtyping import Float64, Int64
 from steadyq.errors import InputError
 from steadyq.run import logs
 
+DIAGNOSTICS = "diagnostics.csv"
+"""What was measured of a run after its training, in the form of its own record, which goes first."""
+
 
 class Curve(NamedTuple):
     """One metric of one seed over training, in the order of its frames."""
@@ -70,7 +73,12 @@ def _read_one(run_dir: Path) -> list[Curve]:
             f"{run_dir} is not the folder of a run: it holds no {logs.FILE}; give one `steadyq train` made"
         )
     points: dict[tuple[str, str, int, str], list[tuple[int, float]]] = defaultdict(list)
-    for row in logs.read(path):
+    rows = logs.read(path)
+    later = run_dir / DIAGNOSTICS
+    if later.is_file():
+        measured = {(row.seed, row.metric) for row in rows}
+        rows += [row for row in logs.read(later) if (row.seed, row.metric) not in measured]
+    for row in rows:
         points[row[:4]].append((row.env_step, row.value))
     if not points:
         raise InputError(f"{path} holds no measurement yet; wait for the run's first evaluation")

@@ -1,32 +1,21 @@
-"""Figures from run folders only: learning curves as PNG.
+"""Learning curves of run folders, as PNG."""
 
-Drawn with matplotlib's own objects on its Agg canvas, without pyplot: no window, no global state, nothing for a user's
-notebook to notice.
-"""
-
-import math
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
 
 from steadyq.errors import InputError
 from steadyq.run.watch import EPISODES, EVALUATION
 from steadyq.study import curves
 from steadyq.study.curves import Curve
+from steadyq.study.plotting import COLOURS, FAINT, INK, MARKERS, dress, label_ends, wrap
 
 SIZE, DPI = (8.0, 5.0), 150  # inches and dots per inch: 1200 x 750 pixels
-INK, FAINT = "0.15", "0.8"
-# Okabe and Ito's colours, which colour-blind readers tell apart, ordered so that neighbours differ in grey as well.
-COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v")
 
 
 def learning_curve(run_dir: Path, path: Path) -> Path:
@@ -94,9 +83,9 @@ def draw_learning_curves(runs: Sequence[Path]) -> Figure:
         if len(group) > 1:
             for curve in group:
                 axes.plot(curve.env_step, curve.value, color=color, linewidth=0.9, alpha=0.35)
-        labels[f"{_wrap(name)}\n{_seeds(group)}"] = _bold(axes, group, color=color, marker=marker)
+        labels[f"{wrap(name)}\n{_seeds(group)}"] = _bold(axes, group, color=color, marker=marker)
     _limits(axes, evaluations)
-    _label_ends(axes, labels)
+    label_ends(axes, labels)
     return figure
 
 
@@ -109,22 +98,16 @@ def _evaluations(everything: Iterable[Curve], runs: Sequence[Path]) -> list[Curv
 
 
 def _empty(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """A white figure with one axis, every colour said, so that a user's own style does not shine through."""
+    """A white figure with one axis."""
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.subplots()
-    axes.set_facecolor("white")
+    dress(axes)
     axes.set_title(title, loc="left", pad=24, color=INK, fontsize=13, fontweight="bold", parse_math=False)
     axes.annotate(
         subtitle, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", color="0.35", fontsize=10
     )
     axes.set_xlabel("environment frames", color=INK, fontsize=11)
     axes.set_ylabel("return", color=INK, fontsize=11)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(True, axis="y", color="0.9", linewidth=0.8, linestyle="-")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.5")
-    axes.tick_params(colors="0.3", labelsize=10)
     return figure, axes
 
 
@@ -144,44 +127,6 @@ def _limits(axes: Axes, drawn: Sequence[Curve]) -> None:
     axes.set_xlim(0, 1.01 * max(1_000, *(curve.env_step[-1] for curve in drawn)))
     if min(curve.value.min() for curve in drawn) >= 0:
         axes.set_ylim(bottom=0)
-
-
-def _label_ends(axes: Axes, labels: Mapping[str, Line2D]) -> None:
-    """Name each line right of the axis, in its colour, joined to its end by a hairline."""
-    low, high = axes.get_ylim()
-    ends = [np.asarray(line.get_xydata(), dtype=np.float64)[-1].tolist() for line in labels.values()]
-    sizes = [0.045 * (label.count("\n") + 1.3) for label in labels]  # one line of text is 0.045 of the axis high
-    heights = spread([(y - low) / (high - low) for _, y in ends], sizes)
-    for (label, line), end, height in zip(labels.items(), ends, heights, strict=True):
-        axes.annotate(
-            label,
-            end,
-            (1.05, height),
-            textcoords="axes fraction",
-            color=line.get_color(),
-            fontsize=10,
-            verticalalignment="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 2, "shrinkB": 3},
-        ).set_parse_math(False)
-
-
-def spread(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Centres near the wanted ones, in their order, for labels of these sizes not to overlap in [0, 1] if they fit."""
-    order = [int(index) for index in np.argsort(wanted, kind="stable")]
-    centres, floor, ceiling = list(wanted), -math.inf, 1.0
-    for index in order:
-        centres[index] = max(centres[index], floor + sizes[index] / 2)
-        floor = centres[index] + sizes[index] / 2
-    for index in reversed(order):
-        centres[index] = min(centres[index], ceiling - sizes[index] / 2)
-        ceiling = centres[index] - sizes[index] / 2
-    return centres
-
-
-def _wrap(name: str) -> str:
-    """A long name in lines, broken after its hyphens."""
-    return textwrap.fill(name.replace("-", "- "), 28).replace("- ", "-")
 
 
 def _seeds(group: Sequence[Curve]) -> str:

@@ -7,12 +7,14 @@
 What cannot be read is a complaint, one sentence each, and the rest is read all the same.
 """
 
+import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,26 +76,47 @@ class Study(NamedTuple):
 
     runs: list[Run]
     complaints: list[str]
+    more: Mapping[str, list[Run]] = MappingProxyType({})  # further metrics that were asked for, by name
+
+
+def nothing(_: str) -> bool:
+    """Asks for no further metric."""
+    return False
 
 
 # ---- reading
 
 
-def read(places: Iterable[Path], *, metric: str = EVALUATION) -> Study:
+def read(
+    places: Iterable[Path],
+    *,
+    metric: str = EVALUATION,
+    also: Callable[[str], bool] = nothing,
+    note: Callable[[Path], None] = lambda path: None,
+) -> Study:
     """The runs in these places: run folders, folders with run folders anywhere below, and tidy CSV files.
 
     A tidy file has the columns `exp_name,env_name,seed,metric,env_step,value`, in any order and among others, and may
     be compressed with gzip. Experiments of one name are one method. Of a run still being written, what is there counts.
+
+    Args:
+        places: what to read.
+        metric: the one that every run must have.
+        also: whether a further metric is wanted, where it is there: those are `Study.more`.
+        note: is told each file or folder before it is read, to show progress.
     """
-    found: list[Run] = []
+    found: dict[str, list[Run]] = {metric: []}
     complaints: list[str] = []
     for place in places:
         for reader, path in _inputs(place, complaints):
+            note(path)
             try:
-                found.extend(reader(path, metric, complaints))
+                for name, runs in reader(path, metric, also, complaints).items():
+                    found.setdefault(name, []).extend(runs)
             except InputError as error:
                 complaints.append(str(error))
-    return Study(_once(found, complaints), complaints)
+    runs = _once(found.pop(metric), complaints)
+    return Study(runs, complaints, {name: _once(more, []) for name, more in found.items()})  # said once is enough
 
 
 def group(
@@ -119,7 +142,8 @@ def group(
     return found
 
 
-Reader = Callable[[Path, str, list[str]], list[Run]]
+Wanted = Callable[[str], bool]
+Reader = Callable[[Path, str, Wanted, list[str]], dict[str, list[Run]]]
 
 
 def _inputs(place: Path, complaints: list[str]) -> Iterator[tuple[Reader, Path]]:
@@ -140,18 +164,18 @@ def _inputs(place: Path, complaints: list[str]) -> Iterator[tuple[Reader, Path]]
             yield _read_folder, folder
 
 
-def _read_file(path: Path, metric: str, _: list[str]) -> list[Run]:
-    rows = [
-        (name, env, seed, frame, value)
-        for name, env, seed, measured, frame, value in tidy.read(path, COLUMNS)
-        if measured == metric
-    ]
-    if not rows:
+def _read_file(path: Path, metric: str, also: Wanted, _: list[str]) -> dict[str, list[Run]]:
+    rows: dict[str, list[tuple[str, str, str, int, float]]] = {}
+    wanted = functools.cache(lambda measured: measured == metric or also(measured))
+    for name, env, seed, measured, frame, value in tidy.read(path, COLUMNS):
+        if wanted(measured):
+            rows.setdefault(measured, []).append((name, env, seed, frame, value))
+    if metric not in rows:
         raise InputError(f"{path} has no row of the metric {metric}; name one that it has with --metric")
-    return group(rows, origin=str(path))
+    return {measured: group(found, origin=str(path)) for measured, found in rows.items()}
 
 
-def _read_folder(folder: Path, metric: str, complaints: list[str]) -> list[Run]:
+def _read_folder(folder: Path, metric: str, also: Wanted, complaints: list[str]) -> dict[str, list[Run]]:
     everything = curves.read([folder])
     chosen = [curve for curve in everything if curve.metric == metric]
     if not chosen:
@@ -174,7 +198,12 @@ def _read_folder(folder: Path, metric: str, complaints: list[str]) -> list[Run]:
             complaints.append(f"{folder} is at frame {done:,} of {total:,}: still running, or stopped")
         missing = sorted(seeds - {curve.seed for curve in chosen})
         complaints += [f"{folder} has no {metric} of seed {seed}, which it was to train" for seed in missing]
-    return [Run(c.exp_name, c.env_name, str(c.seed), c.env_step, c.value, str(folder), protocol) for c in chosen]
+    found: dict[str, list[Run]] = {}
+    for c in everything:
+        if c.metric == metric or also(c.metric):
+            run = Run(c.exp_name, c.env_name, str(c.seed), c.env_step, c.value, str(folder), protocol)
+            found.setdefault(c.metric, []).append(run)
+    return found
 
 
 def _once(runs: list[Run], complaints: list[str]) -> list[Run]:

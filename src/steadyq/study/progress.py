@@ -1,0 +1,30 @@
+"""What a command is doing, on standard error: one line that changes on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+EVERY = 5.0  # seconds between two lines where the output is no terminal
+
+
+@contextmanager
+def shown() -> Iterator[Callable[[str], None]]:
+    """Gives a function that takes what is being done."""
+    console = Console(file=sys.stderr, highlight=False)
+    if console.is_terminal:
+        with console.status("") as status:
+            yield lambda text: status.update(Text(text))
+        return
+    last = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > EVERY:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    yield say

@@ -1,0 +1,276 @@
+"""The paper's figures: what is drawn, and what is said on their face."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.stats import trim_mean
+
+from steadyq.cli import main
+from steadyq.errors import InputError
+from steadyq.study import bands, measures, panels, paper_figures, plotting, scores, variants
+from steadyq.study.scores import Run, Study
+
+FRAMES = np.array([0, 50_000, 100_000])
+NORM = "train/critic_weight_norm"
+
+
+def runs(method: str, task: str, ends: list[float], *, frames: np.ndarray = FRAMES, first: int = 0) -> list[Run]:
+    """Runs that grow linearly to these returns."""
+    return [
+        Run(method, task, str(first + seed), frames, frames / frames[-1] * end, "here") for seed, end in enumerate(ends)
+    ]
+
+
+def five(end: float) -> list[float]:
+    return [end + 10 * k for k in range(5)]
+
+
+def texts(where: Figure | Axes) -> str:
+    """Everything that is written there."""
+    found = []
+    for axes in where.get_axes() if isinstance(where, Figure) else [where]:
+        found += [axes.get_title(loc="left"), axes.get_xlabel(), *(text.get_text() for text in axes.texts)]
+        found += [label.get_text() for label in axes.get_yticklabels()]
+    if isinstance(where, Figure):
+        found.append(where.get_suptitle())
+    return " ".join(" ".join(found).split())
+
+
+def lines(axes: Axes) -> list[list[float]]:
+    return [
+        np.asarray(line.get_ydata(), dtype=float).tolist() for line in axes.get_lines() if len(line.get_ydata()) > 1
+    ]
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "utd", "options"),
+    [
+        ("crossq_wn-utd2", "crossq_wn", 2, ()),
+        ("sac-utd1over3", "sac", Fraction(1, 3), ()),
+        ("crossq-utd1-lr=1e-05-width=512", "crossq", 1, (("lr", "1e-05"), ("width", "512"))),
+        ("BRO-utd10@naumix", "BRO@naumix", 10, ()),
+        ("SR-SAC-rr32@proceduralia", "SR-SAC@proceduralia", 32, ()),
+    ],
+)
+def test_a_name_tells_its_variant(name: str, recipe: str, utd: Fraction, options: tuple) -> None:
+    assert variants.parse(name) == variants.Variant(recipe, Fraction(utd), options)
+
+
+@pytest.mark.parametrize("name", ["mine", "sac-utd", "sac-utd2-oops", "sac-utd1over0", "", "sac-utd2-width"])
+def test_a_name_by_hand_tells_nothing(name: str) -> None:
+    assert variants.parse(name) is None
+    assert variants.label(name) == name
+
+
+def test_an_options_value_is_the_recipes_default_where_it_was_not_changed() -> None:
+    changed, plain = variants.parse("crossq_wn-utd2-width=64"), variants.parse("crossq_wn-utd2")
+    assert changed is not None
+    assert plain is not None
+    assert (changed.value("width"), plain.value("width")) == (64, 512)
+    assert plain.value("colour") is None
+    assert plain._replace(recipe="BRO@naumix").value("width") is None
+
+
+# ---- curves
+
+
+def test_a_curve_is_the_iqm_where_all_runs_are() -> None:
+    short = Run("a", "dog-run", "9", np.array([0, 50_000]), np.array([0.0, 1.0]), "here")
+    begun = Run("a", "dog-run", "10", np.array([0]), np.array([0.0]), "here")
+    group = runs("a", "dog-run", five(300))
+    line = bands.line([*group, short, begun])
+    assert line.band.points.tolist() == [0, 50_000]
+    assert line.band.estimate[-1] == pytest.approx(trim_mean([*(v / 2 for v in five(300)), 1.0], 0.25))
+    assert line.until == "drawn to frame 50,000, where seed 9 of a on dog-run ends"
+    whole = bands.line(group)
+    assert whole.until == ""
+    assert whole.band.low[-1] < whole.band.estimate[-1] < whole.band.high[-1]
+    assert whole.spread.low[-1] == pytest.approx(np.quantile(five(300), 0.05))
+    plain = bands.line(group, interval=False)
+    assert plain.band.estimate.tolist() == whole.band.estimate.tolist()
+    assert np.isnan(plain.band.low).all()
+
+
+def test_published_runs_end_where_ones_own_do() -> None:
+    theirs = [run._replace(source="x/y") for run in runs("b", "dog-run", [8.0], frames=2 * FRAMES)]
+    other = [run._replace(source="x/y") for run in runs("b", "dog-walk", [8.0])]
+    late = [run._replace(source="x/y", env_step=run.env_step + 10**6) for run in runs("c", "dog-run", [8.0])]
+    found = bands.cut([*runs("a", "dog-run", [1.0]), *theirs, *other, *late])
+    assert [(run.method, run.env_step.tolist()) for run in found] == [
+        ("a", FRAMES.tolist()),
+        ("b", [0, 100_000]),
+        ("b", FRAMES.tolist()),
+    ]
+
+
+def test_thinning_keeps_both_ends() -> None:
+    assert bands.thin(np.arange(1000), 7).tolist()[::6] == [0, 999]
+    assert len(bands.thin(np.arange(1000), 7)) == 7
+    assert bands.thin(np.arange(5), 7).tolist() == [0, 1, 2, 3, 4]
+
+
+# ---- figures
+
+
+def test_figure_1_draws_what_there_is_and_says_what_is_not() -> None:
+    study = Study(
+        [*runs("sac-utd1", "dog-run", five(100)), *runs("crossq-utd1", "dog-run", five(300))],
+        [],
+        {NORM: runs("sac-utd1", "dog-run", five(40))},
+    )
+    figure = paper_figures.draw("1", study)
+    found = {axes.get_title(loc="left"): axes for axes in figure.get_axes()}
+    assert len(found) == 2 + len(measures.Q_BIAS)
+    assert lines(found["return"]) == [[0, 60, 120], [0, 160, 320]]
+    assert "5 seeds" in texts(found["return"])
+    assert "dog-run; to frame 100,000" in texts(found["return"])
+    assert lines(found["weight norm of the critic"]) == [[0, 30, 60]]
+    assert f"no {NORM} of crossq, UTD 1" in texts(found["weight norm of the critic"])
+    for measure in measures.Q_BIAS:
+        assert not lines(found[measure.title])
+        assert f"no {measure.metric} in these runs" in texts(found[measure.title])
+    assert "TOO FEW" not in texts(figure)
+
+
+def test_few_seeds_are_said_on_the_face() -> None:
+    for count, says in ((1, "TOO FEW SEEDS: 1 on some task. No interval"), (3, "3 on some task. A 95% interval truly")):
+        study = Study([*runs("a", "dog-run", five(100)), *runs("b", "dog-run", five(100)[:count])], [])
+        for number in ("1", "3"):
+            assert says in texts(paper_figures.draw(number, study))
+
+
+def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
+    study = Study(
+        [
+            run
+            for utd, end in ((10, 500), (2, 300))
+            for task in ("dog-run", "dog-walk")
+            for run in runs(f"crossq_wn-utd{utd}", task, five(end))
+        ],
+        [],
+    )
+    figure = paper_figures.draw("2", study)
+    left, right = figure.get_axes()
+    assert lines(left) == [[0, 160, 320], [0, 260, 520]]  # in the order of UTD
+    (points,) = [line for line in right.get_lines() if line.get_marker() == "o"]
+    assert points.get_xdata().tolist() == [2, 10]
+    assert points.get_ydata().tolist() == [320, 520]
+    assert "UTD 10 5 seeds" in texts(left)
+    assert "dog-run, dog-walk; frame 100,000; 5 seeds" in texts(right)
+    assert "no method here tells its UTD" in texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
+
+
+def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
+    tasks = ("cheetah-run", "dog-run", "dog-walk")
+    study = Study([run for task in tasks for run in runs("mine", task, five(300))], [])
+    found = {axes.get_title(loc="left"): axes for axes in paper_figures.draw("3", study).get_axes()}
+    assert list(found) == [*tasks, "dog and humanoid: 2 tasks", "all 3 tasks"]
+    assert "BRO-utd10@naumix published, 10 seeds" in texts(found["dog-run"])
+    assert len(lines(found["dog-run"])) == 2  # ours and BRO's; SAC with resets was not run on dogs
+    assert len(lines(found["cheetah-run"])) == 3
+    assert lines(found["all 3 tasks"]) == [[0, 160, 320]]
+    assert "from per-seed results only (--published)" in texts(found["all 3 tasks"])
+    half = Study([*study.runs, *runs("other", "dog-run", five(1))], [])
+    last = paper_figures.draw("3", half, against=["nobody"]).get_axes()[-1]
+    assert "not on all of them: other" in texts(last)
+    assert "published" not in texts(last)
+
+
+def test_figure_5_compares_with_the_recipe_as_it_is() -> None:
+    study = Study(
+        [*runs("crossq_wn-utd2", "dog-run", five(300)), *runs("crossq_wn-utd2-target=none", "dog-run", five(100))], []
+    )
+    said = texts(paper_figures.draw("5", study))
+    assert "as it is 5 seeds" in said
+    assert "target none 5 seeds" in said
+    assert "320" in said
+    assert "no recipe here was run with an option changed" in texts(paper_figures.draw("5", Study(study.runs[:5], [])))
+
+
+def test_figure_6_is_over_the_options_values() -> None:
+    study = Study(
+        [*runs("crossq_wn-utd2", "dog-run", five(300)), *runs("crossq_wn-utd2-width=128", "dog-run", five(100))], []
+    )
+    rate, width = paper_figures.draw("6", study).get_axes()
+    assert "two values of --lr" in texts(rate)
+    (points,) = [line for line in width.get_lines() if line.get_marker() == "o"]
+    assert points.get_xdata().tolist() == [128, 512]
+    assert points.get_ydata().tolist() == [120, 320]
+
+
+def test_returns_without_a_common_scale_are_not_averaged() -> None:
+    study = Study([*runs("a-utd1", "Ant-v4", five(3000)), *runs("a-utd1", "Hopper-v4", five(1000))], [])
+    assert "have no common scale: choose one with --tasks" in texts(paper_figures.draw("1", study))
+    assert [axes.get_title(loc="left") for axes in paper_figures.draw("3", study).get_axes()] == ["Ant-v4", "Hopper-v4"]
+    paper_figures.draw("2", study)
+
+
+def test_more_methods_than_colours_are_left_out_and_said() -> None:
+    study = Study([run for k in range(9) for run in runs(f"m{k}", "dog-run", five(k))], [])
+    figure = paper_figures.draw("3", study, against=[])
+    assert "The first 7 of 9 methods" in texts(figure)
+    (axes,) = figure.get_axes()
+    drawn = axes.get_lines()
+    assert len({line.get_color() for line in drawn}) == len(drawn) == len(plotting.COLOURS)
+    grey = {(look.marker, look.style) for look in panels.looks(plotting.COLOURS).values()}
+    assert len(grey) == len(plotting.COLOURS)
+
+
+def test_an_unknown_figure_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown figure '9'"):
+        paper_figures.draw("9", Study(runs("a", "dog-run", [1.0]), []))
+
+
+# ---- the command
+
+
+def write(path: Path, found: list[Run]) -> Path:
+    rows = [
+        f"{run.method},{run.task},{run.seed},eval/mean_reward,{frame},{value}"
+        for run in found
+        for frame, value in zip(run.env_step, run.value, strict=True)
+    ]
+    path.write_text("\n".join(["exp_name,env_name,seed,metric,env_step,value", *rows]) + "\n")
+    return path
+
+
+def test_the_command_writes_png_and_pdf(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    table = write(tmp_path / "runs.csv", [*runs("a-$x_1$-utd1", "dog-run", five(100)), *runs("b", "dog-run", [1.0])])
+    broken = tmp_path / "broken.csv"
+    broken.write_text("nothing\n")
+    arguments = ["figures", "all", str(table), str(broken), "--out", str(tmp_path / "new/out")]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    files = [Path(line) for line in out.splitlines()]
+    assert [path.name for path in files] == [f"figure-{n}.{kind}" for n in "123456" for kind in ("png", "pdf")]
+    assert "broken.csv begins with 'nothing'" in err
+    assert files[1].read_bytes().startswith(b"%PDF")
+    with Image.open(files[0]) as image:
+        assert (np.asarray(image.convert("L")) < 128).mean() > 0.003
+    before = [path.read_bytes() for path in files]
+    assert main([*arguments, "--methods", "*"]) == 0
+    assert [path.read_bytes() for path in files] == before
+    capsys.readouterr()
+    for wrong, says in (
+        ([str(table)], "which figure?"),
+        (["1"], "nothing to compare"),
+        (["1", str(table), "--methods", "c*"], "no method is like c*; there are a-$x_1$-utd1, b"),
+    ):
+        assert main(["figures", *wrong, "--out", str(tmp_path)]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_more_metrics_are_read_in_the_same_pass(tmp_path: Path) -> None:
+    table = write(tmp_path / "runs.csv", runs("a", "dog-run", [1.0]))
+    table.write_text(table.read_text() + f"a,dog-run,0,{NORM},5,46\na,dog-run,0,other,5,1\n")
+    study = scores.read([table], also=measures.wanted)
+    assert [run.value[-1] for run in study.runs] == [1.0]
+    assert {name: [run.value.tolist() for run in found] for name, found in study.more.items()} == {NORM: [[46.0]]}

@@ -1,0 +1,406 @@
+"""The report: what its tables and sentences say, that names stay text, and the page in a real browser."""
+
+import html
+import json
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steadyq.cli import main
+from steadyq.errors import InputError
+from steadyq.study import details, reading, report, serve
+from steadyq.study.compare import Comparison, Pair
+from steadyq.study.scores import Run, Study
+from steadyq.study.statistics import Interval
+
+HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
+NASTY = "</script><img src=x onerror=alert(1)>&amp;<b>-%{x}"
+NORM = "train/critic_weight_norm"
+
+
+def rows(method: str, task: str, seed: int, end: float, *, last: int = 50_000) -> str:
+    """A run that grows linearly, with a norm and the clock."""
+    found = []
+    for frame in range(0, last + 1, 10_000):
+        for metric, value in (
+            ("eval/mean_reward", end * frame / 50_000),
+            (NORM, 40 + seed + frame / 1000),
+            ("time/time_elapsed", frame / 10),
+            ("time/updates_per_second", 0 if frame == 0 else 80),
+        ):
+            found.append(f"{method},{task},{seed},{metric},{frame},{value}\n")
+    return "".join(found)
+
+
+def table(path: Path, *, nasty: bool = False, count: int = 5) -> Path:
+    text = HEADER
+    for task in ("dog-run", "walker-run"):
+        for seed in range(count):
+            text += rows("crossq_wn-utd2", task, seed, 600 + 10 * seed)
+            text += rows(NASTY if nasty else "sac-utd1", task, seed, 100 + 10 * seed)
+    path.write_text(text)
+    return path
+
+
+def numbers(page: str) -> dict[str, Any]:
+    """What the page's script is given."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+def words(page: str) -> str:
+    """What a reader sees without the script."""
+    body = page[page.index("<body>") : page.index('<script type="application/json"')]
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+# ---- sentences
+
+
+def pair(verdict: str, low: float, high: float, *, runs: int = 3) -> Pair:
+    return Pair("sac-utd1", "mine", ("dog-run",), Interval((low + high) / 2, low, high, 0.95, runs, 1, "81%"), verdict)
+
+
+def read(*pairs: Pair, published: tuple[str, ...] = ()) -> reading.Reading:
+    empty: dict[str, Any] = {name: [] for name in ("returns", "aggregates", "areas", "reached", "references", "notes")}
+    how: dict[str, Any] = {"metric": "m", "frames": (1,), "level": 0.95, "resamples": 1, "seed": 0, "area_starts": {}}
+    return reading.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
+
+
+def test_the_reading_claims_what_the_verdicts_do() -> None:
+    found = read(
+        pair("supported", 0.6, 1.0),
+        pair("contradicted", 0.1, 0.3),
+        pair("not decidable at this budget", 0.4, 0.9),
+        pair("not decidable at this budget", float("nan"), float("nan"), runs=1),
+    )
+    better, worse = found.supported
+    assert better.startswith("sac, UTD 1 is better than mine on dog-run")
+    assert "probability 0.80 (95% interval 0.60 to 1.00, which with 3 runs per task truly covers about 81%)" in better
+    assert worse.startswith("mine is better than sac, UTD 1 on dog-run")
+    assert "probability 0.80 (95% interval 0.70 to 0.90" in worse
+    assert "holds one half" in found.undecided[0]
+    assert "nothing about other seeds follows" in found.undecided[1]
+    assert found.cautions[0].startswith("3 comparisons are made here. If all methods were equal, about 0.6 of them")
+    assert "nothing is compared" in read().cautions[0]
+
+
+def test_comparisons_with_published_runs_stand_apart() -> None:
+    empty = read(pair("supported", 0.6, 1.0))
+    assert (len(empty.supported), empty.beside) == (1, [])
+    apart = read(pair("supported", 0.6, 1.0), pair("not decidable at this budget", 0.4, 0.9), published=("mine",))
+    assert (apart.supported, apart.undecided, len(apart.beside)) == ([], [], 2)
+
+
+# ---- the page
+
+
+def test_tables_sentences_and_curves(tmp_path: Path) -> None:
+    page = report.page(report.read([table(tmp_path / "runs.csv")]))
+    said = words(page)
+    row = re.search(r"dog-run crossq_wn, UTD 2 5 620\.0 ([\d.]+) to ([\d.]+) 90% ([\d.]+) to ([\d.]+) 310\.0 ", said)
+    assert row is not None
+    low, high, p05, p95 = map(float, row.groups())
+    assert 600 <= low < 620 < high <= 640
+    assert (p05, p95) == (602, 638)
+    assert "50,000 (5 of 5)" in said  # frames to 500: 620 * 4 / 5 is below
+    assert "1 h 23 min 80" in said  # 5,000 seconds, 80 updates per second
+    assert "crossq_wn, UTD 2 is better than sac, UTD 1 on dog-run, walker-run" in said
+    assert "Too few seeds" not in said
+    data = numbers(page)
+    assert [panel["title"] for panel in data["returns"]] == ["dog-run", "walker-run", "all 2 tasks"]
+    line = data["returns"][0]["lines"][0]
+    assert data["frames"][line["x"]] == [0, 10_000, 20_000, 30_000, 40_000, 50_000]
+    assert line["y"][-1] == 620
+    assert line["low"][-1] <= 620 <= line["high"][-1]
+    assert len(data["returns"][0]["seeds"]) == 10
+    assert data["returns"][2]["seeds"] == []
+    assert {row["name"] for row in data["returns"][0]["references"]} >= {"BRO-utd10@naumix", "SAC@SonyResearch"}
+    assert [row["name"] for row in data["references"] if row["shown"]] == ["BRO-utd10@naumix", "SAC@SonyResearch"]
+    assert [(panel["task"], panel["about"]) for panel in data["diagnostics"]] == [
+        ("dog-run", NORM),
+        ("walker-run", NORM),
+    ]
+    assert data["diagnostics"][0]["lines"][0]["y"][-1] == 92  # 40 + the middle seed + 50
+
+
+def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
+    page = report.page(report.read([table(tmp_path / "runs.csv")]))
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*', outside)
+    assert "default-src 'none'" in page
+    assert len(page.encode()) < 8e6
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    page = report.page(report.read([table(tmp_path / "runs.csv", nasty=True)]))
+    assert "<img src=x" not in page
+    assert NASTY in words(page)
+    assert NASTY in [method["name"] for method in numbers(page)["methods"]]
+
+
+def test_curves_are_thinned_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.arange(0, 500_000, 1000)
+    study = Study([Run("a", "dog-run", str(s), frames, frames / 1000.0, "here") for s in range(3)], [])
+    data = numbers(report.page(study))
+    assert data["points"] == report.MOST_POINTS
+    assert [seed["x"] for seed in data["returns"][0]["seeds"]] == [0, 0, 0]  # equal frames are there once
+    assert len(data["returns"][0]["seeds"][0]["y"]) == len(data["frames"][0]) == report.MOST_POINTS
+    assert data["frames"][0][0] == 0
+    assert data["frames"][0][-1] == 499_000
+    monkeypatch.setattr(report, "CURVES_BYTES", 600)
+    assert numbers(report.page(study))["points"] == report.FEWEST_POINTS
+
+
+# ---- what can be wrong with runs
+
+
+def folder(path: Path, *, text: str, settings: dict[str, Any] | None = None) -> Path:
+    path.mkdir(parents=True)
+    (path / "metrics.csv").write_text(HEADER + text)
+    if settings is not None:
+        content = {
+            "settings": settings,
+            "stretches": [{"from_frame": 0, "commit": "abc123", "versions": {"torch": "2"}}],
+        }
+        (path / "run.json").write_text(json.dumps(content))
+    return path
+
+
+SETTINGS = {
+    "recipe": "sac",
+    "options": {"width": 256},
+    "frames": 50_000,
+    "utd": "1",
+    "seeds": [0],
+    "action_repeat": 2,
+    "eval_episodes": 5,
+    "log_every": 5000,
+    "eval_every": 10_000,
+}
+
+
+def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    good = folder(tmp_path / "runs/good", text=rows("sac-utd1", "dog-run", 0, 100), settings=SETTINGS)
+    folder(tmp_path / "runs/empty", text="", settings=SETTINGS)
+    folder(tmp_path / "runs/malformed", text="a,b,c\n", settings=SETTINGS)
+    cut = rows("sac-utd1", "dog-run", 1, 100, last=20_000) + "sac-utd1,dog-run,1,eval/mean_rew"
+    folder(tmp_path / "runs/running", text=cut, settings=SETTINGS | {"seeds": [1]})
+    (tmp_path / "other").mkdir()
+    out = tmp_path / "new/report.html"
+    assert main(["report", str(tmp_path / "runs"), str(tmp_path / "other"), "--out", str(out)]) == 0
+    printed, complaints = capsys.readouterr()
+    assert str(out) in printed
+    said = words(out.read_text())
+    for sentence in (
+        "empty/metrics.csv holds no measurement yet",
+        "line 2 of",
+        "running is at frame 20,000 of 50,000: still running, or stopped",
+        "other is no run folder and holds none",
+    ):
+        assert sentence in said
+        assert sentence in complaints
+    assert "2 runs of 1 method on 1 task" in said
+    for fact in ("width 256", "utd 1", "commit abc123", "versions (torch 2)", str(good)):
+        assert fact in said
+    assert main(["report", str(tmp_path / "other"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith("steadyq: nothing to compare")
+
+
+def test_film_strips_are_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = folder(tmp_path / "run", text=rows("sac-utd1", "dog-run", 0, 100), settings=SETTINGS)
+    Image.new("RGB", (3000, 200), "red").save(run / "film_strip.png")
+    (run / "film-strip-2.png").write_bytes(b"no picture")
+    study = report.read([run])
+    page = report.page(study)
+    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert "film-strip-2.png cannot be read as a picture" in words(page)
+    monkeypatch.setattr(details, "STRIPS_BYTES", 10)
+    assert "1 more film strips are left out" in words(report.page(study))
+
+
+# ---- served
+
+
+def fetch(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_watch_serves_and_follows(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run", text="", settings=SETTINGS)
+    server = serve.Server([run], lambda state: report.page(report.read([run]), watched=state), port=0)
+    server.refresh()
+    server.start()
+    try:
+        waiting = fetch(server.address)
+        assert "holds no measurement yet" in waiting
+        assert not server.refresh()  # nothing has changed
+        first = fetch(server.address + "state")
+        with (run / "metrics.csv").open("a") as file:
+            file.write(rows("sac-utd1", "dog-run", 0, 100, last=20_000))
+        assert server.refresh()
+        page = fetch(server.address)
+        assert numbers(page)["returns"][0]["lines"][0]["y"] == [0, 20, 40]
+        second = fetch(server.address + "state")
+        assert first != second
+        assert f'data-watched="{second}"' in page
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            fetch(server.address + "metrics.csv")
+        with pytest.raises(InputError, match="cannot listen on port"):
+            serve.Server([run], lambda state: "", port=int(server.address.rstrip("/").rpartition(":")[2]))
+    finally:
+        server.stop()
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium and chromedriver on the path: the page is not tried in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1300,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    window.set_script_timeout(30)
+    yield window
+    window.quit()
+
+
+SETTLED = """
+const done = arguments[0];
+const look = () => document.documentElement.dataset.drawing === "no" ? done(true) : setTimeout(look, 20);
+setTimeout(look, 50);
+"""
+COUNTS = "return [...document.querySelectorAll('.plot')].map((plot) => Number(plot.dataset.drawn))"
+
+
+def settled(browser: Any) -> list[int]:
+    """How many traces each panel has, once all are drawn."""
+    browser.execute_async_script(SETTLED)
+    return browser.execute_script(COUNTS)
+
+
+def click(browser: Any, selector: str, number: int = 0) -> None:
+    """As a keyboard does it: focus and Enter."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.find_elements(By.CSS_SELECTOR, selector)[number].send_keys(Keys.ENTER)
+
+
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    path = tmp_path / "report.html"
+    path.write_text(report.page(report.read([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
+    browser.get(path.as_uri())
+    before = settled(browser)
+    assert len(before) == 4  # two tasks, their aggregate, one diagnostic
+    # On a task two methods with line and band each, five seeds each, and two published curves with line and band each.
+    assert before == [18, 18, 4, 4]
+    chip = browser.execute_script("return document.querySelectorAll('#methods button')[1].textContent")
+    assert chip == NASTY
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+    # Traces are in this order: published curves, bands, seeds, lines.
+    point = "Plotly.Fx.hover(document.querySelector('.plot'), [{curveNumber: 17, pointNumber: 5}])"
+    browser.execute_script(point)
+    label = "return document.querySelector('.plot .hoverlayer').textContent"
+    WebDriverWait(browser, 5).until(lambda window: window.execute_script(label) != "")
+    shown = browser.execute_script(label)
+    assert NASTY in shown
+    assert "120 (" in shown
+    assert shown.endswith("5 seeds, frame 50,000")
+
+    click(browser, "#methods button", 1)
+    assert settled(browser) == [11, 11, 2, 2]
+    assert browser.execute_script("return document.querySelectorAll('#methods button')[1].ariaPressed") == "false"
+    click(browser, "#references button", 0)
+    assert settled(browser) == [9, 9, 2, 2]
+    click(browser, "#seeds")
+    assert settled(browser) == [4, 4, 2, 2]
+    click(browser, "#bands")
+    assert settled(browser) == [2, 2, 1, 1]
+
+    browser.refresh()  # a watched page comes again: what the reader chose stays
+    assert settled(browser) == [2, 2, 1, 1]
+    click(browser, "#methods button", 1)
+    click(browser, "#seeds")
+    click(browser, "#bands")
+    click(browser, "#references button", 0)
+    assert settled(browser) == before
+
+    browser.execute_script(
+        "const to = document.getElementById('to'); to.value = 20000; to.dispatchEvent(new Event('change'))"
+    )
+    settled(browser)
+    limits = "return [...document.querySelectorAll('.plot')].map((plot) => plot.layout.xaxis.range[1])"
+    assert browser.execute_script(limits) == [20_000] * 4
+    click(browser, "#reset")
+    assert settled(browser) == before
+    assert min(browser.execute_script(limits)) >= 50_000
+
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    assert browser.execute_script(ground) == "rgb(255, 255, 255)"
+    click(browser, "#theme")
+    click(browser, "#theme")
+    settled(browser)
+    assert browser.execute_script(ground) == "rgb(18, 20, 23)"
+    assert browser.execute_script("return document.querySelector('.plot').layout.paper_bgcolor") == "#1a1d21"
+    click(browser, "#theme")
+
+    click(browser, ".panel header button")
+    settled(browser)
+    wide = browser.execute_script("return document.querySelector('.plot').getBoundingClientRect().width")
+    assert wide > 1000
+
+    browser.execute_script(
+        "const t = document.getElementById('task'); t.value = 'walker-run'; t.dispatchEvent(new Event('change'))"
+    )
+    assert settled(browser) == before
+    assert browser.get_log("browser") == []
+
+
+def test_the_page_on_a_phone(tmp_path: Path, browser: Any) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report.page(report.read([table(tmp_path / "runs.csv")])), encoding="utf-8")
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        browser.get(path.as_uri())
+        settled(browser)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        # A finger that drags over a panel must move the page.
+        assert browser.execute_script("return document.querySelector('.plot').layout.dragmode") is False
+        assert browser.get_log("browser") == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
