@@ -374,19 +374,49 @@ def list_names(arguments: list[str]) -> int:
     parser = Parser(prog="steadyq list", description="What there is to train, and on what.")
     parser.add_argument("what", choices=("recipes", "envs"), metavar="recipes|envs")
     if parse(parser, arguments).what == "recipes":
-        from steadyq.algorithm.options import make_recipe, summary
-        from steadyq.algorithm.recipes import RECIPES
-
-        for name in RECIPES:
-            protocol = make_recipe(name).protocol
-            facts = f"UTD {protocol.utd:g}, batch {protocol.batch_size}, warm-up {protocol.learning_starts:,}"
-            print(f"{name:12} {facts:36} {summary(name)}")
+        print_recipes()
     else:
         from steadyq.run.envs import names
 
         for suite, known in names().items():
             print(f"{suite}: {' '.join(known)}")
     return DONE
+
+
+def print_recipes() -> None:
+    """Every recipe with its protocol on DeepMind Control and its size on dog-run, and what it is in the line below."""
+    from numpy.random import default_rng
+
+    from steadyq.algorithm.agent import count_parameters, make_agent
+    from steadyq.algorithm.options import make_recipe, summary
+    from steadyq.algorithm.recipes import RECIPES
+
+    obs_dim, action_dim = 223, 38  # of dog-run
+    row = "{:14}{:>4}{:>7}{:>8}{:>9}{:>9}{:>9}{:>12}  {}"
+    print(row.format("", "UTD", "batch", "repeat", "warm-up", "gamma", "size", "per 1,000", "source"))
+    for name in RECIPES:
+        made = make_recipe(name)
+        protocol = made.protocol
+        state = make_agent(made, obs_dim=obs_dim, action_dim=action_dim).init(default_rng(0))
+        learned = count_parameters((state.actor.params, state.critic.params))
+        print(
+            row.format(
+                name,
+                f"{protocol.utd:g}",
+                protocol.batch_size,
+                protocol.action_repeat,
+                f"{protocol.learning_starts:,}",
+                protocol.gamma or "length",
+                f"{learned / 1e6:.2f}M",
+                f"{1_000 * protocol.utd / protocol.action_repeat:,.0f}",
+                protocol.source,
+            )
+        )
+        print(f"    {summary(name)}")
+    print(
+        "\nrepeat: frames per agent step; warm-up: agent steps of random actions; gamma: `length`, by an episode's;"
+        "\nsize: learned numbers of actor and critics on dog-run; per 1,000: critic updates per 1,000 frames"
+    )
 
 
 def doctor(arguments: list[str]) -> int:
