@@ -185,6 +185,13 @@ def test_a_resumed_run_is_diagnosed_the_same(run: Path, tmp_path: Path, monkeypa
         assert digest(out, 1) == digest(run, 1)
 
 
+def test_an_extended_run_is_not_diagnosed_twice(run: Path, tmp_path: Path) -> None:
+    """It ended, and goes on, at a frame that was diagnosed."""
+    go(tmp_path / "short", seeds=[1], frames=80, diagnose_every=40, save_every=40)
+    resume(tmp_path / "short", frames=90)
+    assert records(tmp_path / "short") == records(run, seed=1)
+
+
 def test_afterwards_is_the_same_as_meanwhile(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     assert main(["diagnose", str(copy)]) == 0
