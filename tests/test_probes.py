@@ -13,10 +13,9 @@ STATES = np.repeat([-1.0, 1.0], 9)
 ACTIONS = np.tile(np.linspace(-0.8, 0.8, 9), 2)
 
 
-HEAVY = ("bro", "simba_v2", "xqc")  # half a minute and more
+QUICK = ("sac", "crossq", "crossq_wn", "redq")  # the others with `pytest -m slow`: each takes ten seconds to a minute
 LIKE_ANOTHER = ("sac_resets", "sac_primacy", "bro_fast")  # in everything but when they start again
 WITHOUT_ENTROPY = ("crossq_wn_td3",)
-QUICK = [name for name in RECIPES if name not in (*HEAVY, *LIKE_ANOTHER)]
 
 
 @pytest.fixture(scope="module", params=QUICK)
@@ -41,7 +40,7 @@ def test_probe(trained: tuple[str, Trained], probe: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", [*QUICK, *HEAVY])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in LIKE_ANOTHER])
 def test_probes_with_other_seeds(name: str, seed: int) -> None:
     trained = train(name, seed=seed)
     for probe in PROBES:

@@ -40,7 +40,28 @@ def test_frozen_draws() -> None:
 
 def test_purposes_keep_their_numbers() -> None:
     """A changed number would change every run of every seed."""
-    names = ["INIT", "WARM_UP", "ACT", "SAMPLE", "NEXT_ACTION", "ACTOR", "EPISODE", "EVALUATE", "SHOW"]
+    names = [
+        "INIT",
+        "WARM_UP",
+        "ACT",
+        "SAMPLE",
+        "NEXT_ACTION",
+        "ACTOR",
+        "EPISODE",
+        "EVALUATE",
+        "SHOW",
+        "MEMBERS",
+        "ACTOR_MEMBERS",
+        "ONLINE_DROPOUT",
+        "TARGET_DROPOUT",
+        "ACTOR_DROPOUT",
+        "OPTIMISM",
+        "BIAS_EPISODE",
+        "BIAS_ACTION",
+        "DIAGNOSE_STATES",
+        "DIAGNOSE_UPDATE",
+        "PLASTICITY",
+    ]
     assert {purpose.name: purpose.value for purpose in Purpose} == {name: i for i, name in enumerate(names)}
 
 

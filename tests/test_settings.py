@@ -87,6 +87,7 @@ def test_settings_survive_json() -> None:
         ({"buffer_size": 100}, "at most --buffer-size, 100"),
         ({"threads": 0}, "--threads is 0"),
         ({"eval_every": -1}, "--eval-every is -1"),
+        ({"diagnose_every": -1}, "--diagnose-every is -1"),
         ({"precision": "float16"}, "unknown value of --precision 'float16'"),
         ({"name": "a/b"}, "without slashes"),
         ({"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),

@@ -1,4 +1,4 @@
-"""The command line: `steadyq train | resume | evaluate | compare | figures | report | watch | list | doctor`.
+"""The command line: `steadyq COMMAND`, from training to the report.
 
 Nothing heavy is imported before a command needs it, so that help and mistakes are answered at once. Exit codes: 0 done,
 2 refused input, 75 stopped but resumable, 1 anything else.
@@ -50,6 +50,7 @@ def run(arguments: list[str]) -> int:
         "train": train,
         "resume": resume,
         "evaluate": evaluate,
+        "diagnose": diagnose,
         "compare": compare_runs,
         "figures": figures_of_runs,
         "report": report_on_runs,
@@ -211,6 +212,27 @@ def evaluate(arguments: list[str]) -> int:
         video=values.video,
         film_strip=values.film_strip,
     )
+    return DONE
+
+
+def diagnose(arguments: list[str]) -> int:
+    """`steadyq diagnose RUN_DIR ...`."""
+    parser = Parser(
+        prog="steadyq diagnose",
+        description="Q-bias, norms, effective learning rates, units and plasticity of a run's snapshots "
+        "(docs/diagnostics.md), into RUN_DIR/diagnostics.csv.",
+    )
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
+    parser.add_argument("--seed", type=int, help="which of the run's agents [all]")
+    parser.add_argument("--frames", type=int, nargs="+", metavar="FRAME", help="which snapshots [all]")
+    parser.add_argument("--episodes", type=int, help="roll-outs for Q-bias [as many as give 1,000 pairs, at least 3]")
+    values = parse(parser, arguments)
+    if values.episodes is not None and values.episodes < 1:
+        raise InputError(f"--episodes is {values.episodes}; give a whole number >= 1")
+
+    from steadyq.study import diagnostics
+
+    diagnostics.diagnose(values.run, seed=values.seed, frames=values.frames, episodes=values.episodes)
     return DONE
 
 

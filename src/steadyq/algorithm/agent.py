@@ -94,6 +94,10 @@ class Agent(NamedTuple):
     critic_step: `(state, batch, noise) -> (state, metrics)`.
     actor_step: `(state, obs[B, O], noise) -> (state, metrics)`: actor, temperature and what explores.
     order: of the two where both are due.
+    critic_gradient: `(state, batch, noise) -> (grads, (stats, out[E, B, K], target[B]), loss[])`: the critic's step up
+        to the optimiser's; `target` is the mean of what `out` is trained towards.
+    sample: `(state, obs[B, O], noise[B, A]) -> (action[B, A], log_prob[B])`, from the policy, not exploring.
+    q: `(state, obs[B, O], action[B, A]) -> q[E, B]`, each critic's value in eval mode and without noise.
     act: `(state, obs[O], noise[A]) -> action[A]`, exploring.
     mode: `(state, obs[O]) -> action[A]`, for evaluation.
     observe: `(state, obs[O], reward[], last[], gamma) -> state`, after each agent step: see `Normalise`.
@@ -107,6 +111,9 @@ class Agent(NamedTuple):
     critic_step: Callable[[State, Transition, CriticNoise], tuple[State, Metrics]]
     actor_step: Callable[[State, Tensor, ActorNoise], tuple[State, Metrics]]
     order: Order
+    critic_gradient: Callable[[State, Transition, CriticNoise], tuple[Params, tuple[Params, Tensor, Tensor], Tensor]]
+    sample: Callable[[State, Tensor, Tensor], tuple[Tensor, Tensor]]
+    q: Callable[[State, Tensor, Tensor], Tensor]
     act: Callable[[State, Tensor, Tensor], Tensor]
     mode: Callable[[State, Tensor], Tensor]
     observe: Callable[[State, Tensor, Tensor, Tensor, float], State]
@@ -166,7 +173,9 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         memory, params = project.apply(net.project, params)
         return Net(params, stats, opt, memory)
 
-    def critic_step(state: State, batch: Transition, noise: CriticNoise) -> tuple[State, Metrics]:
+    def critic_gradient(
+        state: State, batch: Transition, noise: CriticNoise
+    ) -> tuple[Params, tuple[Params, Tensor, Tensor], Tensor]:
         batch = batch._replace(
             obs=recipe.normalise.obs(state.normalise, batch.obs),
             reward=recipe.normalise.reward(state.normalise, batch.reward),
@@ -186,7 +195,10 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             soft = batch.reward + batch.discount * (value.mean(next_voice) + bonus)
             return vmap(value.loss, (0, None))(out, y).mean(-1).sum(), (stats, out, soft)
 
-        grads, (stats, out, soft), total = value_and_aux(loss, state.critic.params)
+        return value_and_aux(loss, state.critic.params)
+
+    def critic_step(state: State, batch: Transition, noise: CriticNoise) -> tuple[State, Metrics]:
+        grads, (stats, out, soft), total = critic_gradient(state, batch, noise)
         net = learn(state.critic, grads, recipe.critic_optimiser, recipe.project, stats)
         new = state._replace(critic=net, target=recipe.target.update(state.target, net.params))
         q = value.mean(out)
@@ -238,6 +250,17 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             lambda obs: policy.gaussian(head, seen(obs)),
         )
 
+    def sample(
+        state: State, obs: Float[Tensor, "B O"], noise: Float[Tensor, "B A"]
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"]]:
+        rows = recipe.normalise.obs(state.normalise, obs)
+        seen, _ = features(state.actor.params, state.actor.stats, rows, False)
+        return policy.sample(state.actor.params[1], seen, noise)
+
+    def ensemble_q(state: State, obs: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "E B"]:
+        rows = torch.cat([recipe.normalise.obs(state.normalise, obs), action], -1)
+        return value.mean(critics(state.critic.params, state.critic.stats, rows, False, ())[0])
+
     def act(state: State, obs: Float[Tensor, "O"], noise: Float[Tensor, "A"]) -> Float[Tensor, "A"]:
         rows = recipe.normalise.obs(state.normalise, obs).unsqueeze(0)
         return recipe.explore.act(state.explore, base(state), rows, noise.unsqueeze(0)).squeeze(0)
@@ -277,6 +300,9 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         critic_step=critic_step,
         actor_step=actor_step,
         order=recipe.order,
+        critic_gradient=critic_gradient,
+        sample=sample,
+        q=ensemble_q,
         act=act,
         mode=mode,
         observe=observe,

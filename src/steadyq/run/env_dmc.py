@@ -3,7 +3,7 @@
 import os
 import sys
 from functools import cache
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,12 +78,14 @@ def tasks() -> tuple[str, ...]:
     return tuple(f"{domain}-{task}" for domain, task in _suite().ALL_TASKS)
 
 
-def load(name: str) -> "Environment":
-    """The task `domain-task` of the suite."""
+def load(name: str, *, endless: bool = False) -> "Environment":
+    """The task `domain-task` of the suite, on request without its time limit."""
     domain, task = name.split("-")
     env = _suite().load(domain, task)
     # quadruped-escape hands its terrain to OpenGL at every reset if there is any: there is none, see `_suite`.
     env.physics._make_rendering_contexts = lambda: None
+    if endless:
+        env._step_limit = inf  # what the suite itself sets where a task has no limit; there is no public way
     return env
 
 

@@ -114,8 +114,12 @@ def is_registered(name: str) -> bool:
     return name in gymnasium.registry or name in {re.sub(r"-v\d+$", "", known) for known in gymnasium.registry}
 
 
-def load_gymnasium(name: str) -> "gymnasium.Env":
+def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
     """The environment of an id, after importing the module of `module:Name-v0`, able to draw itself if it ever is.
+
+    Args:
+        name: the id.
+        endless: without Gymnasium's time limit; one that the environment keeps by itself stays.
 
     Raises:
         LookupError: nobody knows the id.
@@ -143,7 +147,9 @@ def load_gymnasium(name: str) -> "gymnasium.Env":
         creator = load_env_creator(entry) if isinstance(entry, str) else entry
         metadata = getattr(creator, "metadata", None)  # functions have none
         draws = isinstance(metadata, dict) and "rgb_array" in (metadata.get("render_modes") or ())
-        return gymnasium.make(env_id, render_mode="rgb_array") if draws else gymnasium.make(env_id)
+        limit = -1 if endless else None  # -1: none, None: the registered one
+        drawing: dict[str, Any] = {"render_mode": "rgb_array"} if draws else {}
+        return gymnasium.make(env_id, max_episode_steps=limit, **drawing)
     except (DependencyNotInstalled, ImportError) as error:
         raise InputError(f"{name} cannot be made here: {error}") from error
 

@@ -6,12 +6,14 @@ from steadyq.errors import InputError, unknown
 from steadyq.run.env import Env, Suite
 
 
-def make(name: str, *, action_repeat: int | None = None) -> Env:
+def make(name: str, *, action_repeat: int | None = None, endless: bool = False) -> Env:
     """Make an environment.
 
     Args:
         name: a dm_control task as `domain-task`, or a Gymnasium id, also as `module:Name-v0`.
         action_repeat: frames for which each action is held; None for 2 on dm_control and 1 elsewhere.
+        endless: without the suite's time limit, so that episodes end by themselves only. A limit of the environment's
+            own stays.
 
     Raises:
         InputError: nobody knows the name, something it needs is not installed, or its observations or actions are not
@@ -25,11 +27,11 @@ def make(name: str, *, action_repeat: int | None = None) -> Env:
     if suite == "dmc":
         from steadyq.run.env_dmc import DmControl, load
 
-        return DmControl(load(name), name=name, action_repeat=action_repeat)
+        return DmControl(load(name, endless=endless), name=name, action_repeat=action_repeat)
     from steadyq.run.env_gymnasium import GymnasiumEnv, load_gymnasium
 
     try:
-        return GymnasiumEnv(load_gymnasium(name), name=name, action_repeat=action_repeat)
+        return GymnasiumEnv(load_gymnasium(name, endless=endless), name=name, action_repeat=action_repeat)
     except LookupError:
         raise _unknown(name) from None
 

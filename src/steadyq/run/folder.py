@@ -2,7 +2,8 @@
 
 run.json                 format, settings, the environment's sizes, and per stretch of frames how it was run
 metrics.csv              every measurement, long form
-tensorboard/seed-0/      the same as TensorBoard events
+diagnostics.csv          what `steadyq diagnose` measured on the snapshots, in the same form
+tensorboard/seed-0/      metrics.csv as TensorBoard events
 learning_curve.png       drawn when a run ends
 seed-0/checkpoints/      to resume
 seed-0/snapshots/FRAME   weights, statistics and temperature at each evaluation

@@ -10,11 +10,12 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from steadyq.errors import InputError
+from steadyq.run import sealed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -142,6 +143,15 @@ def read(path: Path) -> list[Row]:
             f"cannot read {path} ({error.strerror}); give the folder of a run, which holds {FILE}"
         ) from None
     return list(_rows(data[: data.rfind(b"\n") + 1], path))
+
+
+def replace(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of such rows, whole or not at all, in the place of the one that may be there."""
+    text = io.StringIO(newline="")
+    text.write(HEADER)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows((*row[:-1], _text(row.value)) for row in rows)
+    sealed.write_file(path, text.getvalue().encode())
 
 
 def _rows(data: bytes, path: Path) -> Iterator[Row]:

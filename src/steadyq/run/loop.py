@@ -21,6 +21,7 @@ from steadyq.algorithm.types import State
 from steadyq.algorithm.weight_norm import frobenius_norms
 from steadyq.errors import RunError
 from steadyq.run import checkpoint
+from steadyq.run.diagnose import Examiner, examine
 from steadyq.run.env import Env
 from steadyq.run.episodes import EpisodeStream
 from steadyq.run.evaluate import Act, Episode, Interrupted, play, summarise
@@ -55,8 +56,10 @@ class Run:
     logger: Logger
     view: LiveView | PlainView
     recipe: Recipe
+    examiner: Examiner | None = None  # where diagnoses are due
     step: int = 0  # agent steps done
     evaluated: int = -1  # frame of the last evaluation
+    diagnosed: int = -1  # frame of the last diagnosis
     resets: int = 0  # of the networks so far
     resets_evaluated: int = 0  # after how many of them there was an evaluation
     elapsed: float = 0.0  # seconds of earlier stretches
@@ -89,6 +92,8 @@ def loop(run: Run, stop: Stop) -> bool:
             log(run)
         if settings.eval_every and (run.step == 0 or run.crosses(settings.eval_every)) and run.evaluated != run.frame:
             evaluate(run, stop)
+        if run.examiner and (run.step == 0 or run.crosses(settings.diagnose_every)) and run.diagnosed != run.frame:
+            diagnose(run, run.examiner, stop)
         if run.resets < run.resets_due and not stop.asked:  # an evaluation that was cut off comes first, on resuming
             reset(run)
         if settings.eval_every and run.resets_evaluated < run.resets:
@@ -237,6 +242,24 @@ def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
     run.evaluated = run.frame
 
 
+def diagnose(run: Run, examiner: Examiner, stop: Stop) -> None:
+    """What each seed's networks are like (see `docs/diagnostics.md`); nothing if asked to stop."""
+    results = []
+    for i, one in enumerate(run.seeds):
+        state = tree_map(lambda leaf: leaf.detach().cpu(), run.learner.seed(i).state)
+        try:
+            found = examine(
+                examiner, state, seed=one.seed, frame=run.frame, replay=one.replay, interrupted=lambda: stop.asked
+            )
+        except Interrupted:
+            return
+        results.append(found)
+    for one, metrics in zip(run.seeds, results, strict=True):
+        run.logger.write(seed=one.seed, frame=run.frame, metrics=metrics)
+        run.view.update(seed=one.seed, frame=run.frame, metrics=metrics)
+    run.diagnosed = run.frame
+
+
 def mean_action(agent: Agent, state: State) -> Act:
     """The policy that is evaluated and exported: the mean action, on the CPU."""
 
@@ -259,6 +282,7 @@ def save(run: Run) -> None:
         meta = {
             "step": run.step,
             "evaluated": run.evaluated,
+            "diagnosed": run.diagnosed,
             "resets": run.resets,
             "resets_evaluated": run.resets_evaluated,
             "critic_updates": run.learner.critic_updates,
@@ -295,6 +319,7 @@ def restore(run: Run, saved: list[checkpoint.Checkpoint]) -> list[int]:
     meta = saved[0].meta
     run.step = run.window_step = meta["step"]
     run.evaluated, run.elapsed = meta["evaluated"], meta["elapsed"]
-    run.resets, run.resets_evaluated = meta.get("resets", 0), meta.get("resets_evaluated", 0)  # older runs had none
+    run.diagnosed = meta.get("diagnosed", -1)  # older runs had neither this nor resets
+    run.resets, run.resets_evaluated = meta.get("resets", 0), meta.get("resets_evaluated", 0)
     run.learner.critic_updates, run.learner.actor_updates = meta["critic_updates"], meta["actor_updates"]
     return inexact

@@ -21,6 +21,9 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
 }
 
+LATER = {"diagnose_every": 0}
+"""Settings that runs of older versions did not have, as they were then."""
+
 
 def option(default: Any, help: str) -> Any:
     """A field with its words for `--help`; a default of None is completed later, by the protocol or the machine."""
@@ -50,6 +53,7 @@ class Settings:
     threads: int | None = option(None, "threads of a CPU update [all cores]")
     eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none")
     eval_episodes: int = option(5, "episodes per evaluation, with the mean action")
+    diagnose_every: int = option(0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none")
     log_every: int = option(5_000, "frames between log records")
     save_every: int = option(10_000, "frames between checkpoints")
 
@@ -92,6 +96,7 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
         InputError: fields that this version does not know, or that are missing.
     """
     known = {f.name for f in fields(Settings)} - {"out"}
+    values = {**LATER, **values}
     if values.keys() != known:
         odd = ", ".join(sorted(values.keys() ^ known))
         raise InputError(f"run.json in {out} has other settings than this version of steadyq: {odd}")
@@ -159,6 +164,7 @@ def check(settings: Settings) -> None:
         "buffer_size": 1,
         "eval_every": 0,
         "eval_episodes": 1,
+        "diagnose_every": 0,
         "log_every": 1,
         "save_every": 1,
     } | ({"threads": 1} if s.threads is not None else {})

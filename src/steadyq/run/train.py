@@ -15,6 +15,7 @@ from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.errors import InputError, unknown
 from steadyq.run import checkpoint, compiler, envs, folder, logs, machine, watch
+from steadyq.run.diagnose import examiner
 from steadyq.run.env import Env, Spec
 from steadyq.run.episodes import EpisodeStream
 from steadyq.run.folder import Record, agent_of, read_record, seed_folder, write_record
@@ -259,6 +260,7 @@ def go(run_folder: Path, record: Record, env: Env) -> Result:
             logger=logger,
             view=view,
             recipe=make_recipe(settings.recipe, settings.options),
+            examiner=examiner(settings) if settings.diagnose_every else None,
         )
         view.message(opening(record, frame))
         if changed := differences(record):
@@ -310,5 +312,7 @@ def differences(record: Record) -> str:
 def close(run: Run) -> None:
     """Let the environments go."""
     run.evaluation_env.close()
+    if run.examiner:
+        run.examiner.env.close()
     for one in run.seeds:
         one.stream.close()

@@ -15,11 +15,11 @@ class Measure(NamedTuple):
 WEIGHT_NORM = Measure("train/critic_weight_norm", "weight norm of the critic", "sum over dense layers", log=True)
 GRADIENT_NORM = Measure("train/critic_grad_norm", "gradient norm of the critic", log=True)
 Q_BIAS = (
-    Measure("diag/q_bias_mean", "Q-bias: mean", "relative to the return"),
-    Measure("diag/q_bias_std", "Q-bias: standard deviation", "relative to the return"),
+    Measure("diag/q_bias/aggregate_mean", "Q-bias: mean", "relative to the return"),
+    Measure("diag/q_bias/aggregate_std", "Q-bias: standard deviation", "relative to the return"),
 )
-LEARNING_RATE = (Measure("diag/critic_elr", "effective learning rate of the critic", log=True),)
-DEAD = (Measure("diag/critic_dead", "dead units of the critic", "share"),)
+LEARNING_RATE = (Measure("diag/critic/elr", "effective learning rate of the critic", log=True),)
+DEAD = (Measure("diag/critic/dead_units", "dead units of the critic", "share"),)
 OTHERS = (
     Measure("train/q_mean", "mean Q of a batch"),
     Measure("train/entropy", "entropy of the policy", "nats"),

@@ -1,0 +1,263 @@
+"""Diagnoses of every recipe, while training and afterwards, and that training does not notice them."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from steadyq.algorithm.random import Purpose, generator
+from steadyq.algorithm.recipes import RECIPES
+from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.types import State
+from steadyq.cli import main
+from steadyq.errors import InputError
+from steadyq.run import checkpoint, logs, q_bias
+from steadyq.run.diagnose import Examiner, examine, examiner
+from steadyq.run.folder import without_optimisers
+from steadyq.run.replay import Replay
+from steadyq.run.train import resume, settings_of
+from steadyq.study import diagnostics
+from test_loop import SMALL, digest, go, records, stopped_at
+
+ALWAYS = {
+    "diag/alpha",
+    "diag/reward_scale",
+    "diag/q_bias/aggregate_mean",
+    "diag/q_bias/aggregate_std",
+    "diag/q_bias/per_state_mean",
+    "diag/q_bias/per_state_std",
+    "diag/critic/weight_norm",
+    "diag/critic/unit_norm_std/hidden_0",
+    "diag/actor/weight_norm",
+}
+OF_A_BATCH = {
+    "diag/critic/elr",
+    "diag/critic/elr/readout",
+    "diag/critic/gradient_norm",
+    "diag/critic/rotation",
+    "diag/actor/rotation",
+    "diag/critic/dead_units",
+    "diag/critic/dormant_units",
+    "diag/critic/feature_rank",
+    "diag/critic/feature_stable_rank",
+    "diag/actor/dead_units",
+    "diag/critic/q_mean",
+    "diag/critic/target_max",
+    "diag/plasticity/loss",
+    "diag/plasticity/fresh_loss",
+}
+
+
+def examined(name: str) -> tuple[Examiner, State]:
+    """The examiner of a small run of a recipe, and a state as it is at the start."""
+    sizes = {key: SMALL[key] for key in ("width", "actor_width", "learning_starts", "batch_size")}
+    chosen = examiner(settings_of(name, env="toy:Point-v0", choices=sizes))
+    return chosen, chosen.agent.init(generator(0, Purpose.INIT))
+
+
+def experience(steps: int) -> Replay:
+    """Random transitions; an episode ends each ten."""
+    rng, replay = np.random.default_rng(0), Replay(capacity=100, obs_dim=2, action_dim=1)
+    for step in range(steps):
+        if step % 10 == 0:
+            replay.start(rng.standard_normal(2).astype(np.float32))
+        action, obs = rng.uniform(-1, 1, 1).astype(np.float32), rng.standard_normal(2).astype(np.float32)
+        replay.add(action, float(rng.standard_normal()), 0.99, obs, last=step % 10 == 9)
+    return replay
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_examined(name: str) -> None:
+    chosen, state = examined(name)
+    before = [leaf.clone() for leaf in leaves(state)]
+    found = examine(chosen, state, seed=0, frame=60, replay=experience(60), episodes=2)
+    assert found.keys() >= ALWAYS | OF_A_BATCH
+    assert all(math.isfinite(value) for value in found.values())
+    assert 0 < found["diag/critic/rotation"] < 0.2
+    assert found["diag/states"] == 60
+    assert all(torch.equal(*pair) for pair in zip(before, leaves(state), strict=True))
+    bare = examine(chosen, without_optimisers(state), seed=0, frame=60, replay=experience(90), episodes=2)
+    left_out = {name for name in found if "/rotation" in name}
+    assert bare.keys() == found.keys() - left_out
+    assert all(
+        bare[name] == found[name] for name in bare if not name.startswith("time/")
+    )  # later transitions do not count
+
+
+def test_what_there_are_no_transitions_for_is_left_out() -> None:
+    chosen, state = examined("crossq_wn")
+    nothing = examine(chosen, state, seed=0, frame=0, replay=experience(60), episodes=1).keys()
+    assert nothing >= ALWAYS
+    assert not nothing & OF_A_BATCH
+    early = examine(chosen, state, seed=0, frame=39, replay=experience(60), episodes=1).keys()
+    assert OF_A_BATCH - early == {"diag/plasticity/loss", "diag/plasticity/fresh_loss"}
+    overflowed = Replay(capacity=30, obs_dim=2, action_dim=1)
+    overflowed.extend(experience(60).segment(0, 60))
+    assert examine(chosen, state, seed=0, frame=60, replay=overflowed, episodes=1)["diag/states"] == 30
+    assert not examine(chosen, state, seed=0, frame=35, replay=overflowed, episodes=1).keys() & OF_A_BATCH
+
+
+@pytest.mark.parametrize("name", ["xqc", "simba_v2"])
+def test_scaled_rewards_are_measured_in_the_environment_s_units(name: str) -> None:
+    """A categorical critic sure of its highest atom, 5, where rewards are divided by 8: it promises 40."""
+    chosen, state = examined(name)
+    eight = torch.tensor(64.0 - 1e-8)
+    returns = state.normalise.returns if name == "simba_v2" else state.normalise
+    returns = returns._replace(moments=returns.moments._replace(var=eight))
+    whole = state.normalise._replace(returns=returns) if name == "simba_v2" else returns
+    params, sure = state.critic.params, torch.zeros(101)
+    sure[-1] = 1e3
+
+    def certain(leaf: torch.Tensor) -> torch.Tensor:
+        return sure.expand_as(leaf).clone() if leaf.shape[-1:] == (101,) and leaf.dim() == 2 else 0 * leaf
+
+    state = state._replace(
+        normalise=whole, critic=state.critic._replace(params=(params[0], tree_map(certain, params[1])))
+    )
+    found = examine(chosen, state, seed=0, frame=0, replay=experience(0), episodes=1)
+    assert found["diag/reward_scale"] == pytest.approx(1 / 8)
+    assert found["diag/q_bias/q_mean"] == pytest.approx(40)
+    assert found["diag/alpha"] == pytest.approx(0.01 * 8)
+
+
+def test_a_policy_without_entropy_is_measured_by_its_rewards_alone() -> None:
+    chosen, state = examined("crossq_wn_td3")
+    found = examine(chosen, state, seed=0, frame=0, replay=experience(0), episodes=3)
+    assert found["diag/alpha"] == 0
+    assert math.isfinite(found["diag/q_bias/return_mean"])
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs() -> Iterator[None]:
+    """Four roll-outs of the toy's ten steps are as good as a hundred here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(q_bias, "PAIRS", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, few_pairs: None) -> Path:
+    """Two seeds, diagnosed at each of the frames that have a snapshot, 0, 40 and 80, and saved at these too."""
+    out = tmp_path_factory.mktemp("diagnosed") / "run"
+    go(out, seeds=[0, 1], diagnose_every=40, save_every=40)
+    return out
+
+
+def values(path: Path, prefix: str = "diag/") -> dict[tuple[int, int, str], float]:
+    return {(r.seed, r.env_step, r.metric): r.value for r in logs.read(path) if r.metric.startswith(prefix)}
+
+
+def test_training_with_diagnoses_is_the_same_to_the_bit(run: Path, tmp_path: Path) -> None:
+    go(tmp_path / "off", seeds=[0, 1], save_every=40)
+    kept = [line for line in records(run) if ",diag/" not in line]
+    assert kept == records(tmp_path / "off")
+    for seed in (0, 1):
+        on, off = (checkpoint.load(folder / f"seed-{seed}", replay=None).tensors for folder in (run, tmp_path / "off"))
+        assert on.keys() == off.keys()
+        assert all(torch.equal(on[name], off[name]) for name in on)
+
+
+def test_diagnoses_go_to_tensorboard_too(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard" / "seed-1"))
+    events.Reload()
+    assert {event.step for event in events.Scalars("diag/q_bias/aggregate_mean")} == {0, 40, 80}
+
+
+def test_a_resumed_run_is_diagnosed_the_same(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (40, 63):  # at a diagnosis, which is then left for later, and between two
+        out = tmp_path / str(step)
+        with monkeypatch.context() as patch:
+            stopped_at(step, patch)
+            assert not go(out, seeds=[1], diagnose_every=40, save_every=40).finished
+        assert resume(out).finished
+        assert records(out) == records(run, seed=1)
+        assert digest(out, 1) == digest(run, 1)
+
+
+def test_an_extended_run_is_not_diagnosed_twice(run: Path, tmp_path: Path) -> None:
+    """It ended, and goes on, at a frame that was diagnosed."""
+    go(tmp_path / "short", seeds=[1], frames=80, diagnose_every=40, save_every=40)
+    resume(tmp_path / "short", frames=90)
+    assert records(tmp_path / "short") == records(run, seed=1)
+
+
+def test_afterwards_is_the_same_as_meanwhile(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert main(["diagnose", str(copy)]) == 0
+    meanwhile, later = values(copy / "metrics.csv"), values(copy / "diagnostics.csv")
+    assert {key[:2] for key in later} == {(seed, frame) for seed in (0, 1) for frame in (0, 40, 80)}
+    assert {key for key in meanwhile.keys() - later.keys() if "/rotation" not in key[2]} == set()
+    assert (0, 80, "diag/critic/rotation") in later  # a checkpoint has that frame's optimiser
+    assert all(later[key] == meanwhile[key] for key in later)
+    said = capsys.readouterr().out
+    assert "seed 1" in said
+    assert "frame 0: the last checkpoint has no 8 transitions from before" in said
+    assert "of each return" in said
+
+
+def test_again_replaces_rows(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    diagnostics.diagnose(copy, seed=1, frames=[40, 0])
+    first = values(copy / "diagnostics.csv")
+    diagnostics.diagnose(copy, seed=1, frames=[40])
+    diagnostics.diagnose(copy, seed=0, frames=[80], episodes=2)
+    with (copy / "diagnostics.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == logs.HEADER.strip().split(",")
+    assert len({tuple(row[:5]) for row in rows}) == len(rows)
+    second = values(copy / "diagnostics.csv")
+    assert {key: value for key, value in second.items() if key[0] == 1} == first
+    assert second[0, 80, "diag/q_bias/rollouts"] == 2
+
+
+def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_path: Path) -> None:
+    """The snapshot is from before the reset, the checkpoint of the same frame from after it."""
+    run = tmp_path / "run"
+    go(run, "sac_primacy", reset_frames=40, save_every=40, frames=40, diagnose_every=40)
+    diagnostics.diagnose(run)
+    meanwhile, later = values(run / "metrics.csv"), values(run / "diagnostics.csv")
+    assert (0, 40, "diag/critic/rotation") in meanwhile.keys() - later.keys()
+    assert all(later[key] == meanwhile[key] for key in later)
+
+
+def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder"):
+        diagnostics.diagnose(tmp_path)
+    with pytest.raises(InputError, match="--seed is 5; this run has 0 1"):
+        diagnostics.diagnose(run, seed=5)
+    with pytest.raises(InputError, match="no snapshot of seed 0 at frame 50; known: 0, 40, 80"):
+        diagnostics.diagnose(run, frames=[40, 50])
+    copy = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copy / "seed-0" / "snapshots")
+    with pytest.raises(InputError, match="no snapshot of seed 0 yet"):
+        diagnostics.diagnose(copy)
+    assert main(["diagnose", str(run), "--episodes", "0"]) == 2
+    assert not (run / "diagnostics.csv").exists()
+
+
+def test_runs_of_before_there_were_diagnoses_can_be_read(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((copy / "run.json").read_text())
+    del record["settings"]["diagnose_every"]
+    (copy / "run.json").write_text(json.dumps(record))
+    assert set(diagnostics.diagnose(copy, seed=0, frames=[80])[0]) == {80}
+
+
+def test_the_names_are_the_documented_ones(run: Path) -> None:
+    """Every measured name, without its layer, is in docs/diagnostics.md."""
+    text = (Path(__file__).parent.parent / "docs" / "diagnostics.md").read_text()
+    for _, _, name in values(run / "metrics.csv"):
+        short = name.removeprefix("diag/").removeprefix("critic/").removeprefix("actor/").split("/")
+        assert f"`{short[0]}" in text or f"/{short[0]}" in text, name
+        assert short[0] != "q_bias" or f"`{short[1]}" in text or f"q_bias/{short[1]}" in text, name
