@@ -208,14 +208,16 @@ def report(rows: list[Row]) -> str:
             if case in times:
                 share = floors[case, "floor"] / times[case].median
                 four = times.get(case.replace("seeds=1", "seeds=4"))
-                cells += [spread(times[case]), f"{share:.0%}", f"{four.median:.1f}" if four else ""]
+                least = f"{floors[case, 'memory']:.1f}"
+                cells += [spread(times[case]), f"{share:.0%}", least, f"{four.median:.1f}" if four else ""]
         lines.append(cells)
-    header = ["recipe", "sizes", "threads", "float32", "of floor", "4 seeds", "bfloat16", "of floor", "4 seeds"]
+    columns = ["of floor", "bytes", "4 seeds"]
+    header = ["recipe", "sizes", "threads", "float32", *columns, "bfloat16", *columns]
     text += table(header, [cells for cells in lines if len(cells) == len(header)])
     text += (
         "\n*Of floor*: the time that the update's matrix products take alone, each in the fastest way PyTorch has, "
-        "measured in the same rounds, as a share of the update's. *4 seeds*: per seed and update, four trained in one "
-        "process.\n\n"
+        "measured in the same rounds, as a share of the update's. *Bytes*: milliseconds to move the least it must read "
+        "and write, at the measured bandwidth. *4 seeds*: per seed and update, four trained in one process.\n\n"
     )
     peers = [r.case for r in times.values() if r.case.startswith("library=") and r.case.endswith("utd=1")]
     if not peers:
