@@ -45,7 +45,7 @@ finally:
 def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "train, resume, evaluate, compare, list, doctor" in done.stdout
+    assert "train, resume, evaluate, diagnose, compare, list, doctor" in done.stdout
 
 
 def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from steadyq.errors import InputError
-from steadyq.run import sealed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -147,6 +146,8 @@ def read(path: Path) -> list[Row]:
 
 def replace(path: Path, rows: Iterable[Row]) -> None:
     """Write a file of such rows, whole or not at all, in the place of the one that may be there."""
+    from steadyq.run import sealed  # here, because it imports torch, without which a record can be read and written
+
     text = io.StringIO(newline="")
     text.write(HEADER)
     writer = csv.writer(text, lineterminator="\n")
