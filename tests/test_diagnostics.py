@@ -103,6 +103,11 @@ def test_what_there_are_no_transitions_for_is_left_out() -> None:
     assert not examine(chosen, state, seed=0, frame=35, replay=overflowed, episodes=1).keys() & OF_A_BATCH
 
 
+def test_a_snapshot_newer_than_the_checkpoint_takes_what_that_has() -> None:
+    chosen, state = examined("crossq_wn")
+    assert examine(chosen, state, seed=0, frame=80, replay=experience(60), episodes=1)["diag/states"] == 60
+
+
 @pytest.mark.parametrize("name", ["xqc", "simba_v2"])
 def test_scaled_rewards_are_measured_in_the_environment_s_units(name: str) -> None:
     """A categorical critic sure of its highest atom, 5, where rewards are divided by 8: it promises 40."""

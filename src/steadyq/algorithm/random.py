@@ -29,11 +29,11 @@ class Purpose(IntEnum):
     TARGET_DROPOUT = 12  # of the critics in the pass that makes the target
     ACTOR_DROPOUT = 13  # of the critics in the actor's loss
     OPTIMISM = 14  # noise of the action in the optimistic actor's loss
-    BIAS_EPISODE = 15  # the seeds of the roll-outs that measure Q-bias; step of this and the next four = frame
+    BIAS_EPISODE = 15  # the seeds of the roll-outs that measure Q-bias; step of this and the next three = frame
     BIAS_ACTION = 16  # noise of the actions in them
     DIAGNOSE_STATES = 17  # which transitions units, ranks and the plasticity probe look at
     DIAGNOSE_UPDATE = 18  # which transitions, and what noise, the update that is taken apart sees
-    PLASTICITY = 19  # targets and fresh weights of the plasticity probe
+    PLASTICITY = 19  # states, targets and fresh weights of the plasticity probe
 
 
 def generator(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

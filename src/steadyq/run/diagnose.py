@@ -104,7 +104,7 @@ def examine(
     found = {"alpha": alpha, "reward_scale": scale} | under("q_bias", bias)
     for name, net in (("critic", state.critic), ("actor", state.actor)):
         found |= under(name, weights.norms(net.params)) | under(name, weights.scales(net.params))
-    forgotten, steps = replay.added - replay.size, frame // examiner.env.spec.action_repeat
+    forgotten, steps = replay.added - replay.size, min(replay.added, frame // examiner.env.spec.action_repeat)
     existing = steps - forgotten
     if existing >= examiner.batch_size:
         with torch.no_grad():
