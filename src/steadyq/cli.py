@@ -239,9 +239,7 @@ def diagnose(arguments: list[str]) -> int:
 def compare_runs(arguments: list[str]) -> int:
     """`steadyq compare PLACE... [--published FILE] ...`."""
     parser = Parser(prog="steadyq compare", description="Compare methods: IQM with intervals, areas, verdicts.")
-    parser.add_argument(
-        "places", nargs="*", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
-    )
+    add_places(parser, "*")
     parser.add_argument("--published", type=Path, metavar="FILE", help="per-seed results of other authors, CSV")
     parser.add_argument(
         "--against",
@@ -331,9 +329,7 @@ def figures_of_runs(arguments: list[str]) -> int:
 def report_on_runs(arguments: list[str]) -> int:
     """`steadyq report PLACE... [--out report.html]`."""
     parser = Parser(prog="steadyq report", description="Write one HTML page about runs; it needs no network.")
-    parser.add_argument(
-        "places", nargs="*", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
-    )
+    add_places(parser, "*")
     add_sources(parser)
     parser.add_argument("--at", type=int, metavar="FRAME", help="of the tables [the last that all of your runs reach]")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
@@ -356,9 +352,7 @@ def report_on_runs(arguments: list[str]) -> int:
 def watch_runs(arguments: list[str]) -> int:
     """`steadyq watch PLACE... [--port PORT]`."""
     parser = Parser(prog="steadyq watch", description="Serve the report of runs in progress on this machine.")
-    parser.add_argument(
-        "places", nargs="+", metavar="PLACE", type=Path, help="run folders, folders that hold some, tidy CSV files"
-    )
+    add_places(parser, "+")
     add_sources(parser)
     parser.add_argument("--port", type=int, default=8008, help="0 for any that is free [8008]")
     values = parse(parser, arguments)
@@ -374,6 +368,12 @@ def watch_runs(arguments: list[str]) -> int:
     print(f"{server.address} shows these runs and follows them; Ctrl-C ends", flush=True)
     server.run()
     return DONE
+
+
+def add_places(parser: argparse.ArgumentParser, count: str) -> None:
+    """Where the runs are: any number (`*`) of places, or at least one (`+`)."""
+    words = "run folders, folders that hold some, tidy CSV files"
+    parser.add_argument("places", nargs=count, metavar="PLACE", type=Path, help=words)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

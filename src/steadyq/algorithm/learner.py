@@ -79,6 +79,11 @@ class Learner:
         return tree_map(lambda leaf: leaf[i], self.all)
 
     @property
+    def normalises(self) -> bool:
+        """Whether there is anything that `observe` would change."""
+        return bool(self.all.state.normalise)
+
+    @property
     def compiling(self) -> bool:
         """Whether `compile_ahead` is at work; an update would wait for it."""
         return self._ahead is not None and self._ahead.is_alive()
@@ -120,8 +125,6 @@ class Learner:
         self, obs: Float[Tensor, "S O"], reward: Float[Tensor, "S"], last: Float[Tensor, "S"], gamma: float
     ) -> None:
         """One agent step of each seed, for the running moments of its observations and returns."""
-        if not self.all.state.normalise:
-            return
         step = (obs.to(self.device), reward.to(self.device), last.to(self.device))
         if self.batched:
             put(self.all.state, self._observe(self.all.state, *step, gamma))

@@ -26,13 +26,13 @@ def never() -> Resets:
 
 
 def every_updates(n: int) -> Resets:
-    """After each `n` critic updates."""
-    return Resets("updates", lambda done: done // n)
+    """After each `n` critic updates; 0 for never."""
+    return Resets("updates", lambda done: done // n if n else 0)
 
 
 def every_frames(n: int) -> Resets:
-    """After each `n` environment frames."""
-    return Resets("frames", lambda done: done // n)
+    """After each `n` environment frames; 0 for never."""
+    return Resets("frames", lambda done: done // n if n else 0)
 
 
 def at_frames(*frames: int) -> Resets:

@@ -35,24 +35,26 @@ Aggregate = Callable[[Tensor, Value, Params], Tensor]
 """`(out[E, B, K], value, draw[E]) -> out[B, K]`: one voice for an ensemble; `draw` is uniform in [0, 1)."""
 
 
+def soft_target(
+    next_out: Float[Tensor, "B K"],
+    reward: Float[Tensor, "B"],
+    discount: Float[Tensor, "B"],
+    bonus: Float[Tensor, "B"],
+) -> Float[Tensor, "B K"]:
+    """Each output's own backup, `r + discount (z' - alpha log pi')`."""
+    return reward.unsqueeze(-1) + discount.unsqueeze(-1) * (next_out + bonus.unsqueeze(-1))
+
+
 def scalar(*, weight: float = 1.0) -> Value:
     """One number per state and action: `y = r + discount (q' - alpha log pi')`, loss `weight (q - y)^2`.
 
     `weight` is 1 in jaxrl's SAC and 1/2 in CrossQ; Adam removes most of the difference.
     """
 
-    def target(
-        next_out: Float[Tensor, "B 1"],
-        reward: Float[Tensor, "B"],
-        discount: Float[Tensor, "B"],
-        bonus: Float[Tensor, "B"],
-    ) -> Float[Tensor, "B 1"]:
-        return (reward + discount * (next_out.squeeze(-1) + bonus)).unsqueeze(-1)
-
     def loss(out: Float[Tensor, "B 1"], y: Float[Tensor, "B 1"]) -> Float[Tensor, "B"]:
         return weight * (out - y).square().squeeze(-1)
 
-    return Value(1, lambda out: out.squeeze(-1), lambda out: out.mean(0), target, loss)
+    return Value(1, lambda out: out.squeeze(-1), lambda out: out.mean(0), soft_target, loss)
 
 
 def quantile(size: int = 100, *, kappa: float = 1.0) -> Value:
@@ -62,14 +64,6 @@ def quantile(size: int = 100, *, kappa: float = 1.0) -> Value:
     loss turns linear. Mixing averages quantile by quantile.
     """
 
-    def target(
-        next_out: Float[Tensor, "B K"],
-        reward: Float[Tensor, "B"],
-        discount: Float[Tensor, "B"],
-        bonus: Float[Tensor, "B"],
-    ) -> Float[Tensor, "B K"]:
-        return reward.unsqueeze(-1) + discount.unsqueeze(-1) * (next_out + bonus.unsqueeze(-1))
-
     def loss(out: Float[Tensor, "B K"], y: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
         fraction = (torch.arange(size, device=out.device, dtype=out.dtype) + 0.5) / size
         error = y.unsqueeze(-2) - out.unsqueeze(-1)  # [B, predicted, target]
@@ -78,7 +72,7 @@ def quantile(size: int = 100, *, kappa: float = 1.0) -> Value:
         weight = (fraction.unsqueeze(-1) - (error < 0).to(out.dtype)).abs()
         return (weight * huber / kappa).sum(-2).mean(-1)
 
-    return Value(size, lambda out: out.mean(-1), lambda out: out.mean(0), target, loss)
+    return Value(size, lambda out: out.mean(-1), lambda out: out.mean(0), soft_target, loss)
 
 
 def categorical(size: int = 101, *, low: float = -5.0, high: float = 5.0) -> Value:
@@ -104,7 +98,7 @@ def categorical(size: int = 101, *, low: float = -5.0, high: float = 5.0) -> Val
         bonus: Float[Tensor, "B"],
     ) -> Float[Tensor, "B K"]:
         z = atoms(next_out)
-        moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * (z + bonus.unsqueeze(-1))
+        moved = soft_target(z.expand_as(next_out), reward, discount, bonus)
         distance = (moved.clamp(low, high).unsqueeze(-2) - z.unsqueeze(-1)).abs() * ((size - 1) / (high - low))
         share = (1 - distance).clamp(0, 1)  # [B, atom, moved atom]: 1 on it, 0 from the next one on
         return (share * next_out.softmax(-1).unsqueeze(-2)).sum(-1)

@@ -124,8 +124,9 @@ def act_and_store(run: Run) -> None:
             refuse_unless_finite(run, one, "an observation", one.stream.obs)
         rewards.append(step.reward)
         ends.append(float(last))
-    obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
-    run.learner.observe(obs, torch.tensor(rewards), torch.tensor(ends), gamma)
+    if run.learner.normalises:
+        obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
+        run.learner.observe(obs, torch.tensor(rewards), torch.tensor(ends), gamma)
 
 
 def refuse_unless_finite(run: Run, one: Seed, what: str, value: np.ndarray | np.float64) -> None:

@@ -146,7 +146,7 @@ def crossq_wn(
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(temperature_lr)),
         project=nothing() if project == "none" else every_update(projection),
-        resets=resets.every_updates(reset_updates) if reset_updates else resets.never(),
+        resets=resets.every_updates(reset_updates),
         protocol=replace(parent.protocol, utd=2, source="the paper, danielpalenicek/xqc"),
     )
 

@@ -77,7 +77,7 @@ def sac_resets(
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
-        resets=resets.every_updates(reset_updates) if reset_updates else resets.never(),
+        resets=resets.every_updates(reset_updates),
         protocol=replace(
             parent.protocol,
             utd=32,
@@ -113,7 +113,7 @@ def sac_primacy(
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
-        resets=resets.every_frames(reset_frames) if reset_frames else resets.never(),
+        resets=resets.every_frames(reset_frames),
         protocol=replace(parent.protocol, action_repeat=1, source="evgenii-nikishin/rl_with_resets"),
     )
 
