@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,9 @@ import safetensors.numpy
 import torch
 
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, sealed
+from steadyq.run import checkpoint, disk, sealed
+from steadyq.run.disk import FileError
 from steadyq.run.replay import Replay
-from steadyq.run.sealed import FileError
 
 OBS, ACTION, CAPACITY = 3, 2, 20
 
@@ -60,10 +61,10 @@ def content(replay: Replay) -> list[bytes]:
     return [head, *(field.numpy().tobytes() for field in replay.sample(np.arange(replay.size)))]
 
 
-def save(seed_dir: Path, frame: int, replay: Replay, **others: Any) -> Path:
-    return checkpoint.save(
-        seed_dir, frame=frame, tensors=TENSORS, meta=META | {"frame": frame}, replay=replay, **others
-    )
+def save(seed_dir: Path, frame: int, replay: Replay, *, keep: int = 2) -> Path:
+    path = checkpoint.save(seed_dir, frame=frame, tensors=TENSORS, meta=META | {"frame": frame}, replay=replay)
+    checkpoint.prune(seed_dir, replay=replay, keep=keep)
+    return path
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -197,7 +198,7 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_
     path = tmp_path / "snapshots" / "1"
     checkpoint.write_snapshot(path, TENSORS, META)
     before = files(tmp_path)
-    for n in (1, 2, 3):
+    for n in range(1, 5):
         with pytest.MonkeyPatch.context() as monkeypatch:
             interrupt(monkeypatch, n, OSError(5, "Input/output error"))
             with pytest.raises(OSError, match="Input/output"):
@@ -252,33 +253,19 @@ def test_a_replay_saved_elsewhere_or_whose_files_are_gone_is_written_whole(tmp_p
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, n: int, error: BaseException) -> list[str]:
-    """Make the n-th call of whatever touches the disk fail, a write with half of it done; the list fills with calls."""
+    """Make the n-th thing asked of the disk fail, a write with half of it done; the list fills with what is asked."""
     calls: list[str] = []
 
-    def failing(name: str, real: Callable) -> Callable:
-        def call(*arguments: Any, **options: Any) -> Any:
-            calls.append(name)
+    def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+        if len(calls) < n:
+            calls.append(operation.__name__)
             if len(calls) == n:
+                if operation.__name__ == "write":
+                    operation(arguments[0][: len(arguments[0]) // 2])
                 raise error
-            return real(*arguments, **options)
+        return operation(*arguments)
 
-        return call
-
-    real_open = Path.open
-
-    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
-        file = real_open(path, mode, **options)
-        if "w" in mode:
-            calls.append("write")
-            if len(calls) == n:
-                file.write(b"half of it")
-                file.close()
-                raise error
-        return file
-
-    monkeypatch.setattr(Path, "open", open_)
-    monkeypatch.setattr(os, "fsync", failing("fsync", os.fsync))
-    monkeypatch.setattr(Path, "replace", failing("replace", Path.replace))
+    monkeypatch.setattr(disk, "do", do)
     return calls
 
 
@@ -313,69 +300,115 @@ def test_a_write_that_fails_anywhere_leaves_the_older_checkpoint_and_no_litter(
         copy = empty()
         checkpoint.load(folder, replay=copy)
         assert content(copy) == content(replay)
-    assert calls == ["write", "fsync", "replace", "fsync"] * 2  # the transitions, then the checkpoint
+    assert calls == ["open", "write", "fsync", "replace", "fsync"] * 2  # the transitions, then the checkpoint
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import numpy as np
-from steadyq.run import checkpoint
-from steadyq.run.replay import Replay
+def kill_writers(folder: Path, count: int) -> None:
+    """Fork writers that kill themselves at the n-th thing they ask of the disk, n = 1, 2, ... again and again.
 
-def save_and_die(folder, n):
-    replay = Replay(capacity=20, obs_dim=3, action_dim=2)
-    checkpoint.load(folder, replay=replay)
-    for number in range(9):
-        replay.add(np.ones(2), number, 0.99, np.ones(3), last=False)
+    After each one the newest checkpoint must be whole: its own, or the one before. Run in a process of its own.
+    """
+    kills = lived = newer = 0
+    frame, n = 1, 0
+    replay = empty()
+    play(replay, 5)
+    save(folder, frame, replay)
+    while kills < count:
+        n += 1
+        child = os.fork()
+        if child == 0:
+            write_and_die(folder, frame, n)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            kills += 1
+        else:
+            lived, n = lived + 1, 0
+        newest = checkpoint.frames(folder)[-1]
+        copy, wanted = empty(), empty()
+        checkpoint.load(folder, newest, replay=copy)
+        play(wanted, copy.added)
+        assert newest in (frame, frame + 1)
+        assert content(copy) == content(wanted)
+        assert len([*folder.rglob(".tmp-*")]) <= 1
+        newer += newest > frame and os.WIFSIGNALED(status)
+        frame = newest
+    save(folder, frame, copy)
+    assert not [*folder.rglob(".tmp-*")]
+    print(f"{kills} killed, {newer} of them after the new checkpoint was there, {lived} lived")
+
+
+def write_and_die(folder: Path, frame: int, n: int) -> None:
+    """Go on from a checkpoint and save the next, but die at the n-th thing asked of the disk, a write half-way."""
+    replay = empty()
+    checkpoint.load(folder, frame, replay=replay)
+    play(replay, 9)
     calls = 0
 
-    def deadly(real):
-        def call(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls == n:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
-        return call
+    def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == n:
+            if operation.__name__ == "write":
+                operation(arguments[0][: len(arguments[0]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return operation(*arguments)
 
-    os.fsync, Path.replace, Path.unlink = map(deadly, (os.fsync, Path.replace, Path.unlink))
-    checkpoint.save(folder, frame=2, tensors={}, meta={}, replay=replay, keep=1)
-
-for folder in map(Path, sys.argv[1:]):
-    child = os.fork()
-    if child == 0:
-        save_and_die(folder, int(folder.name))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(folder.name, os.WTERMSIG(status) if os.WIFSIGNALED(status) else "lived")
-"""
+    disk.do = do
+    save(folder, frame + 1, replay)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_killed_writer_leaves_a_whole_checkpoint_and_its_litter_to_the_next(tmp_path: Path) -> None:
-    folders = [tmp_path / str(n) for n in range(1, 9)]
-    for folder in folders:
+@pytest.mark.parametrize("count", [40, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_killed_writer_leaves_a_whole_checkpoint_and_its_litter_to_the_next(tmp_path: Path, count: int) -> None:
+    code = f"import sys, pathlib; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_checkpoint\n"
+    code += f"test_checkpoint.kill_writers(pathlib.Path({str(tmp_path)!r}), {count})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    numbers = [int(word) for word in done.stdout.split() if word.isdigit()]
+    assert numbers[0] == count
+    assert 0 < numbers[1] < count / 2  # 10 things to ask for until the checkpoint is there, 2 and more after that
+
+
+def test_seeds_that_cannot_all_be_saved_keep_what_they_had(tmp_path: Path) -> None:
+    replay = empty()
+    for frame in (1, 2, 3):
+        play(replay, 5)
+        save(tmp_path, frame, replay)
+    before = files(tmp_path)
+    play(replay, 5)
+    checkpoint.save(tmp_path, frame=4, tensors={}, meta={}, replay=replay)
+    checkpoint.remove(tmp_path, 4, replay=replay)
+    assert files(tmp_path) == before
+    play(replay, 5)
+    save(tmp_path, 5, replay)
+    assert checkpoint.frames(tmp_path) == [3, 5]
+    copy = empty()
+    checkpoint.load(tmp_path, replay=copy)
+    assert content(copy) == content(replay)
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    replay = empty()
+    for frame in range(1, 7):
+        play(replay, 3)
+        checkpoint.save(tmp_path, frame=frame, tensors={}, meta={}, replay=replay)
+        checkpoint.prune(tmp_path, replay=replay, keep=2, best=2)
+    assert checkpoint.frames(tmp_path) == [2, 5, 6]
+    again = empty()
+    checkpoint.load(tmp_path, 5, replay=again)
+    play(again, 3)
+    checkpoint.save(tmp_path, frame=7, tensors={}, meta={}, replay=again)
+    checkpoint.prune(tmp_path, replay=again, keep=1, best=6)  # of a history that was left
+    assert checkpoint.frames(tmp_path) == [7]
+
+
+def test_common_frames(tmp_path: Path) -> None:
+    for seed, frames in enumerate([(1, 2), (2, 3)]):
         replay = empty()
-        replay.start(np.zeros(OBS))
-        for number in range(4):
-            replay.add(np.ones(ACTION), number, 0.99, np.ones(OBS), last=False)
-        save(folder, 1, replay)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, folders)], capture_output=True, text=True, check=True
-    )
-    # Twice fsync, rename and fsync of the folder, then the old checkpoint is removed, and that is all.
-    assert done.stdout.splitlines() == [*(f"{n} 9" for n in range(1, 8)), "8 lived"]
-    for n, folder in enumerate(folders, start=1):
-        copy = empty()
-        newest = checkpoint.load(folder, replay=copy).frame
-        assert (newest, copy.added) == ((1, 4) if n <= 5 else (2, 13))
-        assert bool(list(folder.rglob(".tmp-*"))) == (n in (1, 2, 4, 5))
-        play(copy, 2)
-        save(folder, 3, copy, keep=1)
-        assert checkpoint.frames(folder) == [3]
-        assert segments(folder) == (["0-4", "4-6"] if newest == 1 else ["0-4", "13-15", "4-13"])
-        assert not list(folder.rglob(".tmp-*"))
+        for frame in frames:
+            save(tmp_path / str(seed), frame, replay)
+    assert checkpoint.common_frames([tmp_path / "0", tmp_path / "1"]) == [2]
+    assert checkpoint.common_frames([tmp_path / "0", tmp_path / "2"]) == []
 
 
 def test_a_flipped_bit_in_any_file_is_found_before_anything_changes(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from steadyq.run import checkpoint, logs, q_bias
 from steadyq.run.diagnose import Examiner, examine, examiner
 from steadyq.run.folder import without_optimisers
 from steadyq.run.replay import Replay
-from steadyq.run.train import resume, settings_of
+from steadyq.run.resume import resume
+from steadyq.run.train import settings_of
 from steadyq.study import diagnostics
 from test_loop import SMALL, digest, go, records, stopped_at
 

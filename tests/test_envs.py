@@ -17,6 +17,7 @@ from steadyq.run import envs
 from steadyq.run.env import rescaler
 from steadyq.run.env_dmc import DmControl
 from steadyq.run.episodes import EpisodeStream
+from steadyq.run.guard import Guarded
 
 LOW, HIGH = np.array([[-0.3, 2.0]]), np.array([[0.1, 2.5]])  # float64, asymmetric, of rank 2
 
@@ -297,6 +298,10 @@ def test_an_environment_without_time_limit_says_so():
     assert envs.make("Counter-v0").spec.frame_seconds == 0.1
 
 
+def guarded(name):
+    return Guarded(lambda: envs.make(name))
+
+
 def play(stream, n, *, seed):
     """`n` agent steps of a stream, across episodes."""
     seen = []
@@ -310,7 +315,7 @@ def play(stream, n, *, seed):
 
 @pytest.mark.parametrize("name", ["cheetah-run", "Counter-v0", "EndingCounter-v0"])
 def test_a_restored_stream_goes_on_to_the_bit(name):
-    stream = EpisodeStream(envs.make(name), seed=3)
+    stream = EpisodeStream(guarded(name), seed=3)
     play(stream, 4, seed=0)
     stream.next_episode()
     play(stream, 4, seed=1)
@@ -318,7 +323,7 @@ def test_a_restored_stream_goes_on_to_the_bit(name):
     before = (stream.episode, stream.episode_return, stream.length)
     expected = play(stream, 9, seed=2)
 
-    other = EpisodeStream(envs.make(name), seed=3)
+    other = EpisodeStream(guarded(name), seed=3)
     play(other, 3, seed=5)
     assert other.restore(saved)
     assert (other.episode, other.episode_return, other.length) == before
@@ -328,7 +333,7 @@ def test_a_restored_stream_goes_on_to_the_bit(name):
 
 
 def test_a_stream_restores_at_the_end_and_at_the_start_of_an_episode():
-    stream, other = (EpisodeStream(envs.make("EndingCounter-v0"), seed=0) for _ in range(2))
+    stream, other = (EpisodeStream(guarded("EndingCounter-v0"), seed=0) for _ in range(2))
     for _ in range(5):
         assert other.restore(stream.snapshot())
         assert (other.length, other.ended) == (stream.length, False)
@@ -343,10 +348,10 @@ def test_a_stream_restores_at_the_end_and_at_the_start_of_an_episode():
 
 
 def test_a_stream_that_cannot_be_repeated_starts_the_next_episode():
-    stream = EpisodeStream(envs.make("HistoryCounter-v0"), seed=0)
+    stream = EpisodeStream(guarded("HistoryCounter-v0"), seed=0)
     stream.next_episode()
     stream.step(np.zeros(2, np.float32))
-    other = EpisodeStream(envs.make("HistoryCounter-v0"), seed=0)
+    other = EpisodeStream(guarded("HistoryCounter-v0"), seed=0)
     other.next_episode()
     other.next_episode()
     assert not other.restore(stream.snapshot())
@@ -354,7 +359,7 @@ def test_a_stream_that_cannot_be_repeated_starts_the_next_episode():
 
 
 def test_a_stream_whose_reward_differs_or_which_ends_sooner_is_not_the_same():
-    stream = EpisodeStream(envs.make("EndingCounter-v0"), seed=0)
+    stream = EpisodeStream(guarded("EndingCounter-v0"), seed=0)
     stream.step(np.zeros(2, np.float32))
     saved = stream.snapshot()
     assert not stream.restore(saved | {"episode_return": np.array(7.0)})
@@ -364,14 +369,14 @@ def test_a_stream_whose_reward_differs_or_which_ends_sooner_is_not_the_same():
 
 def test_episodes_start_from_named_seeds():
     env = envs.make("Counter-v0")
-    stream = EpisodeStream(envs.make("Counter-v0"), seed=11, purpose=Purpose.SHOW)
+    stream = EpisodeStream(guarded("Counter-v0"), seed=11, purpose=Purpose.SHOW)
     assert stream.obs.tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 0)).tobytes()
     assert stream.next_episode().tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 1)).tobytes()
-    assert EpisodeStream(env, seed=11).obs.tobytes() != stream.obs.tobytes()
+    assert EpisodeStream(guarded("Counter-v0"), seed=11).obs.tobytes() != stream.obs.tobytes()
 
 
 def test_a_snapshot_keeps_its_actions_whatever_becomes_of_the_callers():
-    stream = EpisodeStream(envs.make("Counter-v0"), seed=0)
+    stream = EpisodeStream(guarded("Counter-v0"), seed=0)
     action = np.ones(2, np.float32)
     stream.step(action)
     action[:] = 0

@@ -7,7 +7,9 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from steadyq.errors import InputError
-from steadyq.run import logs, watch
-from steadyq.run.logs import Logger, Row
+from steadyq.run import disk, logs, watch
+from steadyq.run.logs import Logger, Mark, Row
 
 HEADER = b"exp_name,env_name,seed,metric,env_step,value\n"
 
 
-def logger(folder: Path, *, resume_at: int | None = None, tensorboard: bool = False) -> Logger:
+def logger(folder: Path, *, resume_at: Mark | None = None, tensorboard: bool = False) -> Logger:
     return Logger(
         folder,
         exp_name="crossq_wn-utd2",
@@ -150,7 +152,7 @@ def test_a_resumed_record_equals_the_undisturbed_one(tmp_path: Path) -> None:
     killed = logger(tmp_path / "killed")
     stretch(killed, range(8))
     offset = killed.offset()
-    assert offset == (tmp_path / "killed/metrics.csv").stat().st_size
+    assert offset == logs.mark(tmp_path / "killed/metrics.csv")
     stretch(killed, range(8, 13), speed=1.0)
     killed.close()
     with (tmp_path / "killed/metrics.csv").open("ab") as file:
@@ -169,16 +171,78 @@ def test_a_record_that_does_not_go_with_its_checkpoint_is_refused_and_left_alone
     log.close()
     path = tmp_path / "metrics.csv"
     before = path.read_bytes()
-    with pytest.raises(InputError, match=rf"metrics\.csv has {offset} bytes but had {offset + 1}"):
-        logger(tmp_path, resume_at=offset + 1)
+    with pytest.raises(InputError, match=rf"metrics\.csv has {offset.size} bytes but had {offset.size + 1}"):
+        logger(tmp_path, resume_at=Mark(offset.size + 1, ""))
     with pytest.raises(InputError, match=r"metrics\.csv.*inside a line"):
-        logger(tmp_path, resume_at=offset - 1)
+        logger(tmp_path, resume_at=Mark(offset.size - 1, ""))
+    with pytest.raises(InputError, match=r"metrics\.csv is damaged or was edited"):
+        logger(tmp_path, resume_at=Mark(offset.size, "0" * 64))
     with pytest.raises(InputError, match=r"metrics\.csv.*resume that run"):
         logger(tmp_path)
     assert path.read_bytes() == before
     path.unlink()
-    with pytest.raises(InputError, match=r"without .*metrics\.csv"):
+    with pytest.raises(InputError, match=r"metrics\.csv cannot be read"):
         logger(tmp_path, resume_at=offset)
+
+
+def test_a_record_of_an_older_version_is_taken_at_its_word(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    stretch(log, range(3))
+    size = log.offset().size
+    log.close()
+    log = logger(tmp_path, resume_at=Mark(size, ""))
+    assert log.offset() == logs.mark(tmp_path / "metrics.csv")
+    log.close()
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = logger(tmp_path / "whole")
+    stretch(whole, range(9))
+    whole.close()
+    log = logger(tmp_path)
+    stretch(log, range(3))
+    before = log.offset()
+    with monkeypatch.context() as patch:
+
+        def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+            if operation.__name__ == "write":
+                operation(arguments[0][:7])
+                raise OSError(28, "No space left on device")
+            return operation(*arguments)
+
+        patch.setattr(disk, "do", do)
+        stretch(log, range(3, 6))
+        assert log.trouble
+        assert "metrics.csv wait in memory: No space left on device" in log.trouble
+        with pytest.raises(OSError, match="No space"):
+            log.offset()
+        assert logs.mark(tmp_path / "metrics.csv") == before
+    stretch(log, range(6, 9))
+    assert log.trouble is None
+    assert log.offset() == logs.mark(tmp_path / "metrics.csv")
+    log.close()
+    assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
+def test_a_damaged_record_is_mended_row_by_row(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    stretch(log, range(6))
+    log.close()
+    path = tmp_path / "metrics.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = [lines[0][:9] + b"\n", *lines[1:4], b"\xff" + lines[4][5:], lines[5], lines[5], *lines[6:], b"crossq"]
+    path.write_bytes(b"".join(damaged))
+    assert "of its rows are kept" in logs.mend(path, 4)
+    kept = path.read_bytes().splitlines(keepends=True)
+    up_to_4 = [line for line in lines[1:] if int(line.split(b",")[4]) <= 4]
+    assert kept[0] == lines[0]
+    assert set(up_to_4) - set(kept) <= {lines[4]}
+    assert [line for line in kept[1:] if line in lines] == [line for line in up_to_4 if line in kept]
+    assert (tmp_path / "metrics.damaged.csv").read_bytes() == b"".join(damaged)
+    log = logger(tmp_path, resume_at=logs.mark(path))
+    stretch(log, range(5, 6))
+    log.close()
 
 
 # ---- TensorBoard

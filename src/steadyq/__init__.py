@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from steadyq.run.train import Result, resume, train
+    from steadyq.run.go import Result
+    from steadyq.run.resume import resume
+    from steadyq.run.train import train
 
 __all__ = ["Result", "resume", "train"]
 
@@ -16,7 +18,7 @@ __all__ = ["Result", "resume", "train"]
 def __getattr__(name: str) -> Any:
     """Import PyTorch when something is used, not when the package is."""
     if name in __all__:
-        from steadyq.run import train
+        from steadyq.run import go, resume, train
 
-        return getattr(train, name)
+        return {"Result": go.Result, "resume": resume.resume, "train": train.train}[name]
     raise AttributeError(f"module 'steadyq' has no attribute {name!r}")

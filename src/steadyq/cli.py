@@ -5,21 +5,34 @@ Nothing heavy is imported before a command needs it, so that help and mistakes a
 """
 
 import argparse
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from steadyq.errors import InputError, RunError, unknown
-from steadyq.run.settings import CHOICES, Settings, flag
+from steadyq.run.settings import CHOICES, Settings, flag, frames_or_minutes
+from steadyq.run.stop import Stopped
 
 if TYPE_CHECKING:
     from steadyq.algorithm.options import Option
-    from steadyq.run.train import Result
+    from steadyq.run.go import Result
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
-NUMBERS = {"gamma": float, "name": str, "out": str, "utd": str} | dict.fromkeys(CHOICES, str)
+COMPILING = "compiling"  # the thread that the learner compiles in
+NUMBERS: dict[str, Any] = {
+    "gamma": float,
+    "name": str,
+    "out": str,
+    "utd": str,
+    "save_every": frames_or_minutes,
+    "env_timeout": float,
+} | dict.fromkeys(CHOICES, str)
+ON_RESUMING = ("save_every", "keep", "on_bad_step", "env_timeout", "precision", "compile", "device", "threads")
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,12 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"steadyq: {error}", file=sys.stderr)
         return REFUSED
-    except RunError as error:
+    except (RunError, OSError) as error:  # of a disk that takes nothing, say
         print(f"steadyq: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:  # twice Ctrl-C, or before a run began: the last checkpoint counts
-        print("steadyq: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, Stopped):  # twice Ctrl-C, or before a run began: the last checkpoint counts
+        print("steadyq: interrupted; what was saved is whole", file=sys.stderr)
         return STOPPED
+
+
+def process() -> NoReturn:
+    """The whole life of the command `steadyq`."""
+    code = main()
+    if any(thread.name == COMPILING for thread in threading.enumerate()):
+        # Stopped while the updates are still compiled: the interpreter cannot end under that thread's feet.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -94,7 +118,12 @@ def train(arguments: list[str]) -> int:
     for field in fields(Settings):
         if "help" in field.metadata:
             add_setting(parser, field.name, field.default, field.metadata["help"])
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
+    whose.add_argument(
+        "--resume", action="store_true", help="go on with the run that is already there, if it is this one"
+    )
+    add_max_minutes(parser)
     if arguments and not arguments[0].startswith("-"):
         from steadyq.algorithm.options import options, summary
 
@@ -110,8 +139,13 @@ def train(arguments: list[str]) -> int:
 
     from steadyq.run.train import settings_of, start
 
-    recipe, env, overwrite = values.pop("recipe"), values.pop("env"), values.pop("overwrite")
-    return report(start(settings_of(recipe, env=env, choices=values), overwrite=overwrite))
+    recipe, env = values.pop("recipe"), values.pop("env")
+    ways = {
+        "overwrite": values.pop("overwrite"),
+        "go_on": values.pop("resume"),
+        "max_minutes": values.pop("max_minutes"),
+    }
+    return report(start(settings_of(recipe, env=env, choices=values), **ways))
 
 
 def add_setting(parser: argparse.ArgumentParser, name: str, default: Any, words: str) -> None:
@@ -154,17 +188,46 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
     )
-    values = parse(parser, arguments)
+    parser.add_argument(
+        "--inexact",
+        action="store_true",
+        help="even if bits may differ from here on: another machine or version, or a damaged record",
+    )
+    add_trust(parser)
+    add_max_minutes(parser)
+    settings = {field.name: field for field in fields(Settings)}
+    for name in ON_RESUMING:
+        add_setting(parser, name, None, settings[name].metadata["help"].partition(" [")[0] + " [as before]")
+    values = vars(parse(parser, arguments))
 
-    from steadyq.run import train
+    from steadyq.run.resume import resume
 
-    return report(train.resume(values.run, frames=values.frames, past_schedule=values.past_schedule))
+    return report(resume(values.pop("run"), **values))
+
+
+def add_max_minutes(parser: argparse.ArgumentParser) -> None:
+    """When to stop by the clock."""
+    parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
+
+
+def minutes(text: str) -> float:
+    """A time above 0, as what is left of it: whoever allots it counts from the start of the process."""
+    import psutil
+
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value - (time.time() - psutil.Process().create_time()) / 60
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Whether a run folder may name a module to import."""
+    parser.add_argument("--trust", action="store_true", help="import the module that the run's environment names")
 
 
 def report(result: "Result") -> int:
     """The last lines of a run: returns before and after, and where everything is."""
     from steadyq.run.folder import read_record
-    from steadyq.study.figures import learning_curve
 
     settings = read_record(result.folder).settings
     evaluated = False
@@ -179,12 +242,14 @@ def report(result: "Result") -> int:
             f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
         )
     print(f"run            {result.folder}")
+    if not result.finished:  # no time for a picture: whoever asked may not wait
+        print(f"stopped at frame {result.frame:,} and saved; go on with: steadyq resume {result.folder}")
+        return STOPPED
     if evaluated:
+        from steadyq.study.figures import learning_curve
+
         print(f"learning curve {learning_curve(result.folder, result.folder / 'learning_curve.png')}")
-    if result.finished:
-        return DONE
-    print(f"stopped at frame {result.frame:,} and saved; go on with: steadyq resume {result.folder}")
-    return STOPPED
+    return DONE
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -194,6 +259,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="which of the run's agents [the first]")
     parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
     parser.add_argument("--episodes", type=int, default=10, help="how many [10]")
+    add_trust(parser)
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record a typical episode")
     parser.add_argument(
         "--film-strip", type=Path, metavar="FILE.png", help="pictures of a typical episode, side by side"
@@ -211,6 +277,7 @@ def evaluate(arguments: list[str]) -> int:
         episodes=values.episodes,
         video=values.video,
         film_strip=values.film_strip,
+        trust=values.trust,
     )
     return DONE
 
@@ -226,13 +293,16 @@ def diagnose(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="which of the run's agents [all]")
     parser.add_argument("--frames", type=int, nargs="+", metavar="FRAME", help="which snapshots [all]")
     parser.add_argument("--episodes", type=int, help="roll-outs for Q-bias [as many as give 1,000 pairs, at least 3]")
+    add_trust(parser)
     values = parse(parser, arguments)
     if values.episodes is not None and values.episodes < 1:
         raise InputError(f"--episodes is {values.episodes}; give a whole number >= 1")
 
     from steadyq.study import diagnostics
 
-    diagnostics.diagnose(values.run, seed=values.seed, frames=values.frames, episodes=values.episodes)
+    diagnostics.diagnose(
+        values.run, seed=values.seed, frames=values.frames, episodes=values.episodes, trust=values.trust
+    )
     return DONE
 
 
@@ -453,4 +523,4 @@ def doctor(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process()

@@ -6,8 +6,10 @@ a GPU all seeds are one lane, under `vmap`. The outermost function copies the ne
 the compiler turns into in-place kernels: fresh outputs would cost page faults.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +24,12 @@ from steadyq.algorithm.random import Purpose
 from steadyq.algorithm.tree import leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, State, Transition
 
+PATIENCE = 3
+"""Updates in a row that may fail before a seed is given up."""
+
 
 class Totals(NamedTuple):
-    """Sums of each metric over the updates since the last log record."""
+    """Sums of each metric over the updates since the last log record, failed ones left out."""
 
     critic: Float[Tensor, "S M"]
     actor: Float[Tensor, "S N"]
@@ -35,6 +40,22 @@ class Lane(NamedTuple):
 
     state: State
     totals: Totals
+
+
+@dataclass
+class Tally:
+    """What is counted of one seed. An update has failed if a loss, a gradient norm or another metric is not finite."""
+
+    critic_updates: int = 0  # in this log window, failed ones left out
+    actor_updates: int = 0
+    failed: int = 0  # in this log window
+    failed_in_a_row: int = 0
+    failure: str = ""  # the metric that was not finite last
+
+    @property
+    def given_up(self) -> bool:
+        """Whether too many updates in a row have failed: this seed is updated no more."""
+        return self.failed_in_a_row >= PATIENCE
 
 
 class Learner:
@@ -62,8 +83,8 @@ class Learner:
         self.agent = agent
         self.device = device
         self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
-        self.critic_updates = 0  # in this log window
-        self.actor_updates = 0
+        self.tallies = [Tally() for _ in states]
+        self._kept: dict[int, State] = {}  # of given-up seeds, which a batched step would go on to update
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
@@ -87,6 +108,11 @@ class Learner:
     def compiling(self) -> bool:
         """Whether `compile_ahead` is at work; an update would wait for it."""
         return self._ahead is not None and self._ahead.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for `compile_ahead`, but no longer than this."""
+        if self._ahead is not None:
+            self._ahead.join(seconds)
 
     def compile_ahead(self, *, batch_size: int, obs_dim: int, action_dim: int) -> None:
         """Begin to compile the steps beside whatever else is done, for updates with batches of this size."""
@@ -127,17 +153,21 @@ class Learner:
         """One agent step of each seed, for the running moments of its observations and returns."""
         step = (obs.to(self.device), reward.to(self.device), last.to(self.device))
         if self.batched:
+            self._keep_given_up()
             put(self.all.state, self._observe(self.all.state, *step, gamma))
+            self._put_back()
             return
-        for lane, *own in zip(self.lanes, *step, strict=True):
-            put(lane.state, self._observe(lane.state, *own, gamma))
+        for tally, lane, *own in zip(self.tallies, self.lanes, *step, strict=True):
+            if not tally.given_up:
+                put(lane.state, self._observe(lane.state, *own, gamma))
 
     @torch.no_grad()
     def reset(self, states: Sequence[State]) -> None:
         """Start again from fresh states, one per seed, keeping what the agent keeps."""
-        for i, fresh in enumerate(states):
+        for i, (fresh, tally) in enumerate(zip(states, self.tallies, strict=True)):
             old = self.seed(i).state
-            put(old, self.agent.restart(fresh, old))
+            if not tally.given_up:
+                put(old, self.agent.restart(fresh, old))
 
     @torch.no_grad()
     def update(
@@ -159,27 +189,30 @@ class Learner:
             self._ahead.join()
             self._ahead = None
         data = [*zip(batches, critic_noise, actor_noise, strict=True)]
+        tallies = [[tally] for tally in self.tallies]  # of the seeds in each lane
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
             together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *data)
-            data = [together]
-        for lane, (batch, for_critic, for_actor) in zip(self.lanes, data, strict=True):
+            data, tallies = [together], [self.tallies]
+        for lane, (batch, for_critic, for_actor), seeds in zip(self.lanes, data, tallies, strict=True):
             done = 0
             for u, due in enumerate(actor_due):
+                if all(tally.given_up for tally in seeds):
+                    break
+                self._keep_given_up()
                 if due:
-                    self._both(lane, at(batch, u), at(for_critic, u), at(for_actor, done))
+                    critic, actor = self._both(lane, at(batch, u), at(for_critic, u), at(for_actor, done))
                     done += 1
                 else:
-                    lane.totals.critic.add_(self._critic_step(lane.state, at(batch, u), at(for_critic, u)))
-        self.critic_updates += len(actor_due)
-        self.actor_updates += sum(actor_due)
+                    critic, actor = self._critic_step(lane.state, at(batch, u), at(for_critic, u)), None
+                self._count(lane.totals, seeds, critic, actor)
+                self._put_back()
 
-    def _both(self, lane: Lane, batch: Transition, for_critic: CriticNoise, for_actor: ActorNoise) -> None:
-        """One update of critic and actor."""
-        state, totals = lane
+    def _both(self, lane: Lane, batch: Transition, for_critic: CriticNoise, for_actor: ActorNoise) -> Any:
+        """The metrics of one update of critic and actor."""
+        state = lane.state
         if self.agent.order == "critic_first":
-            totals.critic.add_(self._critic_step(state, batch, for_critic))
-            totals.actor.add_(self._actor_step(state, batch.obs, for_actor))
-            return
+            critic = self._critic_step(state, batch, for_critic)
+            return critic, self._actor_step(state, batch.obs, for_actor)
         seen = state  # by the critic's step: the new actor, or the one from before
         if self.agent.order == "together":
             seen = state._replace(
@@ -187,36 +220,73 @@ class Learner:
                 temperature=tree_map(torch.clone, state.temperature),
                 target_actor=tree_map(torch.clone, state.target_actor),
             )
-        totals.actor.add_(self._actor_step(state, batch.obs, for_actor))
-        totals.critic.add_(self._critic_step(seen, batch, for_critic))
+        actor = self._actor_step(state, batch.obs, for_actor)
+        return self._critic_step(seen, batch, for_critic), actor
+
+    def _keep_given_up(self) -> None:
+        """Before a batched update: remember the seeds that it must not change."""
+        if self.batched:
+            for i, tally in enumerate(self.tallies):
+                if tally.given_up and i not in self._kept:
+                    self._kept[i] = tree_map(torch.clone, self.seed(i).state)
+
+    def _put_back(self) -> None:
+        """After it: put them back."""
+        for i, kept in self._kept.items():
+            put(self.seed(i).state, kept)
+
+    def _count(self, totals: Totals, seeds: list[Tally], critic: Tensor, actor: Tensor | None) -> None:
+        """Add one update of a lane's seeds to their sums, or to what has failed."""
+        rows = zip(
+            seeds,
+            totals.critic.reshape(len(seeds), -1),
+            totals.actor.reshape(len(seeds), -1),
+            critic.reshape(len(seeds), -1),
+            [None] * len(seeds) if actor is None else actor.reshape(len(seeds), -1),
+            strict=True,
+        )
+        for tally, critic_sum, actor_sum, of_critic, of_actor in rows:
+            if tally.given_up:
+                continue
+            failure = _not_finite(CRITIC_METRICS, of_critic)
+            if of_actor is not None and not failure:
+                failure = _not_finite(self.agent.actor_metrics, of_actor)
+            if failure:
+                tally.failed += 1
+                tally.failed_in_a_row += 1
+                tally.failure = failure
+                continue
+            tally.failed_in_a_row = 0
+            critic_sum.add_(of_critic)
+            tally.critic_updates += 1
+            if of_actor is not None:
+                actor_sum.add_(of_actor)
+                tally.actor_updates += 1
 
     def means(self) -> list[dict[str, float]]:
         """Per seed, each metric's mean over the window; empty before the first update."""
-        critic = _named(CRITIC_METRICS, self.all.totals.critic, self.critic_updates)
-        actor = _named(self.agent.actor_metrics, self.all.totals.actor, self.actor_updates)
-        return [c | a for c, a in zip(critic, actor, strict=True)]
+        critic, actor = self.all.totals
+        return [
+            _means(CRITIC_METRICS, critic[i], tally.critic_updates)
+            | _means(self.agent.actor_metrics, actor[i], tally.actor_updates)
+            for i, tally in enumerate(self.tallies)
+        ]
 
     def open_window(self) -> None:
         """Start the sums anew."""
         for leaf in leaves(self.all.totals):
             leaf.zero_()
-        self.critic_updates = self.actor_updates = 0
-
-    def first_bad(self) -> tuple[int, str] | None:
-        """The index of the first seed with a non-finite metric, and its name; that update was not applied."""
-        if all(bool(torch.isfinite(leaf).all()) for leaf in leaves(self.all.totals)):
-            return None
-        for i, means in enumerate(self.means()):
-            for name, value in means.items():
-                if not torch.isfinite(torch.tensor(value)):
-                    return i, name
-        return None
+        for tally in self.tallies:
+            tally.critic_updates = tally.actor_updates = tally.failed = 0
 
 
-def _named(names: Sequence[str], sums: Float[Tensor, "S M"], count: int) -> list[dict[str, float]]:
-    if count == 0:
-        return [{} for _ in sums]
-    return [dict(zip(names, row, strict=True)) for row in (sums.double() / count).tolist()]
+def _means(names: Sequence[str], sums: Float[Tensor, " M"], count: int) -> dict[str, float]:
+    return dict(zip(names, (sums.double() / count).tolist(), strict=True)) if count else {}
+
+
+def _not_finite(names: Sequence[str], values: Float[Tensor, " M"]) -> str:
+    """The first metric that is not finite; empty if all are."""
+    return next((name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)), "")
 
 
 def in_place(

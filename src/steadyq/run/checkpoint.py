@@ -5,7 +5,7 @@
 
 The replay's files are shared by the checkpoints: a save writes only the transitions added since the last one, and the
 checkpoint lists the files it needs with their digests. A checkpoint is there as soon as its name is, because files are
-written under a temporary name (`.tmp-...`), put on the disk and renamed, the replay's files first.
+written whole or not at all (see `steadyq.run.disk`), the replay's files first.
 
 Every file is a sealed one (see `steadyq.run.sealed`). The JSON of a checkpoint is
     frame      environment frames
@@ -16,16 +16,18 @@ with the replay's current observation among the tensors as `replay.head`, unless
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from steadyq.run import sealed
+from steadyq.run import disk, sealed
+from steadyq.run.disk import TEMPORARY, FileError
 from steadyq.run.replay import Replay, Saved, SegmentFile, check_segment
-from steadyq.run.sealed import TEMPORARY, Arrays, FileError
+from steadyq.run.sealed import Arrays
 
 HEAD = "replay.head"
 SEGMENT_BYTES = 16 * 2**20  # of one file of the replay at most: 64 MiB take 1.5 times as long to read, by page faults
@@ -46,13 +48,10 @@ def save(
     tensors: Mapping[str, np.ndarray | torch.Tensor],
     meta: Mapping[str, Any],
     replay: Replay,
-    keep: int = 2,
 ) -> Path:
-    """Write a checkpoint of one seed, then remove what is no longer needed.
+    """Write a checkpoint of one seed. `prune` removes what is no longer needed, once all seeds have theirs.
 
-    The replay remembers which of its transitions are on disk and which checkpoint it comes from. The newest `keep`
-    checkpoints of that history stay; older ones go, and so do later ones, which a resume from an earlier frame left
-    behind. Leftovers of a writer that died go too.
+    The replay remembers which of its transitions are on disk and which checkpoint it comes from.
 
     Args:
         seed_dir: the seed's folder.
@@ -60,7 +59,6 @@ def save(
         tensors: everything else with numbers in it, by name; no name may be `replay.head`.
         meta: JSON values (numbers must be finite).
         replay: this seed's replay.
-        keep: how many checkpoints stay.
 
     Returns:
         the checkpoint's file.
@@ -70,13 +68,11 @@ def save(
         ValueError, TypeError: a mistake in the program: `tensors` or `meta` that cannot be written, or an earlier frame
             than the last save.
     """
-    if keep < 1:
-        raise ValueError(f"keep is {keep}; at least one checkpoint must stay")
     if HEAD in tensors:
         raise ValueError(f"the name {HEAD!r} is taken by the replay")
     folder = seed_dir / "checkpoints"
     path = _path(folder, frame)
-    earlier = replay.saved if replay.saved and replay.saved.folder == folder else Saved(folder, -1, ())
+    earlier = _earlier(folder, replay)
     if frame < earlier.frame:
         raise ValueError(f"frame {frame} is before {earlier.frame}, where this replay was saved last")
     segments = _reusable(folder, replay, earlier.segments)
@@ -99,15 +95,43 @@ def save(
         # On a full disk the new transitions must not stay behind as well. A kill leaves them to the next save.
         _sweep(folder)
         raise
-    replay.saved = Saved(folder, frame, tuple(segments))
-
-    history = [old for old in frames(seed_dir) if old == frame or old <= earlier.frame]
-    with contextlib.suppress(OSError):  # as in `_sweep`
-        for old in frames(seed_dir):
-            if old not in history[-keep:]:
-                _path(folder, old).unlink(missing_ok=True)
-    _sweep(folder)
+    replay.saved = Saved(folder, frame, tuple(segments), frames=(*(f for f in earlier.frames if f != frame), frame))
     return path
+
+
+def prune(seed_dir: Path, *, replay: Replay, keep: int, best: int | None = None) -> None:
+    """Remove the checkpoints that are no longer needed, and what dead writers left.
+
+    Those of the history that the replay was saved with stay if they are among its newest `keep`, or at frame `best`.
+    Others go: older ones, and later ones, which a resume from an earlier frame left behind. What cannot be removed now
+    waits for the next time.
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; at least one checkpoint must stay")
+    folder = seed_dir / "checkpoints"
+    history = sorted(set(_earlier(folder, replay).frames) & set(frames(seed_dir)))
+    stay = {*history[-keep:], best} & set(history)
+    with contextlib.suppress(OSError):
+        for frame in frames(seed_dir):
+            if frame not in stay:
+                disk.remove(_path(folder, frame))
+    _sweep(folder)
+
+
+def remove(seed_dir: Path, frame: int, *, replay: Replay) -> None:
+    """Take a checkpoint back that was just written, because other seeds could not write theirs."""
+    folder = seed_dir / "checkpoints"
+    earlier = _earlier(folder, replay)
+    with contextlib.suppress(OSError):
+        disk.remove(_path(folder, frame))
+    left = tuple(f for f in earlier.frames if f != frame)
+    replay.saved = earlier._replace(frame=max(left, default=-1), frames=left)
+    _sweep(folder)  # what a later save finds missing it writes again
+
+
+def common_frames(seed_dirs: Sequence[Path]) -> list[int]:
+    """The frames at which every seed has a checkpoint, ascending."""
+    return sorted(set.intersection(*(set(frames(seed_dir)) for seed_dir in seed_dirs)))
 
 
 def frames(seed_dir: Path) -> list[int]:
@@ -128,28 +152,41 @@ def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> 
         FileError: there is none, or one of its files is damaged, foreign or does not fit the replay. Every file
             is read and its digest compared before the replay is touched.
     """
-    if replay is not None and replay.added:
-        raise ValueError(f"a checkpoint fills an empty replay; this one has had {replay.added} transitions")
-    folder = seed_dir / "checkpoints"
     if frame is None:
         frame = max(frames(seed_dir), default=None)
         if frame is None:
-            raise FileError(f"there is no checkpoint in {folder}")
-    path = _path(folder, frame)
-    arrays, description, _ = sealed.read(path, "checkpoint")
-    segments = _check_description(path, description, frame=frame)
-    head = arrays.pop(HEAD, None)
-    if replay is not None:
-        _check_replay(path, description["replay"], head, replay)
-        for segment in segments:
-            _read_segment(folder, segment, replay)
-        for segment in segments:  # once more rather than all of it in memory twice
-            replay.extend(_read_segment(folder, segment, replay))
-        # The head is the next observation of the newest transition already, unless an episode began after that one.
-        if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):
-            replay.start(head)
-        replay.saved = Saved(folder, frame, tuple(segments))
-    return Checkpoint(frame, sealed.tensors(arrays), description["meta"])
+            raise FileError(f"there is no checkpoint in {seed_dir / 'checkpoints'}")
+    if replay is None:
+        return _read(seed_dir, frame)[0]
+    found = verify(seed_dir, frame, obs_dim=replay.obs_dim, action_dim=replay.action_dim)
+    fill(seed_dir, frame, replay)
+    return found
+
+
+def verify(seed_dir: Path, frame: int, *, obs_dim: int, action_dim: int) -> Checkpoint:
+    """Read a checkpoint and every file of the replay that it needs; nothing is kept of the transitions.
+
+    Raises:
+        FileError: one of the files is missing, damaged, foreign or has observations and actions of other sizes.
+    """
+    found, segments, _ = _read(seed_dir, frame, sizes=(obs_dim, action_dim))
+    for segment in segments:
+        _read_segment(seed_dir / "checkpoints", segment, obs_dim, action_dim)
+    return found
+
+
+def fill(seed_dir: Path, frame: int, replay: Replay) -> None:
+    """Put the transitions of a checkpoint that was verified into an empty replay."""
+    if replay.added:
+        raise ValueError(f"a checkpoint fills an empty replay; this one has had {replay.added} transitions")
+    folder = seed_dir / "checkpoints"
+    _, segments, head = _read(seed_dir, frame, sizes=(replay.obs_dim, replay.action_dim))
+    for segment in segments:  # read once more rather than all of it in memory twice
+        replay.extend(_read_segment(folder, segment, replay.obs_dim, replay.action_dim))
+    # The head is the next observation of the newest transition already, unless an episode began after that one.
+    if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):
+        replay.start(head)
+    replay.saved = Saved(folder, frame, tuple(segments), tuple(f for f in frames(seed_dir) if f <= frame))
 
 
 def write_snapshot(path: Path, tensors: Mapping[str, np.ndarray | torch.Tensor], meta: Mapping[str, Any]) -> None:
@@ -177,9 +214,9 @@ def _segment_path(folder: Path, segment: SegmentFile) -> Path:
 
 
 def _reusable(folder: Path, replay: Replay, segments: tuple[SegmentFile, ...]) -> list[SegmentFile]:
-    """The files on disk that hold transitions still in the ring; none if any is missing: all are written anew."""
+    """The files on disk that hold transitions still in the ring, up to the first that is missing."""
     needed = [segment for segment in segments if segment.last > replay.added - replay.size]
-    return needed if all(_segment_path(folder, segment).is_file() for segment in needed) else []
+    return [*takewhile(lambda segment: _segment_path(folder, segment).is_file(), needed)]
 
 
 def _spans(first: int, replay: Replay) -> list[tuple[int, int]]:
@@ -189,6 +226,11 @@ def _spans(first: int, replay: Replay) -> list[tuple[int, int]]:
     return [(start, min(start + step, replay.added)) for start in range(first, replay.added, step)]
 
 
+def _earlier(folder: Path, replay: Replay) -> Saved:
+    """What this replay has on disk in this folder."""
+    return replay.saved if replay.saved and replay.saved.folder == folder else Saved(folder, -1, (), ())
+
+
 def _write_segment(folder: Path, replay: Replay, first: int, last: int) -> SegmentFile:
     arrays = replay.segment(first, last)
     segment = SegmentFile(first, last, sealed.digest("replay", "{}", arrays))
@@ -196,13 +238,26 @@ def _write_segment(folder: Path, replay: Replay, first: int, last: int) -> Segme
     return segment
 
 
-def _read_segment(folder: Path, segment: SegmentFile, replay: Replay) -> Arrays:
+def _read(
+    seed_dir: Path, frame: int, *, sizes: tuple[int, int] | None = None
+) -> tuple[Checkpoint, list[SegmentFile], np.ndarray | None]:
+    """A checkpoint, the files of the replay that it needs, and the replay's head, if there is one."""
+    path = _path(seed_dir / "checkpoints", frame)
+    arrays, description, _ = sealed.read(path, "checkpoint")
+    segments = _check_description(path, description, frame=frame)
+    head = arrays.pop(HEAD, None)
+    if sizes is not None:
+        _check_replay(path, description["replay"], head, sizes)
+    return Checkpoint(frame, sealed.tensors(arrays), description["meta"]), segments, head
+
+
+def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: int) -> Arrays:
     path = _segment_path(folder, segment)
     arrays, _, sha256 = sealed.read(path, "replay")
     if sha256 != segment.sha256:
         raise FileError(f"{path} holds other transitions than its checkpoint wants (SHA-256 {sha256})")
     try:
-        check_segment(arrays, obs_dim=replay.obs_dim, action_dim=replay.action_dim)
+        check_segment(arrays, obs_dim=obs_dim, action_dim=action_dim)
     except ValueError as error:
         raise FileError(f"{path}: {error}") from None
     if (arrays["first"], arrays["first"] + len(arrays["ends"])) != (segment.first, segment.last):
@@ -217,7 +272,7 @@ def _sweep(folder: Path) -> None:
     """
     with contextlib.suppress(OSError):
         for left in (*folder.glob(TEMPORARY + "*"), *(folder / "replay").glob(TEMPORARY + "*")):
-            left.unlink(missing_ok=True)
+            disk.remove(left)
         wanted: set[Path] = set()
         for frame in frames(folder.parent):
             path = _path(folder, frame)
@@ -228,7 +283,7 @@ def _sweep(folder: Path) -> None:
                 }
         for path in (folder / "replay").glob("*.safetensors"):
             if path not in wanted:
-                path.unlink(missing_ok=True)
+                disk.remove(path)
 
 
 def _check_description(path: Path, description: dict[str, Any], *, frame: int) -> list[SegmentFile]:
@@ -269,10 +324,10 @@ def _check_description(path: Path, description: dict[str, Any], *, frame: int) -
     return segments
 
 
-def _check_replay(path: Path, about: dict[str, Any], head: np.ndarray | None, replay: Replay) -> None:
-    """Make sure that the checkpoint's transitions fit the replay."""
-    got, wanted = (about["obs_dim"], about["action_dim"]), (replay.obs_dim, replay.action_dim)
-    if got != wanted:
-        raise FileError(f"{path} has observations and actions of sizes {got}, the environment has {wanted}")
-    if head is not None and (head.dtype != np.float32 or head.shape != (replay.obs_dim,)):
-        raise FileError(f"{path}: `{HEAD}` must be float32 ({replay.obs_dim},), got {head.dtype} {head.shape}")
+def _check_replay(path: Path, about: dict[str, Any], head: np.ndarray | None, sizes: tuple[int, int]) -> None:
+    """Make sure that the checkpoint's transitions have the sizes of the environment's observations and actions."""
+    got = (about["obs_dim"], about["action_dim"])
+    if got != sizes:
+        raise FileError(f"{path} has observations and actions of sizes {got}, the environment has {sizes}")
+    if head is not None and (head.dtype != np.float32 or head.shape != sizes[:1]):
+        raise FileError(f"{path}: `{HEAD}` must be float32 {sizes[:1]}, got {head.dtype} {head.shape}")

@@ -7,6 +7,7 @@ environment of its own and changes nothing of what it is given, so training is t
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import stack
 from steadyq.algorithm.types import ActorNoise, CriticNoise, State
 from steadyq.run import envs
-from steadyq.run.env import Env
+from steadyq.run.guard import Guarded
 from steadyq.run.q_bias import Subject, q_bias
 from steadyq.run.replay import Replay
 from steadyq.run.settings import Settings
@@ -35,7 +36,7 @@ class Examiner:
 
     recipe: Recipe
     agent: Agent  # in float32
-    env: Env  # without its time limit
+    env: Guarded  # without its time limit
     gamma: float
     batch_size: int
     warm_up: int  # agent steps of random actions
@@ -48,7 +49,9 @@ def examiner(settings: Settings) -> Examiner:
     limited = envs.make(settings.env, action_repeat=repeat)
     frames = limited.spec.episode_frames
     limited.close()
-    env = envs.make(settings.env, action_repeat=repeat, endless=True)
+    env = Guarded(
+        partial(envs.make, settings.env, action_repeat=repeat, endless=True), timeout=settings.env_timeout or None
+    )
     return Examiner(
         recipe=recipe,
         agent=make_agent(recipe, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim),

@@ -8,12 +8,20 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from steadyq.errors import InputError
+from steadyq.errors import InputError, RunError
 
 Suite = Literal["dmc", "gymnasium"]
 
 UNBOUNDED = 1e10
 """Action bounds from here on count as infinite: MuJoCo writes 1e10 for "no limit", others the largest float32."""
+
+
+class BadStepError(RunError):
+    """The environment gave numbers that no agent can learn from: one sentence with its name and what it gave."""
+
+
+class EnvError(RunError):
+    """The environment raised something, or did not answer: one sentence with its name and what happened."""
 
 
 class Spec(NamedTuple):

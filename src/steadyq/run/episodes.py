@@ -3,7 +3,8 @@
 import numpy as np
 
 from steadyq.algorithm.random import Purpose, episode_seed
-from steadyq.run.env import Env, Step
+from steadyq.run.env import BadStepError, EnvError, Step
+from steadyq.run.guard import Guarded
 
 
 class EpisodeStream:
@@ -23,7 +24,7 @@ class EpisodeStream:
     episode_return: float  # sum of its rewards so far
     ended: bool  # it has terminated or was truncated: `next_episode` is due
 
-    def __init__(self, env: Env, *, seed: int, purpose: Purpose = Purpose.EPISODE):
+    def __init__(self, env: Guarded, *, seed: int, purpose: Purpose = Purpose.EPISODE):
         self._env, self._seed, self._purpose = env, seed, purpose
         self._start(0)
 
@@ -43,9 +44,19 @@ class EpisodeStream:
         self.episode_return += step.reward
         return step
 
-    def next_episode(self) -> np.ndarray:
-        """Start the next episode, wherever the present one is; its first observation [O]."""
-        self._start(self.episode + 1)
+    def next_episode(self, *, fresh: bool = False) -> np.ndarray:
+        """Start the next episode, wherever the present one is; its first observation [O].
+
+        Args:
+            fresh: in a fresh environment, as the old one has failed.
+
+        Raises:
+            BadStepError, EnvError: this episode could not be started either; the next call tries the one after it.
+        """
+        self.episode, self.ended = self.episode + 1, True
+        if fresh:
+            self._env.restart()
+        self._start(self.episode)
         return self.obs
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -64,11 +75,15 @@ class EpisodeStream:
             True if the observation and the return are the same bits as then. Otherwise the environment does not repeat
             itself, and the stream stands at the start of the next episode instead.
         """
-        self._start(int(snapshot["episode"]))
-        for action in snapshot["actions"]:
-            if self.ended:  # sooner than it did
-                break
-            self.step(action)
+        try:
+            self._start(int(snapshot["episode"]))
+            for action in snapshot["actions"]:
+                if self.ended:  # sooner than it did
+                    break
+                self.step(action)
+        except (BadStepError, EnvError):
+            self.next_episode(fresh=True)
+            return False
         then = (len(snapshot["actions"]), snapshot["obs"].tobytes(), snapshot["episode_return"].tobytes())
         now = (self.length, self.obs.tobytes(), np.float64(self.episode_return).tobytes())
         if now == then:
@@ -81,6 +96,7 @@ class EpisodeStream:
         self._env.close()
 
     def _start(self, episode: int) -> None:
+        obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))
         self.episode, self.episode_return, self.ended = episode, 0.0, False
         self._actions: list[np.ndarray] = []
-        self.obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))
+        self.obs = obs

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from steadyq.errors import InputError
-from steadyq.run.env import Env
+from steadyq.run.env import BadStepError, Env
 
 LONGEST = 1_000_000
 """Frames after which an episode of an environment without a time limit is taken to have no end."""
@@ -20,19 +20,40 @@ class Episode(NamedTuple):
 
     ret: float  # undiscounted sum of rewards
     length: int  # agent steps
+    bad: bool = False  # ended by numbers that are not finite, which do not count
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
     """The evaluation was asked to stop; nothing of it counts."""
 
 
-def play(env: Env, act: Act, *, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Episode:
-    """One episode from the start that `seed` names."""
+def play(
+    env: Env,
+    act: Act,
+    *,
+    seed: int,
+    bad_step_ends: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Episode:
+    """One episode from the start that `seed` names.
+
+    Args:
+        env: where; it may raise `BadStepError`.
+        act: the policy.
+        seed: of the episode.
+        bad_step_ends: a bad step ends the episode, without counting, instead of being raised.
+        interrupted: asked at every step; `Interrupted` is raised when it says yes.
+    """
     obs, ret, length = env.reset(seed), 0.0, 0
     while True:
         if interrupted():
             raise Interrupted
-        step = env.step(act(obs))
+        try:
+            step = env.step(act(obs))
+        except BadStepError:
+            if not bad_step_ends:
+                raise
+            return Episode(ret, length, bad=True)
         obs, ret, length = step.obs, ret + step.reward, length + 1
         if step.terminated or step.truncated:
             return Episode(ret, length)
@@ -45,8 +66,9 @@ def play(env: Env, act: Act, *, seed: int, interrupted: Callable[[], bool] = lam
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
     """The metrics of one evaluation; the spread is over its episodes."""
     rets = np.array([episode.ret for episode in episodes])
+    bad = sum(episode.bad for episode in episodes)
     return {
         "eval/mean_reward": float(rets.mean()),
         "eval/std_reward": float(rets.std()),
         "eval/mean_ep_length": float(np.mean([episode.length for episode in episodes])),
-    }
+    } | ({"eval/bad_steps": float(bad)} if bad else {})

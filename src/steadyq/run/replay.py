@@ -39,8 +39,9 @@ class Saved(NamedTuple):
     """Which of a replay's transitions are on disk already, and as part of which checkpoint."""
 
     folder: Path
-    frame: int
+    frame: int  # of that checkpoint
     segments: tuple[SegmentFile, ...]  # oldest first, without gaps
+    frames: tuple[int, ...]  # of that checkpoint and those before it
 
 
 def _reserved(*shape: int) -> np.ndarray:

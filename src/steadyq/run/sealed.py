@@ -7,10 +7,8 @@ lines:
     what belongs to the tensors, as JSON
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,13 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
-from steadyq.errors import InputError
+from steadyq.run import disk
+from steadyq.run.disk import FileError
 
 VERSION = 1
 SEAL = "steadyq"
-TEMPORARY = ".tmp-"
 
 Arrays = dict[str, np.ndarray]
-
-
-class FileError(InputError):
-    """A file that cannot be used: which one, and what is wrong with it. Nothing was changed."""
 
 
 def write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor], values: dict[str, Any]) -> None:
@@ -39,7 +33,7 @@ def write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor
     text = json.dumps(values, allow_nan=False)
     seal = "\n".join([_format(kind), digest(kind, text, arrays), text])
     # One key: safetensors writes several in an order that changes from one process to the next.
-    write_file(path, safetensors.numpy.save(arrays, {SEAL: seal}))
+    disk.write(path, safetensors.numpy.save(arrays, {SEAL: seal}))
 
 
 def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
@@ -62,6 +56,8 @@ def peek(path: Path, kind: str) -> dict[str, Any]:
             header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
     except FileNotFoundError:
         raise FileError(f"there is no {path}") from None
+    except OSError as error:
+        raise FileError(f"cannot read {path} ({error.strerror})") from None
     _, text = _unseal(path, header, kind)
     return _values(path, text)
 
@@ -132,35 +128,3 @@ def _array(name: str, tensor: np.ndarray | torch.Tensor) -> np.ndarray:
 def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
     """Tensors of their own, as arrays from a file may be read-only."""
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Put a whole file on the disk, or none: there is no moment at which `path` holds a part of it.
-
-    Everything that a run must not lose is written by this.
-    """
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-        _sync_folder(path.parent.parent)
-    temporary = path.with_name(TEMPORARY + path.name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names of a folder's files on the disk, where the system lets a folder be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

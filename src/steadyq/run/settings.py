@@ -3,6 +3,8 @@
 Imports neither torch nor an environment, so the command line can show its help at once.
 """
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
@@ -19,10 +21,15 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "device": ("auto", "cpu", "cuda"),
+    "on_bad_step": ("raise", "end-episode"),
 }
 
-LATER = {"diagnose_every": 0}
+LATER = {"diagnose_every": 0, "keep": 2, "on_bad_step": "raise", "env_timeout": 0.0}
 """Settings that runs of older versions did not have, as they were then."""
+
+
+MINUTES = "min"
+PERIOD = r"(?=.*[1-9])\d{1,6}(\.\d{1,3})?" + MINUTES
 
 
 def option(default: Any, help: str) -> Any:
@@ -55,7 +62,10 @@ class Settings:
     eval_episodes: int = option(5, "episodes per evaluation, with the mean action")
     diagnose_every: int = option(0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none")
     log_every: int = option(5_000, "frames between log records")
-    save_every: int = option(10_000, "frames between checkpoints")
+    save_every: int | str = option(10_000, "between checkpoints: frames, or minutes such as 15min")
+    keep: int = option(2, "newest checkpoints that stay, besides the one of the best evaluation")
+    on_bad_step: str = option("raise", "when the environment gives NaN or Inf: stop the run, or end that episode")
+    env_timeout: float = option(0.0, "seconds after which an environment that does not answer is replaced; 0 for never")
 
     @property
     def agent_steps(self) -> int:
@@ -75,6 +85,16 @@ class Settings:
         return value
 
     @property
+    def save_frames(self) -> int | None:
+        """Frames between checkpoints; None where minutes count."""
+        return self.save_every if isinstance(self.save_every, int) else None
+
+    @property
+    def save_seconds(self) -> float | None:
+        """Seconds between checkpoints; None where frames count."""
+        return None if isinstance(self.save_every, int) else 60 * float(self.save_every.removesuffix(MINUTES))
+
+    @property
     def folder(self) -> Path:
         """Where the run is kept."""
         if self.out:
@@ -87,6 +107,11 @@ class Settings:
         values = asdict(self) | {"utd": str(self.utd), "options": dict(self.options), "seeds": list(self.seeds)}
         del values["out"]
         return values
+
+
+def frames_or_minutes(text: str) -> int | str:
+    """How often to save, as it is written on the command line; `check` refuses what is neither."""
+    return int(text) if text.isdecimal() else text
 
 
 def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
@@ -166,10 +191,14 @@ def check(settings: Settings) -> None:
         "eval_episodes": 1,
         "diagnose_every": 0,
         "log_every": 1,
-        "save_every": 1,
+        "keep": 1,
     } | ({"threads": 1} if s.threads is not None else {})
     for key, smallest in least.items():
         need(type(getattr(s, key)) is int and getattr(s, key) >= smallest, s, key, f"a whole number >= {smallest}")
+    every = s.save_every
+    fine = every >= 1 if type(every) is int else isinstance(every, str) and re.fullmatch(PERIOD, every) is not None
+    need(fine, s, "save_every", "frames, a whole number >= 1, or minutes such as 15min")
+    need(0 <= s.env_timeout < math.inf, s, "env_timeout", "seconds, or 0 for none")
     need(s.resolved("utd") > 0, s, "utd", "a number above 0")
     need(0 <= s.resolved("gamma") <= 1, s, "gamma", "a number in [0, 1]")
     check_seeds(s.seeds)

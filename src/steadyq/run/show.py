@@ -6,8 +6,8 @@ from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError
 from steadyq.run import envs, render
 from steadyq.run.evaluate import Episode, play, summarise
-from steadyq.run.folder import agent_of, load_state, read_record
-from steadyq.run.loop import mean_action
+from steadyq.run.folder import agent_of, check_trust, load_state, read_record
+from steadyq.run.measure import mean_action
 
 
 def show(
@@ -18,6 +18,7 @@ def show(
     episodes: int = 10,
     video: Path | None = None,
     film_strip: Path | None = None,
+    trust: bool = False,
 ) -> list[Episode]:
     """Play episodes with a run's policy and print their returns.
 
@@ -28,6 +29,7 @@ def show(
         episodes: how many; their starts are other ones than those of training and evaluation.
         video: an MP4 of a typical episode: the one whose return is nearest the mean.
         film_strip: a PNG of moments of that episode, side by side.
+        trust: import the module that the run's environment names.
 
     Raises:
         InputError: no such run, seed, checkpoint or folder for a picture.
@@ -36,6 +38,7 @@ def show(
         if path is not None and (path.suffix.lower() != ending or not path.absolute().parent.is_dir()):
             raise InputError(f"{path} cannot be written; give a file ending in {ending} in a folder that exists")
     record = read_record(run)
+    check_trust(record, trust=trust)
     settings = record.settings
     seed = settings.seeds[0] if seed is None else seed
     state, frame = load_state(run, record, seed=seed, which=which)

@@ -1,21 +1,42 @@
-"""Stopping politely: a signal asks, the loop finishes its step, saves, and goes."""
+"""Stopping politely: a signal or the clock asks, the loop finishes its step, saves, and goes."""
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+"""Ctrl-C, and what schedulers send before they take a machine away."""
+
+
+class Stopped(BaseException):
+    """A signal came where there is nothing to save: before the loop, which then is not begun."""
+
 
 class Stop:
-    """While entered, SIGINT and SIGTERM set `asked` instead of ending the process; a second SIGINT ends it at once."""
+    """While entered, signals do not end the process but set `asked`; a second Ctrl-C ends it at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Until `loop_begins`, a signal raises `Stopped` instead: everything is on the disk as it was.
+
+    Args:
+        max_minutes: after so long `asked` is set as well; None for never.
+    """
+
+    def __init__(self, *, max_minutes: float | None = None) -> None:
+        self.loop_begins = False
+        self._asked = False
+        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is time to save and go."""
+        return self._asked or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
@@ -24,6 +45,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True
+        if not self.loop_begins:
+            raise Stopped

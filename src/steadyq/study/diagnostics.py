@@ -51,7 +51,12 @@ class Patient(NamedTuple):
 
 
 def diagnose(
-    run: Path, *, seed: int | None = None, frames: Sequence[int] | None = None, episodes: int | None = None
+    run: Path,
+    *,
+    seed: int | None = None,
+    frames: Sequence[int] | None = None,
+    episodes: int | None = None,
+    trust: bool = False,
 ) -> dict[int, Diagnoses]:
     """Diagnose a run's snapshots, write what is found to the run's `diagnostics.csv`, and print a table per seed.
 
@@ -62,6 +67,7 @@ def diagnose(
         seed: which of its agents; all if None.
         frames: of which snapshots; all if None.
         episodes: roll-outs for Q-bias; None for as many as REDQ's protocol takes.
+        trust: import the module that the run's environment names.
 
     Returns:
         By seed and frame, what was measured.
@@ -70,6 +76,7 @@ def diagnose(
         InputError: no such run, seed or snapshot, or a file that is damaged or of another version.
     """
     record = folder.read_record(run)
+    folder.check_trust(record, trust=trust)
     settings = record.settings
     if seed is not None and seed not in settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, settings.seeds))}")

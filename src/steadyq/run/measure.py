@@ -1,0 +1,153 @@
+"""What is measured while a run goes on: log records, evaluations, diagnoses. None of it changes training."""
+
+import time
+
+import numpy as np
+import torch
+
+from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.algorithm.tree import tree_map
+from steadyq.algorithm.types import State
+from steadyq.algorithm.weight_norm import frobenius_norms
+from steadyq.run import checkpoint
+from steadyq.run.current import Run
+from steadyq.run.diagnose import Examiner, examine
+from steadyq.run.env import BadStepError, EnvError
+from steadyq.run.evaluate import Act, Episode, Interrupted, play, summarise
+from steadyq.run.folder import snapshot_path, snapshot_tensors
+from steadyq.run.stop import Stop
+
+
+def log(run: Run) -> None:
+    """One record per active seed: the means of the window since the last one. What went wrong is there if it did."""
+    now = time.monotonic()
+    window, run.window_started = now - run.window_started, now
+    updates = run.settings.updates(run.step)
+    learning = run.step - run.settings.resolved("learning_starts")
+    means = run.learner.means()
+    for i, one in run.active:
+        state = run.learner.seed(i).state
+        metrics = means[i] | {
+            "train/n_updates": float(updates),
+            "train/critic_weight_norm": float(frobenius_norms(state.critic.params).mean()),
+            "train/actor_weight_norm": float(frobenius_norms(state.actor.params)),
+            "time/fps": (run.step - run.window_step) * run.settings.resolved("action_repeat") / window,
+            "time/updates_per_second": (updates - run.settings.updates(run.window_step)) / window,
+            "time/time_elapsed": run.elapsed + now - run.started,
+        }
+        if learning > 0:
+            metrics["train/utd"] = updates / learning
+        if one.finished:
+            metrics["rollout/ep_rew_mean"] = float(np.mean([episode.ret for episode in one.finished]))
+            metrics["rollout/ep_len_mean"] = float(np.mean([episode.length for episode in one.finished]))
+            one.finished.clear()
+        troubles = {
+            "rollout/bad_steps": one.bad_steps,
+            "rollout/env_restarts": one.restarts,
+            "train/failed_updates": run.learner.tallies[i].failed,
+        }
+        metrics |= {name: float(count) for name, count in troubles.items() if count}
+        one.bad_steps = one.restarts = 0
+        write(run, one.seed, metrics)
+    run.learner.open_window()
+    run.window_step = run.step
+
+
+def write(run: Run, seed: int, metrics: dict[str, float]) -> None:
+    """Into the record and onto the screen; rows that cannot be written wait, which is said once."""
+    run.logger.write(seed=seed, frame=run.frame, metrics=metrics)
+    run.view.update(seed=seed, frame=run.frame, metrics=metrics)
+    if run.logger.trouble and not run.log_trouble:
+        run.view.message(run.logger.trouble)
+    run.log_trouble = run.logger.trouble
+
+
+def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
+    """Deterministic episodes of each active seed's policy, and a snapshot of its weights; nothing if asked to stop.
+
+    Right after a reset, the episodes of the present evaluation are played again, under names of their own and without
+    a snapshot: this is the dip that a regular evaluation just before the reset does not show.
+    """
+    settings, started = run.settings, time.monotonic()
+    first = run.frame // settings.eval_every * settings.eval_episodes
+    results = []
+    for i, one in run.active:
+        state = tree_map(lambda leaf: leaf.detach().cpu(), run.learner.seed(i).state)
+        seeds = [episode_seed(one.seed, Purpose.EVALUATE, first + k) for k in range(settings.eval_episodes)]
+        act = mean_action(run.agent, state)
+        episodes = [whole_episode(run, act, seed, stop) for seed in seeds]
+        if any(episode is None for episode in episodes):
+            return
+        results.append((summarise([episode for episode in episodes if episode]), state))
+    if after_reset:
+        for (_, one), (metrics, _) in zip(run.active, results, strict=True):
+            renamed = {name.replace("eval/", "eval_after_reset/"): value for name, value in metrics.items()}
+            run.logger.write(seed=one.seed, frame=run.frame, metrics=renamed)
+        run.resets_evaluated = run.resets
+        return
+    seconds = (time.monotonic() - started) / max(len(results), 1)
+    for (_, one), (metrics, state) in zip(run.active, results, strict=True):
+        meta = {"frame": run.frame, "seed": one.seed, "recipe": settings.recipe, "env": settings.env}
+        try:
+            checkpoint.write_snapshot(snapshot_path(run.folder, one.seed, run.frame), snapshot_tensors(state), meta)
+        except OSError as error:
+            run.view.message(f"no snapshot at frame {run.frame:,}: {error.strerror}")
+        write(run, one.seed, metrics | {"time/evaluation_seconds": seconds})
+        if run.step and (one.best is None or metrics["eval/mean_reward"] > one.best[0]):
+            one.best = (metrics["eval/mean_reward"], run.frame)
+            run.save_now = True
+    run.evaluated = run.frame
+
+
+def whole_episode(run: Run, act: Act, seed: int, stop: Stop) -> Episode | None:
+    """One episode of an evaluation, if need be in a fresh environment; None if asked to stop, or the run is over."""
+    while not (stop.asked or run.over):
+        try:
+            return play(
+                run.evaluation_env,
+                act,
+                seed=seed,
+                bad_step_ends=run.settings.on_bad_step == "end-episode",
+                interrupted=lambda: stop.asked,
+            )
+        except Interrupted:
+            return None
+        except BadStepError as error:  # of a first observation, or not to be tolerated
+            run.tolerate(error)
+            return Episode(0.0, 0, bad=True)
+        except EnvError as error:
+            if run.may_restart(error):
+                run.evaluation_env.restart()
+    return None
+
+
+def diagnose(run: Run, examiner: Examiner, stop: Stop) -> None:
+    """What each active seed's networks are like (see `docs/diagnostics.md`); nothing if asked to stop."""
+    results = []
+    for i, one in run.active:
+        state = tree_map(lambda leaf: leaf.detach().cpu(), run.learner.seed(i).state)
+        try:
+            found = examine(
+                examiner, state, seed=one.seed, frame=run.frame, replay=one.replay, interrupted=lambda: stop.asked
+            )
+        except Interrupted:
+            return
+        except (BadStepError, EnvError) as error:
+            run.view.message(f"no diagnosis of seed {one.seed} at frame {run.frame:,}: {error}")
+            examiner.env.restart()
+            continue
+        results.append((one, found))
+    for one, metrics in results:
+        write(run, one.seed, metrics)
+    run.diagnosed = run.frame
+
+
+def mean_action(agent: Agent, state: State) -> Act:
+    """The policy that is evaluated and exported: the mean action, on the CPU."""
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return agent.mode(state, torch.from_numpy(obs)).numpy()
+
+    return act

@@ -1,0 +1,166 @@
+"""Going on with a run: its newest whole checkpoint found, and what is different now said before anything is changed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from steadyq.errors import InputError, unknown
+from steadyq.run import checkpoint, disk, lock, logs
+from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
+from steadyq.run.disk import FileError
+from steadyq.run.folder import Record, check_trust, read_record, record_from_json, seed_folder, write_record
+from steadyq.run.go import Result, check_memory, go, make_env
+from steadyq.run.save import earliest, mark_of
+from steadyq.run.settings import Settings, check
+from steadyq.run.stop import Stop
+
+FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
+"""Settings that may change when a run is resumed, without a trace in what was done."""
+
+
+def go_on_with(settings: Settings, *, max_minutes: float | None) -> Result:
+    """Resume the run that these settings would begin."""
+    run_folder = settings.folder
+    there = read_record(run_folder).settings
+    ours = {**settings.to_json(), **dict.fromkeys(FREE)}
+    theirs = {**there.to_json(), **dict.fromkeys(FREE)}
+    if odd := [f"{key} is {theirs[key]} there and {ours[key]} here" for key in ours if ours[key] != theirs[key]]:
+        raise InputError(f"{run_folder} holds another run: {', '.join(odd)}; give another --out, or --overwrite it")
+    changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
+    return resume(run_folder, frames=settings.frames, trust=True, max_minutes=max_minutes, **changes)
+
+
+def resume(
+    run_folder: Path,
+    *,
+    frames: int | None = None,
+    past_schedule: bool = False,
+    inexact: bool = False,
+    trust: bool = False,
+    max_minutes: float | None = None,
+    **changes: Any,
+) -> Result:
+    """Go on with a run from its newest whole checkpoint, on the same bits; the same as `steadyq resume`.
+
+    Args:
+        run_folder: where the run is.
+        frames: a new total length; longer than what is done.
+        past_schedule: go beyond the end of the recipe's learning-rate schedule, at its last rate.
+        inexact: go on although the machine or a version is another one, so that bits may differ from here on, or
+            although the record of measurements is damaged.
+        trust: import the module that the run's environment names.
+        max_minutes: stop and save after so long.
+        **changes: of `save_every`, `keep`, `on_bad_step`, `env_timeout`; and of `precision`, `compile`, `device`,
+            `threads`, after which bits differ. None changes nothing.
+
+    Raises:
+        InputError: no run folder, a length that lies behind what is done, no checkpoint that is whole, or a difference
+            that nobody asked for; nothing was changed.
+        RunError: the run could not go on, gave a seed up, or could not save.
+    """
+    if not run_folder.is_dir():
+        raise InputError(f"{run_folder} is no run folder; give the one that `steadyq train` printed")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    for key in changes:
+        if key not in (*FREE, *MACHINE):
+            raise unknown("setting", key, (*FREE, *MACHINE))
+    with Stop(max_minutes=max_minutes) as stop, lock.hold(run_folder):
+        record, notes = find_record(run_folder)
+        check_trust(record, trust=trust)
+        settings = replace(record.settings, **changes)
+        check(settings)
+        found = newest_whole(run_folder, record, despite_log=inexact)
+        done = found.saved[0].frame if found.saved else 0
+        if frames is not None:
+            settings = longer(settings, frames, done, past_schedule=past_schedule)
+        env = make_env(settings)
+        check_memory(settings, env.spec)
+        if (env.spec.obs_dim, env.spec.action_dim) != (record.obs_dim, record.action_dim):
+            raise InputError(
+                f"{settings.env} has observations and actions of sizes {env.spec.obs_dim} and {env.spec.action_dim}; "
+                f"{run_folder} was run with {record.obs_dim} and {record.action_dim}"
+            )
+        before = record.stretches[-1]
+        now = stretch(done, conditions_again(settings, before, changes))
+        different, unasked = differences(before, now, asked=changes)
+        if unasked and not inexact:
+            raise InputError(
+                f"{run_folder} was run otherwise: {unasked}; what follows may differ to the bit, add --inexact to go on"
+            )
+        if different:
+            notes.append(f"from here on perhaps not to the bit: {different}")
+        disk.sweep(run_folder)
+        mark = mark_of(earliest(found.saved)) if found.saved else None
+        if found.log_is_damaged:
+            notes.append(logs.mend(run_folder / logs.FILE, done))
+            mark = logs.mark(run_folder / logs.FILE)
+        record = record._replace(settings=settings, stretches=[*record.stretches, now])
+        write_record(run_folder, record)
+        return go(run_folder, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
+
+
+def find_record(run_folder: Path) -> tuple[Record, list[str]]:
+    """What run.json says; if it is lost, what the newest checkpoint that can be read says it said, with a note."""
+    try:
+        return read_record(run_folder), []
+    except InputError as error:
+        trouble = error
+    for seed_dir in sorted(run_folder.glob("seed-*")):
+        for frame in reversed(checkpoint.frames(seed_dir)):
+            try:
+                found = checkpoint.load(seed_dir, frame, replay=None)
+                record = record_from_json(found.meta.get("record"), source=seed_dir / "checkpoints", out=run_folder)
+            except InputError:
+                continue
+            return record, [f"{trouble}; taken from the checkpoint of frame {frame:,}"]
+    raise trouble
+
+
+class Found(NamedTuple):
+    """The newest checkpoint of a run that is whole."""
+
+    saved: list[checkpoint.Checkpoint]  # one per seed; none if the run died before its first
+    complaints: list[str]  # about those that are not
+    log_is_damaged: bool = False
+
+
+def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Found:
+    """The newest frame at which the checkpoints of all seeds are whole and go with the record of measurements.
+
+    Raises:
+        InputError: there are checkpoints and none is whole; `despite_log`, the record need not go with it.
+    """
+    folders = [seed_folder(run_folder, seed) for seed in record.settings.seeds]
+    complaints, fallback = list[str](), list[checkpoint.Checkpoint]()
+    for frame in reversed(checkpoint.common_frames(folders)):
+        try:
+            saved = [
+                checkpoint.verify(folder, frame, obs_dim=record.obs_dim, action_dim=record.action_dim)
+                for folder in folders
+            ]
+            fallback = fallback or saved
+            logs.check_prefix(run_folder / logs.FILE, mark_of(earliest(saved)))
+            return Found(saved, complaints)
+        except FileError as error:
+            complaints.append(f"the checkpoint of frame {frame:,} cannot be used: {error}")
+    if fallback and despite_log:
+        return Found(fallback, complaints[-1:], log_is_damaged=True)
+    if complaints:
+        advice = "; add --inexact to go on with what can be read of it" if fallback else ""
+        raise InputError(f"{run_folder} cannot be resumed: {complaints[0]}{advice}; nothing was changed")
+    return Found([], [])
+
+
+def longer(settings: Settings, frames: int, done: int, *, past_schedule: bool) -> Settings:
+    """The settings of the same run with another length."""
+    settings = replace(settings, frames=frames)
+    check(settings)
+    if frames < done:
+        raise InputError(f"--frames is {frames}; this run has done {done} already, give more")
+    planned, wanted = settings.options.get("schedule_updates"), settings.updates(settings.agent_steps)
+    if planned is not None and wanted > planned and not past_schedule:
+        raise InputError(
+            f"--frames is {frames}, {wanted:,} updates; the learning rate of this run falls over {planned:,}, "
+            f"which cannot be stretched: start a longer run, or add --past-schedule to go on at the last rate"
+        )
+    return settings

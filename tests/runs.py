@@ -1,0 +1,62 @@
+"""Whole runs at toy size, and what two runs of one command share."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from steadyq.run import checkpoint
+from steadyq.run.folder import seed_folder
+from steadyq.run.go import Result
+from steadyq.run.replay import Replay
+from steadyq.run.train import train
+
+SMALL = {
+    "width": 16,
+    "actor_width": 16,
+    "frames": 90,
+    "learning_starts": 40,
+    "batch_size": 8,
+    "eval_every": 40,
+    "eval_episodes": 2,
+    "log_every": 30,
+    "save_every": 30,
+    "compile": "off",
+    "threads": 1,
+}
+
+CLOCKS = ("elapsed", "metrics_offset", "metrics_sha256", "record")
+"""What of a checkpoint depends on when and where a run was made."""
+
+
+def run_at(out: Path, recipe: str = "crossq_wn", env: str = "toy:Point-v0", **changes: object) -> Result:
+    return train(recipe, env=env, **{**SMALL, "out": str(out), **changes})
+
+
+def records(run: Path, *, seed: int | None = None, leave_out: str = "time/") -> list[str]:
+    """The lines of metrics.csv that two runs of one command share."""
+    lines = (run / "metrics.csv").read_text().splitlines()[1:]
+    kept = [line for line in lines if leave_out not in line]
+    return kept if seed is None else [line for line in kept if line.split(",")[2] == str(seed)]
+
+
+def digest(run: Path, seed: int, *, weights_only: bool = False) -> str:
+    """SHA-256 over the newest checkpoint: everything that a seed is."""
+    replay = None if weights_only else Replay(capacity=1_000, obs_dim=2, action_dim=1)
+    saved = checkpoint.load(seed_folder(run, seed), replay=replay)
+    whole = hashlib.sha256()
+    for name in sorted(saved.tensors):
+        if not (weights_only and name.startswith("stream.")):
+            whole.update(name.encode() + saved.tensors[name].numpy().tobytes())
+    if replay is not None:
+        for key, value in sorted(replay.segment(replay.added - replay.size, replay.added).items()):
+            whole.update(key.encode() + value.tobytes())
+    meta = {k: v for k, v in saved.meta.items() if k not in CLOCKS}
+    whole.update(json.dumps(meta, sort_keys=True).encode())
+    return whole.hexdigest()
+
+
+def transitions(run: Path, seed: int = 0) -> Replay:
+    """The replay of the newest checkpoint."""
+    replay = Replay(capacity=1_000, obs_dim=2, action_dim=1)
+    checkpoint.load(seed_folder(run, seed), replay=replay)
+    return replay

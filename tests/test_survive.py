@@ -1,0 +1,398 @@
+"""What can go wrong around a run, and that nothing is lost by it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runs import digest, records, transitions
+from runs import run_at as at_full_length
+from steadyq.algorithm.learner import PATIENCE
+from steadyq.errors import InputError, RunError
+from steadyq.run import checkpoint, disk, lock, logs
+from steadyq.run.current import RESTARTS
+from steadyq.run.folder import read_record, seed_folder, write_record
+from steadyq.run.replay import Replay
+from steadyq.run.resume import resume
+from toy import Point
+
+run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
+
+SEED = seed_folder(Path(), 0).name
+
+
+def values(run: Path, metric: str, seed: int = 0) -> dict[int, float]:
+    """A metric by frame."""
+    return {r.env_step: r.value for r in logs.read(run / "metrics.csv") if (r.metric, r.seed) == (metric, seed)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_at(run)
+    return run
+
+
+@pytest.fixture
+def halfway(tmp_path: Path) -> Path:
+    """A run with checkpoints at frames 40 (the best evaluation so far), 45 and 60."""
+    run = tmp_path / "run"
+    run_at(run, frames=60, save_every=45)
+    write_record(
+        run, (record := read_record(run))._replace(settings=replace(record.settings, frames=90, save_every=30))
+    )
+    return run
+
+
+# Bad numbers from the environment
+
+
+def test_a_bad_step_stops_the_run_and_reaches_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"reward.*after frame 24; .*--on-bad-step end-episode"):
+        run_at(run, env="toy:BadPoint-v0", save_every=10)
+    assert transitions(run).added == 20
+    assert resume(run, on_bad_step="end-episode").finished
+    assert sum(values(run, "rollout/bad_steps").values()) == 1  # later: the toy counts from when it was made
+    assert transitions(run).added == 89
+
+
+def test_a_run_may_end_bad_episodes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_at(run, env="toy:BadPoint-v0", on_bad_step="end-episode").finished
+    whole = transitions(run).segment(0, 89)
+    assert all(np.isfinite(whole[name]).all() for name in ("obs", "action", "reward", "discount", "next_obs"))
+    assert list(np.flatnonzero(whole["ends"]))[:3] == [9, 19, 23]  # cut off before the bad step
+
+
+# Updates that fail
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[Replay], bool]) -> None:
+    real = Replay.sample
+
+    def poisoned(replay: Replay, indices: object) -> object:
+        batch = real(replay, indices)
+        return batch._replace(reward=batch.reward * torch.nan) if when(replay) else batch
+
+    monkeypatch.setattr(Replay, "sample", poisoned)
+
+
+def test_a_failed_update_is_not_applied_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, lambda replay: replay.added == 50)
+    assert run_at(tmp_path / "run", utd=2).finished
+    assert values(tmp_path / "run", "train/failed_updates") == {60: 2}
+
+
+def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    run_at(alone, seeds=[0], utd=2)
+    run_at(tmp_path / "until", seeds=[1], frames=50, utd=2)
+    victim: list[Replay] = []
+    real = checkpoint.save
+
+    def first_two(seed_dir: Path, **parts: object) -> Path:  # seed 1's replay, known from the checkpoint at frame 30
+        if seed_dir.name == "seed-1" and not victim:
+            victim.append(parts["replay"])
+        return real(seed_dir, **parts)
+
+    monkeypatch.setattr(checkpoint, "save", first_two)
+    poison(monkeypatch, lambda replay: replay in victim and replay.added > 50)
+    with pytest.raises(RunError, match=rf"seed 1 was given up at frame 51: .* in {PATIENCE} updates in a row"):
+        run_at(run, seeds=[0, 1], utd=2)
+    monkeypatch.undo()
+    assert digest(run, 0) == digest(alone, 0)
+    assert records(run, seed=0) == records(alone)
+    assert digest(run, 1, weights_only=True)
+    ours, theirs = (
+        checkpoint.load(seed_folder(folder, 1), replay=None).tensors for folder in (run, tmp_path / "until")
+    )
+    critic = [name for name in ours if name.startswith("state.critic.")]
+    assert len(critic) > 10
+    assert all(ours[name].equal(theirs[name]) for name in critic)
+    assert max(values(run, "eval/mean_reward", 1)) == 40
+    with pytest.raises(RunError, match="seed 1 was given up"):
+        resume(run)
+
+
+# Environments that fail
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+    """Environments that raise at some of all steps that are ever made."""
+    real, count = Point.step, [0]
+
+    def step(env: Point, action: np.ndarray) -> tuple:
+        count[0] += 1
+        if when(count[0]):
+            raise OSError("the simulator is gone")
+        return real(env, action)
+
+    monkeypatch.setattr(Point, "step", step)
+
+
+def test_an_environment_that_raises_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, lambda step: step % 60 == 0)
+    run = tmp_path / "run"
+    assert run_at(run, eval_every=0).finished
+    restarts = values(run, "rollout/env_restarts")
+    assert sum(restarts.values()) >= 1
+    assert transitions(run).added == 90 - sum(restarts.values())
+
+
+def test_an_evaluation_is_played_again_after_a_failure(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, lambda step: step == 35)  # after 30 that tell whether it repeats itself
+    run_at(tmp_path / "run")
+    assert records(tmp_path / "run") == records(undisturbed)
+
+
+def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        failing(patch, lambda step: step > 100)
+        with pytest.raises(RunError, match=f"the simulator is gone.*more than the {RESTARTS}th time"):
+            run_at(run, eval_every=0)
+    assert resume(run).finished
+
+
+# Disks
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, ending: str, when: Callable[[], bool] = lambda: True) -> None:
+    real = disk.write
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name.endswith(ending) and when():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, data)
+
+    monkeypatch.setattr(disk, "write", write)
+
+
+def test_a_save_that_fails_is_said_and_tried_again(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full_disk(monkeypatch, "000030.safetensors")
+    assert run_at(tmp_path / "run").finished
+    assert capsys.readouterr().out.count("could not save at frame 30: No space left on device") == 1
+    assert digest(tmp_path / "run", 0) == digest(undisturbed, 0)
+
+
+def test_a_last_save_that_fails_is_an_error_and_loses_nothing_before(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        full_disk(patch, "000090.safetensors")
+        with pytest.raises(RunError, match=r"could not save at frame 90: .*; the checkpoint of frame 60 is whole"):
+            run_at(run, seeds=[0, 1])
+    assert checkpoint.common_frames([seed_folder(run, seed) for seed in (0, 1)])[-1] == 60
+    assert resume(run).finished
+    assert digest(run, 0) == digest(undisturbed, 0)
+
+
+def test_seeds_keep_a_common_frame_when_the_disk_fills_up_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", []
+    real = checkpoint.save
+
+    def second_seed_fails(seed_dir: Path, **parts: object) -> Path:
+        if seed_dir.name == "seed-1" and parts["frame"] >= 60:
+            seen.append(parts["frame"])
+            raise OSError(errno.ENOSPC, "full")
+        return real(seed_dir, **parts)
+
+    monkeypatch.setattr(checkpoint, "save", second_seed_fails)
+    with pytest.raises(RunError, match="could not save"):
+        run_at(run, seeds=[0, 1], save_every=10, keep=1)
+    assert len(seen) >= 4
+    assert checkpoint.common_frames([seed_folder(run, seed) for seed in (0, 1)])
+
+
+# Damaged files
+
+
+def flip(path: Path, at: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+
+
+def test_the_newest_whole_checkpoint_is_taken(
+    halfway: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checkpoint.frames(halfway / SEED) == [40, 45, 60]
+    flip(halfway / SEED / "checkpoints" / "000000000060.safetensors", 0.9)
+    capsys.readouterr()
+    assert resume(halfway).finished
+    assert "the checkpoint of frame 60 cannot be used: " in capsys.readouterr().out
+    assert digest(halfway, 0) == digest(undisturbed, 0)
+    assert records(halfway) == records(undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_run_json_is_restored_from_a_checkpoint(halfway: Path, undisturbed: Path, damage: str) -> None:
+    path = halfway / "run.json"
+    run_at(halfway.parent / "other", frames=90)  # a whole one to compare with
+    resume(halfway)
+    if damage == "flip":
+        flip(path, 0.3)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        path.unlink()
+    assert resume(halfway).finished
+    assert read_record(halfway).settings == replace(read_record(halfway.parent / "other").settings, out=str(halfway))
+    assert digest(halfway, 0) == digest(undisturbed, 0)
+
+
+def test_a_damaged_record_of_measurements_is_not_gone_on_with_unasked(
+    halfway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(halfway, 0)
+    flip(halfway / "metrics.csv", 0.02)
+    with pytest.raises(InputError, match=r"metrics.csv.*--inexact.*nothing was changed"):
+        resume(halfway)
+    assert digest(halfway, 0) == before
+    assert resume(halfway, inexact=True).finished
+    assert max(values(halfway, "eval/mean_reward")) == 80
+
+
+def test_nothing_whole_is_said(halfway: Path) -> None:
+    for path in (halfway / SEED / "checkpoints").glob("*.safetensors"):
+        flip(path, 0.9)
+    with pytest.raises(InputError, match=r"cannot be resumed: the checkpoint of frame 60 .* nothing was changed"):
+        resume(halfway)
+
+
+# Other machines, other processes
+
+
+def test_another_machine_is_asked_about(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = read_record(halfway)
+    elsewhere = {**record.stretches[-1], "versions": {**record.stretches[-1]["versions"], "torch": "1.0"}}
+    write_record(halfway, record._replace(stretches=[elsewhere]))
+    with pytest.raises(InputError, match=r"torch was 1\.0 and is .*--inexact"):
+        resume(halfway)
+    capsys.readouterr()
+    assert resume(halfway, inexact=True).finished
+    assert "not to the bit: torch was 1.0" in capsys.readouterr().out
+
+
+def test_threads_and_precision_change_when_asked(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resume(halfway, threads=2, precision="bfloat16").finished
+    out = capsys.readouterr().out
+    assert "precision was float32 and is bfloat16" in out
+    assert "threads was 1 and is 2" in out
+    assert read_record(halfway).stretches[-1]["precision"] == "bfloat16"
+
+
+def test_a_folder_in_use_is_refused_and_a_dead_owner_makes_room(halfway: Path) -> None:
+    words = f"import time, pathlib; from steadyq.run import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
+    words += " print('held', flush=True); time.sleep(600)"
+    other = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=f"in use by process {other.pid} on .*, since 20"):
+        resume(halfway)
+    with pytest.raises(InputError, match="in use"):
+        run_at(halfway, overwrite=True)
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+    assert resume(halfway).finished
+
+
+def test_a_foreign_module_is_not_imported_unasked(
+    halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trap.py").write_text("raise SystemExit('the trap was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    record = read_record(halfway)
+    write_record(halfway, record._replace(settings=replace(record.settings, env="trap:Point-v0")))
+    with pytest.raises(InputError, match=r"imports the Python module 'trap'.*--trust"):
+        resume(halfway)
+
+
+# The same command again
+
+
+def test_the_same_command_goes_on(halfway: Path, undisturbed: Path) -> None:
+    with pytest.raises(InputError, match="add --resume to go on with it, or --overwrite"):
+        run_at(halfway)
+    assert run_at(halfway, resume=True).finished
+    assert digest(halfway, 0) == digest(undisturbed, 0)
+
+
+def test_another_command_does_not(halfway: Path) -> None:
+    with pytest.raises(InputError, match="another run: batch_size is 8 there and 7 here"):
+        run_at(halfway, resume=True, batch_size=7, name=read_record(halfway).settings.name)
+
+
+def test_the_same_command_starts_where_there_is_nothing(tmp_path: Path) -> None:
+    assert run_at(tmp_path / "run", resume=True).finished
+
+
+# Checkpoints
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    run_at(tmp_path / "run", save_every=10, keep=2)
+    returns = values(tmp_path / "run", "eval/mean_reward")
+    best = max((40, 80), key=lambda frame: returns[frame])
+    assert checkpoint.frames(tmp_path / "run" / SEED) == sorted({best, 80, 90})
+
+
+def test_saves_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
+    run_at(tmp_path / "run", save_every="0.001min", keep=1000)
+    assert len(checkpoint.frames(tmp_path / "run" / SEED)) > 4
+    assert records(tmp_path / "run") == records(undisturbed)
+
+
+def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
+    run, stretches = tmp_path / "run", 1
+    result = run_at(run, max_minutes=0.01)
+    assert not result.finished
+    while not result.finished and stretches < 50:
+        result = resume(run, max_minutes=0.01 * (1 + stretches))
+        stretches += 1
+    assert records(run) == records(undisturbed)
+    assert digest(run, 0) == digest(undisturbed, 0)
+
+
+def test_leftovers_of_a_killed_writer_are_removed(halfway: Path) -> None:
+    for folder in (halfway, halfway / SEED / "checkpoints", halfway / SEED / "snapshots"):
+        (folder / ".tmp-left").write_bytes(b"half")
+    resume(halfway)
+    assert not [*halfway.rglob(".tmp-*")]
+
+
+def test_run_json_knows_when_it_was_edited(halfway: Path) -> None:
+    path = halfway / "run.json"
+    content = json.loads(path.read_text())
+    content["settings"]["batch_size"] = 9
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="damaged or was edited"):
+        read_record(halfway)
+    assert resume(halfway).finished  # with the checkpoint's
+    assert read_record(halfway).settings.batch_size == 8
+
+
+def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
+    with lock.hold(tmp_path):
+        assert lock.owner(tmp_path).startswith(f"process {os.getpid()} on ")
+    (tmp_path / lock.OWNER).write_text("[")
+    assert lock.owner(tmp_path) == "another process"
