@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from steadyq.run.go import Result
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
-COMPILING = "compiling"  # the thread that the learner compiles in
 NUMBERS: dict[str, Any] = {
     "gamma": float,
     "name": str,
@@ -60,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def process() -> NoReturn:
     """The whole life of the command `steadyq`."""
     code = main()
-    if any(thread.name == COMPILING for thread in threading.enumerate()):
-        # Stopped while the updates are still compiled: the interpreter cannot end under that thread's feet.
+    if threading.active_count() > 1:
+        # Updates still being compiled, or an environment that hangs: the interpreter cannot end under such a thread's
+        # feet, and everything is on the disk.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
