@@ -142,10 +142,7 @@ def test_transitions_are_cut_at_fixed_numbers(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_a_process_was_doing(calls: list[str], word: str) -> None:
     lines = [f'  File "/some/steadyq/{file}", line 1 in {name}' for file, name in map(str.split, calls)]
-    other = 'Thread 0x1 (most recent call first):\n  File "/lib/threading.py", line 1 in join\n\n'
-    main = (
-        "Current thread 0x2 (most recent call first):\n"
-        + "\n".join(lines)
-        + '\n  File "<string>", line 4 in <module>\n'
+    stack = "\n".join(
+        ["Current thread 0x2 (most recent call first):", *lines, '  File "<string>", line 4 in <module>\n']
     )
-    assert phase(other + main) == word
+    assert phase(stack) == word

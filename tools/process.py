@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-# SIGUSR2 writes every thread's stack from within the signal's handler, whatever Python is busy with.
+# SIGUSR2 writes the main thread's stack from within the signal's handler, whatever Python is busy with.
 PROGRAM = """
 import faulthandler, runpy, signal, sys
-faulthandler.register(signal.SIGUSR2, file=open(sys.argv.pop(1), "w"))
+faulthandler.register(signal.SIGUSR2, file=open(sys.argv.pop(1), "a"), all_threads=False)
 runpy.run_module("steadyq.cli", run_name="__main__", alter_sys=True)
 """
-MAIN_THREAD = 'File "<string>"'  # where `PROGRAM` is, at the bottom of the main thread's stack
+BOTTOM = r'File "<string>", line \d+ in <module>\n$'  # of the stack: where `PROGRAM` is
 OPENING = r"frames [\d,]+ to [\d,]+"
 """In the line that a run prints when it is about to train."""
 
@@ -90,14 +90,30 @@ class Process:
 
     def doing(self) -> str:
         """What its main thread is at, in a word; "unknown" if it does not tell. Only after its opening line."""
+        self.stacks.write_text("")
         self.popen.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
-            # The main thread's is the last stack to be written.
-            if MAIN_THREAD in (text := self.stacks.read_text()) and text.endswith("\n"):
-                return phase(text)
+            if re.search(BOTTOM, stack := self.stacks.read_text()):
+                return phase(stack)
             time.sleep(0.001)
         return "unknown"
+
+    def wait_until(self, doing: str, *, timeout: float = 900) -> bool:
+        """Wait until its main thread is at something; False if the process ended before.
+
+        Raises:
+            TimeoutError: neither happened.
+        """
+        deadline = time.monotonic() + timeout
+        if not self.wait_for(OPENING, timeout=timeout):
+            return False
+        while self.doing() != doing:
+            if not self.runs_for(0.05):
+                return False
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.log}: not {doing} after {timeout:.0f} s")
+        return True
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal and wait until the process is gone; its exit code."""
@@ -105,10 +121,9 @@ class Process:
         return self.popen.wait()
 
 
-def phase(stacks: str) -> str:
-    """What the main thread does by `faulthandler`'s text, where the innermost call comes first."""
-    main = next(stack for stack in stacks.split("\n\n") if MAIN_THREAD in stack)
-    calls = re.findall(r'File "([^"]*)", line \d+ in (.*)', main)
+def phase(stack: str) -> str:
+    """What is done according to `faulthandler`'s text of a stack, where the innermost call comes first."""
+    calls = re.findall(r'File "([^"]*)", line \d+ in (.*)', stack)
     if any(name == "join" and file.endswith("threading.py") for file, name in calls):
         return "waiting for the compiler"
     for (_, called), (file, name) in pairwise([("", "loop"), *calls]):
