@@ -1,1 +1,1 @@
-"""What `docs/survive.md` says of runs that are killed, stopped, repeated and long, tried on real processes."""
+"""Campaigns on real processes: runs that are killed, stopped, repeated and long. `python -m tools.NAME --help`."""

@@ -1,6 +1,6 @@
 """Kill runs at random moments, resume them, and compare what comes out with the undisturbed run.
 
-    python -m tools.kill --out FOLDER [--kills 9] [--cases NAME ...]
+    python -m tools.kill --out FOLDER [--kills 10] [--cases NAME ...]
 
 For each case: one run from beginning to end; then the same command again, which is killed (SIGKILL) at moments drawn
 at random and resumed after each, until it has had its kills, and is then left to finish. One kill in five falls between
@@ -74,7 +74,7 @@ CASES = {
     "dog-3-seeds": Case("crossq_wn", "dog-run", 1, "0 1 2", {"--eval-every": "601"}),
     "humanoid-utd10": Case("crossq_wn", "humanoid-run", 10, "0", COMPILED),
     "humanoid-3-seeds": Case("sac", "humanoid-run", 1, "0 1 2"),
-    "hopper-resets": Case("crossq_wn", "hopper-hop", 10, "0 1 2", {"--reset-updates": "1500", "--frames": "1000"}),
+    "hopper-resets": Case("crossq_wn", "hopper-hop", 10, "0 1 2", {"--reset-updates": "700", "--frames": "600"}),
     "hopper-sac-resets": Case("sac_resets", "hopper-hop", 1, "0", COMPILED | {"--reset-updates": "130"}),
     "hopper-diagnosed": Case("crossq", "hopper-hop", 1, "0", {"--diagnose-every": "499"}),
     "pendulum-ring": Case("crossq_wn", "pendulum-swingup", 1, "0 1 2", COMPILED | {"--buffer-size": "211"}),
@@ -171,7 +171,7 @@ def main() -> int:
     """Work through the cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--kills", type=int, default=9, help="of each case [9]")
+    parser.add_argument("--kills", type=int, default=10, help="of each case [10]")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="[all]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
     values = parser.parse_args()

@@ -16,7 +16,7 @@ import faulthandler, runpy, signal, sys
 faulthandler.register(signal.SIGUSR2, file=open(sys.argv.pop(1), "a"), all_threads=False)
 runpy.run_module("steadyq.cli", run_name="__main__", alter_sys=True)
 """
-BOTTOM = r'File "<string>", line \d+ in <module>\n$'  # of the stack: where `PROGRAM` is
+BOTTOM = r'(File "<string>", line \d+ in <module>|\.\.\.)\n+$'  # of the stack: `PROGRAM`, or the 100th call
 OPENING = r"frames [\d,]+ to [\d,]+"
 """In the line that a run prints when it is about to train."""
 
@@ -129,7 +129,11 @@ def phase(stack: str) -> str:
     for (_, called), (file, name) in pairwise([("", "loop"), *calls]):
         if name == "loop" and file.endswith("run/loop.py"):
             return WORDS.get(called, called)
-    return "finishing" if any(name in ("close", "report", "shutdown") for _, name in calls) else "starting"
+    names = {name for _, name in calls}
+    if names & {"close", "report", "shutdown"}:
+        return "finishing"
+    # PyTorch imports more at the first update, more than the 100 calls deep that `faulthandler` shows.
+    return "importing" if "_find_and_load" in names else "starting"
 
 
 def run_to_end(arguments: Sequence[str], *, log: Path) -> Process:

@@ -31,12 +31,17 @@ Parts = dict[str, str]
 """Name and SHA-256 (or value) of everything in a state."""
 
 
-def read_state(run: Path, seed: int, frame: int) -> Parts:
-    """Everything in one seed's checkpoint but clocks. The only place that knows how a checkpoint is read."""
+def load(run: Path, seed: int, frame: int) -> tuple[checkpoint.Checkpoint, Replay]:
+    """One seed's checkpoint and its transitions."""
     record = read_record(run)
     capacity = min(record.settings.resolved("buffer_size"), record.settings.agent_steps)
     replay = Replay(capacity=capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
-    saved = checkpoint.load(seed_folder(run, seed), frame, replay=replay)
+    return checkpoint.load(seed_folder(run, seed), frame, replay=replay), replay
+
+
+def read_state(run: Path, seed: int, frame: int) -> Parts:
+    """Everything in one seed's checkpoint but clocks."""
+    saved, replay = load(run, seed, frame)
     tensors = {name: tensor.numpy() for name, tensor in saved.tensors.items()}
     if replay.head is not None:
         tensors["replay.head"] = replay.head

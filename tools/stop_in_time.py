@@ -29,6 +29,7 @@ from steadyq.run import checkpoint, machine
 from steadyq.run.folder import read_record, seed_folder, write_record
 from steadyq.run.replay import Replay
 from tools.process import Process, run_to_end
+from tools.same_state import load
 
 STOPPED = 75
 LIMIT = 5.0
@@ -50,8 +51,7 @@ def fill(run: Path) -> None:
     record = read_record(run)
     settings = replace(record.settings, frames=10 * CAPACITY)
     folder, sizes = seed_folder(run, 0), {"obs_dim": record.obs_dim, "action_dim": record.action_dim}
-    real = Replay(capacity=CAPACITY, **sizes)
-    saved = checkpoint.load(folder, replay=real)
+    saved, real = load(run, 0, record.settings.frames)
     rng, full = np.random.default_rng(0), Replay(capacity=CAPACITY, **sizes)
     for first in range(0, CAPACITY, CHUNK):
         full.extend(noise(rng, first, **sizes))
