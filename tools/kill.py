@@ -70,15 +70,17 @@ class Case(NamedTuple):
 COMPILED = {"--compile": "on"}
 CASES = {
     "dog": Case("crossq_wn", "dog-run", 1, "0", COMPILED),
-    "dog-utd10": Case("crossq_wn", "dog-run", 10, "0"),
+    "dog-utd10": Case("crossq_wn", "dog-run", 10, "0", {"--frames": "800"}),
     "dog-3-seeds": Case("crossq_wn", "dog-run", 1, "0 1 2", {"--eval-every": "601"}),
     "humanoid-utd10": Case("crossq_wn", "humanoid-run", 10, "0", COMPILED),
     "humanoid-3-seeds": Case("sac", "humanoid-run", 1, "0 1 2"),
-    "hopper-resets": Case("crossq_wn", "hopper-hop", 10, "0 1 2", {"--reset-updates": "700", "--frames": "600"}),
+    "hopper-resets": Case(
+        "crossq_wn", "hopper-hop", 10, "0 1 2", COMPILED | {"--reset-updates": "700", "--frames": "600"}
+    ),
     "hopper-sac-resets": Case("sac_resets", "hopper-hop", 1, "0", COMPILED | {"--reset-updates": "130"}),
     "hopper-diagnosed": Case("crossq", "hopper-hop", 1, "0", {"--diagnose-every": "499"}),
     "pendulum-ring": Case("crossq_wn", "pendulum-swingup", 1, "0 1 2", COMPILED | {"--buffer-size": "211"}),
-    "pendulum-moments": Case("xqc", "pendulum-swingup", 10, "0", {"--frames": "1000"}),
+    "pendulum-moments": Case("xqc", "pendulum-swingup", 2, "0", {"--frames": "800"}),
     "cheetah-cold": Case("crossq_wn", "HalfCheetah-v5", 1, "0", COMPILED, cold=True),
     "cheetah-utd10": Case("crossq_wn", "HalfCheetah-v5", 10, "0 1 2", COMPILED | {"--frames": "800"}),
 }

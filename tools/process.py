@@ -1,5 +1,6 @@
 """A `steadyq` command in a process of its own: what it prints, where in the program it is, and how it ends."""
 
+import atexit
 import os
 import re
 import signal
@@ -53,6 +54,7 @@ class Process:
                 env={**os.environ, **(environment or {})},
             )
         self.started = time.monotonic()
+        atexit.register(self.popen.kill)  # does nothing to a process that has ended
 
     @property
     def seconds(self) -> float:
