@@ -65,4 +65,4 @@ install: .venv/installed  ## make .venv with the tested versions (again if pypro
 
 clean:  ## remove .venv and all caches; runs/ stays
 	rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache build
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
