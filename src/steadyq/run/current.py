@@ -64,6 +64,7 @@ class Run:
     save_trouble: str = ""  # why that failed
     log_trouble: str | None = None  # what was said last of rows that could not be written
     save_now: bool = False  # a checkpoint is due whatever the frame
+    memory_said: bool = False
     over: str = ""  # why the run cannot go on
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
 

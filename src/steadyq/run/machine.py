@@ -171,6 +171,11 @@ def memory() -> Memory:
     return Memory(total, available)
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def control_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
     """The folders of this process's Linux control group (version 2) and of those around it; each may set limits."""
     try:

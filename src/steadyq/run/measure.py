@@ -10,12 +10,13 @@ from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.algorithm.tree import tree_map
 from steadyq.algorithm.types import State
 from steadyq.algorithm.weight_norm import frobenius_norms
-from steadyq.run import checkpoint
+from steadyq.run import checkpoint, machine
 from steadyq.run.current import Run
 from steadyq.run.diagnose import Examiner, examine
 from steadyq.run.env import BadStepError, EnvError
 from steadyq.run.evaluate import Act, Episode, Interrupted, play, summarise
 from steadyq.run.folder import snapshot_path, snapshot_tensors
+from steadyq.run.replay import Replay
 from steadyq.run.stop import Stop
 
 
@@ -50,8 +51,18 @@ def log(run: Run) -> None:
         metrics |= {name: float(count) for name, count in troubles.items() if count}
         one.bad_steps = one.restarts = 0
         write(run, one.seed, metrics)
+    if any(means) and not run.memory_said:
+        run.view.message(f"memory: about {memory_at_the_end(run) / 1e9:.2f} GB at the end")
+        run.memory_said = True
     run.learner.open_window()
     run.window_step = run.step
+
+
+def memory_at_the_end(run: Run) -> float:
+    """Bytes: what the process has once updates are made, and the transitions to come."""
+    record, capacity = run.record, run.seeds[0].replay.capacity
+    size = Replay.bytes_needed(capacity, record.obs_dim, record.action_dim)
+    return machine.resident() + sum(size * (1 - one.replay.size / capacity) for _, one in run.active)
 
 
 def write(run: Run, seed: int, metrics: dict[str, float]) -> None:
