@@ -1,8 +1,8 @@
 """Every recipe learns a real task: cartpole-swingup, three times the return of random actions within 20,000 frames.
 
 Real runs through the command line, compiled where a compiler works, in a process of their own: compilation does not mix
-with the shape checks of these tests. The heavy recipes are narrower and make fewer updates than by default, at least two
-for every agent step; those that start again do so once on the way. What counts is the mean of the last two evaluations
+with the shape checks of these tests. The heavy recipes are narrower and make fewer updates than by default, two or more
+per agent step; those that start again do so once on the way. What counts is the mean of the last two evaluations
 (after 15,000 and 20,000 frames, 5 episodes each), so that one lucky evaluation is not enough.
 """
 

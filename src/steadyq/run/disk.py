@@ -35,8 +35,9 @@ def write(path: Path, data: bytes) -> None:
         do(path.parent.mkdir, 0o777, True, True)
         _sync_folder(path.parent.parent)
     temporary = path.with_name(TEMPORARY + path.name)
+    remove(temporary)  # of a writer that died; whoever put a link there does not choose where we write
     try:
-        with do(open, temporary, "wb", 0) as file:
+        with do(open, temporary, "xb", 0) as file:
             _put(file, data)
             do(os.fsync, file.fileno())
         do(os.replace, temporary, path)
@@ -93,7 +94,7 @@ class Appender:
 
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
+    if os.path.lexists(path):
         do(os.unlink, path)
 
 
@@ -103,6 +104,15 @@ def remove_tree(path: Path) -> None:
         do(shutil.rmtree, path)
     else:
         remove(path)
+
+
+def refuse_links(folder: Path) -> None:
+    """InputError if there is a symbolic link in a folder, through which we could write elsewhere."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a symbolic link, and a run folder holds none; put what it points to in its place"
+            )
 
 
 def sweep(folder: Path) -> None:

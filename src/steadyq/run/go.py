@@ -10,6 +10,7 @@ import torch
 from steadyq.algorithm.learner import Learner
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
+from steadyq.errors import InputError
 from steadyq.run import checkpoint, disk, envs, folder, lock, logs, machine, watch
 from steadyq.run.current import Run, Seed
 from steadyq.run.diagnose import examiner
@@ -87,9 +88,13 @@ def go(
         for _ in settings.seeds
     ]
     agent = agent_of(record, precision=how["precision"])
+    try:
+        states = [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds]
+    except (MemoryError, RuntimeError) as error:
+        raise InputError(f"networks of these sizes cannot be made here ({error}); give smaller ones") from None
     learner = Learner(
         agent,
-        [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds],
+        states,
         device=torch.device(how["device"]),
         compiled=how["compiled"],
         products=how["products"],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steadyq.errors import InputError, unknown
-from steadyq.run import checkpoint, disk, lock, logs
+from steadyq.run import checkpoint, disk, lock, logs, save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
 from steadyq.run.disk import FileError
 from steadyq.run.folder import Record, check_trust, read_record, record_from_json, seed_folder, write_record
@@ -64,6 +64,7 @@ def resume(
     for key in changes:
         if key not in (*FREE, *MACHINE):
             raise unknown("setting", key, (*FREE, *MACHINE))
+    disk.refuse_links(run_folder)
     with Stop(max_minutes=max_minutes) as stop, lock.hold(run_folder):
         record, notes = find_record(run_folder)
         check_trust(record, trust=trust)
@@ -138,6 +139,8 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
                 checkpoint.verify(folder, frame, obs_dim=record.obs_dim, action_dim=record.action_dim)
                 for folder in folders
             ]
+            for one in saved:
+                save.check(one, record)
             fallback = fallback or saved
             logs.check_prefix(run_folder / logs.FILE, mark_of(earliest(saved)))
             return Found(saved, complaints)

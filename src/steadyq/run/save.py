@@ -13,11 +13,44 @@ from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.errors import RunError
 from steadyq.run import checkpoint
 from steadyq.run.current import Run, Seed
+from steadyq.run.disk import FileError
 from steadyq.run.evaluate import Episode
-from steadyq.run.folder import record_json, seed_folder
+from steadyq.run.folder import Record, record_json, seed_folder
 from steadyq.run.logs import Mark
 
 STREAM = "stream."
+
+NUMBER, COUNT = (int, float), (int,)
+KINDS: dict[str, tuple[type, ...]] = {
+    "step": COUNT,
+    "evaluated": COUNT,
+    "diagnosed": COUNT,
+    "resets": COUNT,
+    "resets_evaluated": COUNT,
+    "tally": (dict,),
+    "finished": (list,),
+    "bad_steps": COUNT,
+    "restarts": COUNT,
+    "best": (list, type(None)),
+    "given_up_at": (int, type(None)),
+    "metrics_offset": COUNT,
+    "metrics_sha256": (str,),
+    "elapsed": NUMBER,
+}
+"""What `meta` writes, and of which types."""
+
+OLDER: dict[str, Any] = {
+    "diagnosed": -1,
+    "resets": 0,
+    "resets_evaluated": 0,
+    "tally": {},
+    "bad_steps": 0,
+    "restarts": 0,
+    "best": None,
+    "given_up_at": None,
+    "metrics_sha256": "",
+}
+"""What checkpoints of older versions lack, as it was then; they counted updates, but none that failed."""
 
 
 def save(run: Run) -> None:
@@ -83,6 +116,58 @@ def meta(run: Run, i: int, one: Seed, mark: Mark) -> dict[str, Any]:
     }
 
 
+def check(saved: checkpoint.Checkpoint, record: Record) -> None:
+    """Make sure that a checkpoint, which may come from anyone, is what `save` writes for such a run, but for tensors.
+
+    Raises:
+        FileError: it is not.
+    """
+
+    def must(holds: bool, what: str) -> None:
+        if not holds:
+            raise FileError(f"the checkpoint of frame {saved.frame:,} is not one of this run: {what}")
+
+    meta = {**OLDER, **saved.meta}
+    for key, kinds in KINDS.items():
+        must(key in meta and type(meta[key]) in kinds, f"`{key}` is {str(meta.get(key, 'missing'))[:80]}")
+    must(saved.frame == meta["step"] * record.settings.resolved("action_repeat"), "`step` does not go with the frame")
+    must(meta["step"] <= record.settings.agent_steps, "`step` lies behind the run's end")
+    must(meta["metrics_offset"] >= 0, "`metrics_offset` is negative")
+    tally = {**asdict(Tally()), **meta["tally"]}
+    must(
+        tally.keys() == asdict(Tally()).keys()
+        and all(type(value) is type(asdict(Tally())[key]) for key, value in tally.items()),
+        f"`tally` is {str(meta['tally'])[:80]}",
+    )
+    for what, row in [*(("finished", row) for row in meta["finished"]), ("best", meta["best"] or [0.0, 0])]:
+        must(
+            isinstance(row, list)
+            and len(row) in (2, 3)
+            and type(row[0]) in (int, float)
+            and type(row[1]) is int
+            and type(row[-1]) in (int, bool),
+            f"`{what}` holds {str(row)[:80]}",
+        )
+    wanted: dict[str, tuple[torch.dtype, tuple[int | None, ...]]] = {
+        "episode": (torch.int64, ()),
+        "actions": (torch.float32, (None, record.action_dim)),
+        "obs": (torch.float32, (record.obs_dim,)),
+        "episode_return": (torch.float64, ()),
+    }
+    for name, (dtype, shape) in wanted.items():
+        got = saved.tensors.get(STREAM + name)
+        must(got is not None, f"there is no {STREAM}{name}")
+        assert got is not None
+        must(
+            got.dtype == dtype
+            and got.ndim == len(shape)
+            and all(want in (None, size) for want, size in zip(shape, got.shape, strict=True)),
+            f"{STREAM}{name} is {got.dtype} {tuple(got.shape)}",
+        )
+        must(bool(torch.isfinite(got).all()), f"{STREAM}{name} is not finite")
+    must(int(saved.tensors[STREAM + "episode"]) >= 0, f"{STREAM}episode is negative")
+
+
 def mark_of(saved: checkpoint.Checkpoint) -> Mark:
     """How far the record of measurements was; versions that kept no digest of it are taken at their word."""
     return Mark(saved.meta["metrics_offset"], saved.meta.get("metrics_sha256", ""))
@@ -96,34 +181,35 @@ def earliest(saved: Sequence[checkpoint.Checkpoint]) -> checkpoint.Checkpoint:
 def restore(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
     """Put a checkpoint of every seed back; the seeds whose environment could not be restored to the bit are returned.
 
-    The replays were filled before.
+    The replays were filled before, and `check` has passed.
+
+    Raises:
+        FileError: the tensors are not those of this run's agents.
     """
     inexact = []
     for i, (one, loaded) in enumerate(zip(run.seeds, saved, strict=True)):
-        lane = run.learner.seed(i)
+        lane, meta = run.learner.seed(i), {**OLDER, **loaded.meta}
         agent = {name: leaf for name, leaf in loaded.tensors.items() if not name.startswith(STREAM)}
-        tree_map(lambda old, new: old.copy_(new), lane, from_named(tree_map(Tensor.cpu, lane), agent))
+        if odd := [name for name, leaf in agent.items() if not torch.isfinite(leaf).all()]:
+            raise FileError(f"the checkpoint of frame {loaded.frame:,} holds numbers that are not finite: {odd[0]}")
+        try:
+            tree = from_named(tree_map(Tensor.cpu, lane), agent)
+        except ValueError as error:
+            raise FileError(f"the checkpoint of frame {loaded.frame:,} is not one of this run: {error}") from None
+        tree_map(lambda old, new: old.copy_(new), lane, tree)
         stream = {n.removeprefix(STREAM): leaf.numpy() for n, leaf in loaded.tensors.items() if n.startswith(STREAM)}
         if not one.stream.restore(stream):
             one.replay.start(one.stream.obs)
             inexact.append(one.seed)
-        run.learner.tallies[i] = tally_of(loaded.meta)
-        one.finished = [Episode(*episode) for episode in loaded.meta["finished"]]
-        one.bad_steps, one.restarts = loaded.meta.get("bad_steps", 0), loaded.meta.get("restarts", 0)
-        best = loaded.meta.get("best")
-        one.best = None if best is None else (best[0], best[1])
-        one.given_up_at = loaded.meta.get("given_up_at")
-    common = earliest(saved).meta
+        counted = {key: meta[key] for key in ("critic_updates", "actor_updates") if key in meta}
+        run.learner.tallies[i] = Tally(**(counted | meta["tally"]))
+        one.finished = [Episode(*episode) for episode in meta["finished"]]
+        one.bad_steps, one.restarts = meta["bad_steps"], meta["restarts"]
+        one.best = None if meta["best"] is None else (meta["best"][0], meta["best"][1])
+        one.given_up_at = meta["given_up_at"]
+    common = {**OLDER, **earliest(saved).meta}
     run.step = run.window_step = common["step"]
-    run.evaluated, run.elapsed = common["evaluated"], common["elapsed"]
-    run.diagnosed = common.get("diagnosed", -1)  # older runs had neither this nor resets
-    run.resets, run.resets_evaluated = common.get("resets", 0), common.get("resets_evaluated", 0)
-    run.saved = run.frame
+    run.evaluated, run.diagnosed = common["evaluated"], common["diagnosed"]
+    run.resets, run.resets_evaluated = common["resets"], common["resets_evaluated"]
+    run.elapsed, run.saved = common["elapsed"], run.frame
     return inexact
-
-
-def tally_of(meta: dict[str, Any]) -> Tally:
-    """What was counted; older versions counted no failures."""
-    if "tally" in meta:
-        return Tally(**meta["tally"])
-    return Tally(critic_updates=meta["critic_updates"], actor_updates=meta["actor_updates"])

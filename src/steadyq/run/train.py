@@ -7,7 +7,7 @@ from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.errors import InputError, unknown
-from steadyq.run import envs, lock
+from steadyq.run import disk, envs, lock
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.disk import TEMPORARY
 from steadyq.run.folder import Record, write_record
@@ -100,6 +100,8 @@ def start(
         raise InputError(
             f"{run_folder} already holds a run; add --resume to go on with it, or --overwrite to delete it"
         )
+    if occupied:
+        disk.refuse_links(run_folder)
     with Stop(max_minutes=max_minutes) as stop:
         env = make_env(settings)
         check_memory(settings, env.spec)
