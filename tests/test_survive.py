@@ -23,7 +23,8 @@ from steadyq.run import checkpoint, disk, lock, logs
 from steadyq.run.current import RESTARTS
 from steadyq.run.folder import read_record, seed_folder, write_record
 from steadyq.run.replay import Replay
-from steadyq.run.resume import resume
+from steadyq.run.resume import find_record, newest_whole, resume
+from steadyq.run.save import mark_of
 from toy import Point
 
 run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
@@ -276,6 +277,39 @@ def test_nothing_whole_is_said(halfway: Path) -> None:
         flip(path, 0.9)
     with pytest.raises(InputError, match=r"cannot be resumed: the checkpoint of frame 60 .* nothing was changed"):
         resume(halfway)
+
+
+@pytest.mark.parametrize("offsets", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["flip", "cut"])
+def test_damage_anywhere_is_found_and_named(halfway: Path, how: str, offsets: int) -> None:
+    whole, rng = read_record(halfway), np.random.default_rng(0)
+    kept = {path for path in halfway.rglob("*") if path.suffix in (".json", ".csv", ".safetensors")}
+    kept.discard(halfway / lock.OWNER)
+    assert len(kept) >= 9  # run.json, metrics.csv, three checkpoints, three files of the replay, snapshots
+    for path in sorted(kept):
+        data = path.read_bytes()
+        for offset in rng.integers(len(data), size=offsets):
+            damaged = bytearray(data)
+            damaged[offset] ^= 1 << int(rng.integers(8))
+            path.write_bytes(damaged if how == "flip" else data[:offset])
+            if path.parent.name == "snapshots":
+                with pytest.raises(InputError, match=path.name):
+                    checkpoint.read_snapshot(path)
+                continue
+            try:
+                record, notes = find_record(halfway)
+                found = newest_whole(halfway, record, despite_log=False)
+            except InputError as error:
+                said, frame = str(error), 0
+            else:
+                assert record.stretches == whole.stretches
+                said, frame = " ".join([*notes, *found.complaints]), found.saved[0].frame
+            if path.name == "metrics.csv":
+                assert frame == 0 or offset >= mark_of(found.saved[0]).size
+            elif path.name not in ("000000000040.safetensors", "000000000045.safetensors"):  # not needed here
+                assert path.name in said
+                assert frame < 60 or path.name == "run.json"
+        path.write_bytes(data)
 
 
 # Other machines, other processes
