@@ -286,7 +286,7 @@ def test_anything_is_whole_or_refused(data: st.DataObject, run: Path, tmp_path_f
 
 
 @pytest.mark.slow
-@settings(max_examples=30_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_anything_is_whole_or_refused_at_length(
     data: st.DataObject, run: Path, tmp_path_factory: pytest.TempPathFactory

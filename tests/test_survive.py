@@ -1,12 +1,14 @@
 """What can go wrong around a run, and that nothing is lost by it."""
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +22,9 @@ from runs import run_at as at_full_length
 from steadyq.algorithm.learner import PATIENCE
 from steadyq.errors import InputError, RunError
 from steadyq.run import checkpoint, disk, lock, logs
-from steadyq.run.current import RESTARTS
+from steadyq.run.current import RESTARTS, Run
 from steadyq.run.folder import read_record, seed_folder, write_record
+from steadyq.run.loop import act_and_store
 from steadyq.run.replay import Replay
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.run.save import mark_of
@@ -221,6 +224,48 @@ def test_seeds_keep_a_common_frame_when_the_disk_fills_up_between_them(
         run_at(run, seeds=[0, 1], save_every=10, keep=1)
     assert len(seen) >= 4
     assert checkpoint.common_frames([seed_folder(run, seed) for seed in (0, 1)])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip("only the superuser may mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_full_file_system(
+    undisturbed: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, ballast = small_disk / "run", small_disk / "ballast"
+
+    def fill_at_70(going: Run) -> None:
+        if going.frame == 70:
+            with contextlib.suppress(OSError), ballast.open("ab", 0) as file:
+                while True:
+                    file.write(bytes(4096))
+        act_and_store(going)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steadyq.run.loop.act_and_store", fill_at_70)
+        with pytest.raises(
+            RunError, match=r"could not save at frame 90: No space left on device; .* frame 60 is whole"
+        ):
+            run_at(run)
+        assert "no snapshot at frame 80: No space left on device" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"nothing can be written in .* \(No space left on device\)"):
+        resume(run)
+    ballast.unlink()
+    assert resume(run).finished
+    assert digest(run, 0) == digest(undisturbed, 0)
+    assert records(run) == records(undisturbed)
 
 
 # Damaged files

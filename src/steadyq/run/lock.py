@@ -23,13 +23,20 @@ def hold(run: Path) -> Iterator[None]:
     Raises:
         InputError: another process has it, which is named; or nothing can be written there.
     """
+    held = FileLock(run / LOCK, blocking=False)
+    about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     try:
-        with FileLock(run / LOCK, blocking=False):
-            about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            disk.write(run / OWNER, json.dumps(about).encode() + b"\n")
-            yield
+        held.acquire()
+        disk.write(run / OWNER, json.dumps(about).encode() + b"\n")
     except Timeout:
         raise InputError(f"{run} is in use by {owner(run)}; wait for it, or stop it first") from None
+    except OSError as error:
+        held.release()
+        raise InputError(f"nothing can be written in {run} ({error.strerror}); make room, or see to it") from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def owner(run: Path) -> str:
