@@ -4,9 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from steadyq.run import checkpoint
+import pytest
+
+from steadyq.run import checkpoint, go
+from steadyq.run.current import Run
 from steadyq.run.folder import seed_folder
 from steadyq.run.go import Result
+from steadyq.run.loop import loop
 from steadyq.run.replay import Replay
 from steadyq.run.train import train
 
@@ -60,3 +64,31 @@ def transitions(run: Path, seed: int = 0) -> Replay:
     replay = Replay(capacity=1_000, obs_dim=2, action_dim=1)
     checkpoint.load(seed_folder(run, seed), replay=replay)
     return replay
+
+
+class StopAt:
+    """Asks to stop once the run has reached a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.run = step, None
+
+    @property
+    def asked(self) -> bool:
+        return self.run is not None and self.run.step >= self.step
+
+    def __enter__(self) -> "StopAt":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the next run stop after so many agent steps."""
+    stop = StopAt(step)
+
+    def watched(run: Run, given: object) -> bool:
+        stop.run = run
+        return loop(run, stop)
+
+    monkeypatch.setattr(go, "loop", watched)

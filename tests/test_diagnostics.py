@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
@@ -24,7 +25,6 @@ from steadyq.run.replay import Replay
 from steadyq.run.resume import resume
 from steadyq.run.train import settings_of
 from steadyq.study import diagnostics
-from test_loop import SMALL, digest, go, records, stopped_at
 
 ALWAYS = {
     "diag/alpha",
@@ -154,7 +154,7 @@ def few_pairs() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory, few_pairs: None) -> Path:
     """Two seeds, diagnosed at each of the frames that have a snapshot, 0, 40 and 80, and saved at these too."""
     out = tmp_path_factory.mktemp("diagnosed") / "run"
-    go(out, seeds=[0, 1], diagnose_every=40, save_every=40)
+    run_at(out, seeds=[0, 1], diagnose_every=40, save_every=40)
     return out
 
 
@@ -163,7 +163,7 @@ def values(path: Path, prefix: str = "diag/") -> dict[tuple[int, int, str], floa
 
 
 def test_training_with_diagnoses_is_the_same_to_the_bit(run: Path, tmp_path: Path) -> None:
-    go(tmp_path / "off", seeds=[0, 1], save_every=40)
+    run_at(tmp_path / "off", seeds=[0, 1], save_every=40)
     kept = [line for line in records(run) if ",diag/" not in line]
     assert kept == records(tmp_path / "off")
     for seed in (0, 1):
@@ -185,7 +185,7 @@ def test_a_resumed_run_is_diagnosed_the_same(run: Path, tmp_path: Path, monkeypa
         out = tmp_path / str(step)
         with monkeypatch.context() as patch:
             stopped_at(step, patch)
-            assert not go(out, seeds=[1], diagnose_every=40, save_every=40).finished
+            assert not run_at(out, seeds=[1], diagnose_every=40, save_every=40).finished
         assert resume(out).finished
         assert records(out) == records(run, seed=1)
         assert digest(out, 1) == digest(run, 1)
@@ -193,7 +193,7 @@ def test_a_resumed_run_is_diagnosed_the_same(run: Path, tmp_path: Path, monkeypa
 
 def test_an_extended_run_is_not_diagnosed_twice(run: Path, tmp_path: Path) -> None:
     """It ended, and goes on, at a frame that was diagnosed."""
-    go(tmp_path / "short", seeds=[1], frames=80, diagnose_every=40, save_every=40)
+    run_at(tmp_path / "short", seeds=[1], frames=80, diagnose_every=40, save_every=40)
     resume(tmp_path / "short", frames=90)
     assert records(tmp_path / "short") == records(run, seed=1)
 
@@ -230,7 +230,7 @@ def test_again_replaces_rows(run: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_path: Path) -> None:
     """The snapshot is from before the reset, the checkpoint of the same frame from after it."""
     run = tmp_path / "run"
-    go(run, "sac_primacy", reset_frames=40, save_every=40, frames=40, diagnose_every=40)
+    run_at(run, "sac_primacy", reset_frames=40, save_every=40, frames=40, diagnose_every=40)
     diagnostics.diagnose(run)
     meanwhile, later = values(run / "metrics.csv"), values(run / "diagnostics.csv")
     assert (0, 40, "diag/critic/rotation") in meanwhile.keys() - later.keys()
@@ -255,7 +255,7 @@ def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
 def test_runs_of_before_there_were_diagnoses_can_be_read(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     record = json.loads((copy / "run.json").read_text())
-    del record["settings"]["diagnose_every"]
+    del record["settings"]["diagnose_every"], record["sha256"]
     (copy / "run.json").write_text(json.dumps(record))
     assert set(diagnostics.diagnose(copy, seed=0, frames=[80])[0]) == {80}
 

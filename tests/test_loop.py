@@ -6,44 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from runs import digest, records, run_at, transitions
+from runs import digest, records, run_at, stopped_at, transitions
 from small import same_bits
 from steadyq.algorithm.learner import Learner
 from steadyq.algorithm.options import options
 from steadyq.algorithm.tree import leaves
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, go, logs
-from steadyq.run.current import Run
-from steadyq.run.loop import loop
+from steadyq.run import checkpoint, logs
 from steadyq.run.resume import resume
-
-
-class StopAt:
-    """Asks to stop once the run has reached a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.run = step, None
-
-    @property
-    def asked(self) -> bool:
-        return self.run is not None and self.run.step >= self.step
-
-    def __enter__(self) -> "StopAt":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the next run stop after so many agent steps."""
-    stop = StopAt(step)
-
-    def watched(run: Run, given: object) -> bool:
-        stop.run = run
-        return loop(run, stop)
-
-    monkeypatch.setattr(go, "loop", watched)
 
 
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:

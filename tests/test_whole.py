@@ -44,7 +44,7 @@ def test_train_interrupt_resume_evaluate(env: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ["train", "crossq_wn", "--env", env, *SMALL, "--out", str(run)]
     going = subprocess.Popen(command(*train), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (run / "metrics.csv").exists() and going.poll() is None:
+    while not (run / "seed-0").exists() and going.poll() is None:  # made by the first evaluation
         time.sleep(0.02)
     time.sleep(0.2)
     going.send_signal(signal.SIGINT)
