@@ -379,6 +379,24 @@ def test_threads_and_precision_change_when_asked(halfway: Path, capsys: pytest.C
     assert read_record(halfway).stretches[-1]["precision"] == "bfloat16"
 
 
+def test_an_environment_that_does_not_repeat_itself_is_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, count = Point.look, [0]
+
+    def look(env: Point) -> np.ndarray:
+        count[0] += 1
+        return real(env) + count[0]
+
+    monkeypatch.setattr(Point, "look", look)
+    run_at(tmp_path / "run", frames=50, save_every=20)
+    assert read_record(tmp_path / "run").stretches[0]["reproducible"] is False
+    assert "does not repeat itself: a resumed run goes on with another episode" in capsys.readouterr().out
+    assert resume(tmp_path / "run", frames=90).finished
+    assert read_record(tmp_path / "run").stretches[1]["reproducible"] is False
+    assert "resume at the episode boundary, not exactly" in capsys.readouterr().out
+
+
 def test_a_folder_in_use_is_refused_and_a_dead_owner_makes_room(halfway: Path) -> None:
     words = f"import time, pathlib; from steadyq.run import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
     words += " print('held', flush=True); time.sleep(600)"
