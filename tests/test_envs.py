@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError
 from steadyq.run import envs
-from steadyq.run.env import rescaler
+from steadyq.run.env import BadStepError, rescaler
 from steadyq.run.env_dmc import DmControl
 from steadyq.run.episodes import EpisodeStream
 from steadyq.run.guard import Guarded
@@ -239,6 +239,23 @@ def test_dicts_are_flattened_in_the_recorded_order():
 
 def test_what_is_too_large_for_float32_becomes_infinite_for_the_loop_to_refuse():
     assert np.isinf(envs.make("Overflow-v0").reset(0)).all()
+
+
+@pytest.mark.parametrize("action_repeat", [1, 3])
+def test_mujoco_that_diverged_and_went_on_with_finite_numbers_is_a_bad_step(action_repeat):
+    bare = gymnasium.make("HalfCheetah-v5").unwrapped
+    env = envs.make("HalfCheetah-v5", action_repeat=action_repeat)
+    theirs, data = bare.data, env._env.unwrapped.data
+    bare.reset(seed=0)
+    theirs.qvel[2] = np.nan
+    obs, reward, *_ = bare.step(np.zeros(6))
+    assert np.isfinite([*obs, reward]).all()  # so nothing but MuJoCo's counts tells
+    env.reset(0)
+    data.qvel[2] = np.nan
+    with pytest.raises(BadStepError, match="HalfCheetah-v5 has diverged"):
+        env.step(np.zeros(6, np.float32))
+    env.reset(0)
+    env.step(np.zeros(6, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 
 from steadyq.errors import InputError
 from steadyq.run import disk, logs, watch
@@ -225,6 +225,41 @@ def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize("failure", range(1, 5))
+def test_rows_that_a_failed_sync_may_have_lost_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    """The system forgets what it could not put on the disk: here it becomes zeros, as after a power cut."""
+    path, syncs, safe = tmp_path / "metrics.csv", [0], [len(HEADER)]
+    log = logger(tmp_path)
+
+    def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+        if operation is os.fsync:
+            syncs[0] += 1
+            content = path.read_bytes()
+            if syncs[0] == failure:
+                path.write_bytes(content[: safe[0]] + bytes(len(content) - safe[0]))
+                raise OSError(5, "Input/output error")
+            safe[0] = len(content)
+        return operation(*arguments)
+
+    monkeypatch.setattr(disk, "do", do)
+    for first in range(0, 12, 3):
+        stretch(log, range(first, first + 3))
+        try:
+            log.offset()
+        except OSError:
+            assert log.trouble
+            assert "wait in memory: Input/output error" in log.trouble
+    assert syncs[0] == 4
+    log.close()
+    (tmp_path / "whole").mkdir()
+    whole = logger(tmp_path / "whole")
+    stretch(whole, range(12))
+    whole.close()
+    assert path.read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
 def test_a_damaged_record_is_mended_row_by_row(tmp_path: Path) -> None:
     log = logger(tmp_path)
     stretch(log, range(6))
@@ -281,17 +316,22 @@ def test_tensorboard_has_the_same_numbers_also_after_a_resume(tmp_path: Path) ->
         assert [step for step, _ in seen["eval/mean_reward"]] == [0, 2, 4, 6]
 
 
-def test_a_checkpoint_waits_for_the_events_still_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = logger(tmp_path, tensorboard=True)
-    flushed: list[str] = []
-    monkeypatch.setattr(SummaryWriter, "flush", lambda writer: flushed.append(Path(writer.log_dir).name))
-    log.offset()
-    assert flushed == ["seed-0", "seed-7"]
+def test_events_written_anew_are_as_old_as_the_run_says(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    for frame, seconds in ((0, 0.0), (10, 100.0), (20, 250.0)):
+        log.write(seed=7, frame=frame, metrics={"eval/mean_reward": 1.0, "time/time_elapsed": seconds})
+    log.write(seed=7, frame=25, metrics={"eval/mean_reward": 1.0})
     log.close()
+    logger(tmp_path, resume_at=logs.mark(tmp_path / "metrics.csv"), tensorboard=True).close()
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard/seed-7"))
+    accumulator.Reload()
+    times = [event.wall_time for event in accumulator.Scalars("eval/mean_reward")]
+    assert np.diff(times) == pytest.approx([100, 150, 0])
+    assert 0 <= time.time() - times[-1] < 600
 
 
 def test_without_tensorboard_training_goes_on_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     said: list[str] = []
     log = Logger(tmp_path, exp_name="a", env_name="b", seeds=[0, 1], say=said.append)
     log.write(seed=0, frame=1, metrics={"train/q_mean": 1.0})
@@ -308,8 +348,7 @@ def test_tensorboard_failing_midway_is_said_once(tmp_path: Path) -> None:
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    log._events[0].close()
-    log._events[0].add_scalar = fail  # type: ignore[method-assign]
+    log._events[0].add = fail  # type: ignore[method-assign]
     log.write(seed=0, frame=1, metrics={"train/q_mean": 1.0})
     log.write(seed=0, frame=2, metrics={"train/q_mean": 1.0})
     log.close()

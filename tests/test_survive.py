@@ -64,7 +64,7 @@ def halfway(tmp_path: Path) -> Path:
 def test_a_bad_step_stops_the_run_and_reaches_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(RunError, match=r"reward.*after frame 24; .*--on-bad-step end-episode"):
-        run_at(run, env="toy:BadPoint-v0", save_every=10)
+        run_at(run, env="toy:BadPoint-v0", save_every=10, eval_every=0)
     assert transitions(run).added == 20
     assert resume(run, on_bad_step="end-episode").finished
     assert sum(values(run, "rollout/bad_steps").values()) == 1  # later: the toy counts from when it was made
@@ -73,7 +73,7 @@ def test_a_bad_step_stops_the_run_and_reaches_nothing(tmp_path: Path) -> None:
 
 def test_a_run_may_end_bad_episodes(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert run_at(run, env="toy:BadPoint-v0", on_bad_step="end-episode").finished
+    assert run_at(run, env="toy:BadPoint-v0", on_bad_step="end-episode", eval_every=0).finished
     whole = transitions(run).segment(0, 89)
     assert all(np.isfinite(whole[name]).all() for name in ("obs", "action", "reward", "discount", "next_obs"))
     assert list(np.flatnonzero(whole["ends"]))[:3] == [9, 19, 23]  # cut off before the bad step
@@ -157,9 +157,29 @@ def test_an_environment_that_raises_is_replaced(tmp_path: Path, monkeypatch: pyt
 def test_an_evaluation_is_played_again_after_a_failure(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, lambda step: step == 35)  # after 30 that tell whether it repeats itself
+    failing(monkeypatch, lambda step: step == 65)  # after 60 that tell whether it repeats itself
     run_at(tmp_path / "run")
     assert records(tmp_path / "run") == records(undisturbed)
+
+
+def test_a_saved_episode_that_cannot_be_started_again_is_left_out(
+    halfway: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def episode() -> int:
+        return int(checkpoint.load(seed_folder(halfway, 0), replay=None).tensors["stream.episode"])
+
+    saved, resets, real = episode(), [0], Point.reset
+
+    def reset(env: Point, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        resets[0] += 1
+        if resets[0] in (2, 3):  # after episode 0, which every stream begins with: the saved one, and the one after it
+            raise OSError("busy")
+        return real(env, seed=seed)
+
+    monkeypatch.setattr(Point, "reset", reset)
+    assert resume(halfway).finished
+    assert episode() == saved + 2 + 3  # 30 steps of ten
+    assert transitions(halfway).added == 90
 
 
 def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

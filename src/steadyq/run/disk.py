@@ -49,7 +49,10 @@ def write(path: Path, data: bytes) -> None:
 
 
 class Appender:
-    """A file that grows by whole pieces: one that could not be written to its end is taken back.
+    """A file that grows by whole pieces, and holds nothing else even if the disk fails.
+
+    A piece that could not be written waits in memory, with those that come after it, for the next `append` or `sync`.
+    So do the pieces since the last `sync` that worked: one that fails may lose any of them, and they are written again.
 
     Args:
         path: of the file, which must be there.
@@ -60,35 +63,53 @@ class Appender:
     """
 
     def __init__(self, path: Path, *, size: int) -> None:
-        self.size, self._torn = size, True
+        self._safe = size  # bytes that are on the disk for good
+        self._tail = bytearray()  # what comes after them
+        self._written = 0  # how much of that the file has
+        self._torn = True  # it may have more
         self._file: BinaryIO = do(open, path, "r+b", 0)
-        self._cut()
+        self._catch_up()
+
+    @property
+    def size(self) -> int:
+        """The length of the file, as soon as the disk lets it."""
+        return self._safe + len(self._tail)
 
     def append(self, data: bytes) -> None:
-        """Add a piece; after an error the file is as long as before, or will be before the next piece."""
-        if self._torn:
-            self._cut()
-        self._torn = True
-        try:
-            _put(self._file, data)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._cut()
-            raise
-        self._torn = False
-        self.size += len(data)
+        """Add a piece; it counts as given even if there is an error."""
+        self._tail += data
+        self._catch_up()
 
     def sync(self) -> None:
         """Put everything on the disk."""
-        do(os.fsync, self._file.fileno())
+        self._catch_up()
+        try:
+            do(os.fsync, self._file.fileno())
+        except BaseException:
+            self._written, self._torn = 0, True
+            raise
+        self._safe, self._tail, self._written = self.size, bytearray(), 0
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file as it is."""
         self._file.close()
 
+    def _catch_up(self) -> None:
+        if self._torn:
+            self._cut()
+        if self._written < len(self._tail):
+            self._torn = True
+            try:
+                _put(self._file, bytes(self._tail[self._written :]))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._cut()
+                raise
+            self._written, self._torn = len(self._tail), False
+
     def _cut(self) -> None:
-        do(os.ftruncate, self._file.fileno(), self.size)
-        self._file.seek(self.size)
+        do(os.ftruncate, self._file.fileno(), self._safe + self._written)
+        self._file.seek(self._safe + self._written)
         self._torn = False
 
 

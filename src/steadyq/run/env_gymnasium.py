@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steadyq.errors import InputError
-from steadyq.run.env import Spec, Step, flat, rescaler
+from steadyq.run.env import BadStepError, Spec, Step, flat, rescaler
 from steadyq.run.mujoco_view import View, start_mujoco
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class GymnasiumEnv:
         )
 
     def reset(self, seed: int) -> np.ndarray:
+        self._instabilities()[:] = 0  # those of earlier episodes
         obs, _ = self._env.reset(seed=seed)
+        self._refuse_instability()
         return flat([obs])
 
     def step(self, action: np.ndarray) -> Step:
@@ -64,6 +66,7 @@ class GymnasiumEnv:
             reward += float(frame_reward)
             if terminated or truncated:
                 break
+        self._refuse_instability()
         return Step(flat([obs]), reward, bool(terminated), bool(truncated) and not terminated)
 
     def render(self, *, height: int, width: int) -> np.ndarray:
@@ -80,6 +83,20 @@ class GymnasiumEnv:
         if self._view is not None:
             self._view.close()
         self._env.close()
+
+    def _instabilities(self) -> np.ndarray:
+        """How often MuJoCo has met NaN or huge positions, velocities, accelerations and controls; [0] elsewhere."""
+        import mujoco
+
+        data = getattr(self._env.unwrapped, "data", None)
+        if not isinstance(data, mujoco.MjData):
+            return np.zeros(0)
+        return data.warning.number[mujoco.mjtWarning.mjWARN_BADQPOS.value :]  # a view; the last of its warnings
+
+    def _refuse_instability(self) -> None:
+        """BadStepError if the physics diverged: MuJoCo starts again from its model, with finite numbers."""
+        if self._instabilities().any():
+            raise BadStepError(f"the simulation of {self.spec.name} has diverged (MuJoCo met NaN, Inf or huge values)")
 
     def _own_picture(self, *, height: int, width: int) -> np.ndarray:
         """What the environment draws of itself, made to fit with a margin in the colour of its corner."""

@@ -13,6 +13,9 @@ class EpisodeStream:
     Episode n starts from a seed that only (seed, purpose, n) decides. So the present state of any environment that is
     reproducible at all is the episode's number and the actions so far, whatever simulator is behind it.
 
+    What the environment raises passes through: the failed step is not part of the episode, and all that can follow is
+    `next_episode`. Where even its start fails, calling it again tries the episode after that.
+
     Args:
         env: the environment, owned by the stream from now on.
         seed: the run's seed.
@@ -22,7 +25,7 @@ class EpisodeStream:
     obs: np.ndarray  # float32 [O], what the next action answers to
     episode: int  # number of the present episode, from 0
     episode_return: float  # sum of its rewards so far
-    ended: bool  # it has terminated or was truncated: `next_episode` is due
+    ended: bool  # it has terminated, was truncated or has failed: `next_episode` is due
 
     def __init__(self, env: Guarded, *, seed: int, purpose: Purpose = Purpose.EPISODE):
         self._env, self._seed, self._purpose = env, seed, purpose
@@ -38,6 +41,7 @@ class EpisodeStream:
         if self.ended:
             raise RuntimeError("the episode has ended: call next_episode() before the next step")
         action = np.array(action, np.float32)
+        self.ended = True  # unless the step comes back
         step = self._env.step(action)
         self._actions.append(action)
         self.obs, self.ended = step.obs, step.terminated or step.truncated
@@ -53,10 +57,7 @@ class EpisodeStream:
         Raises:
             BadStepError, EnvError: this episode could not be started either; the next call tries the one after it.
         """
-        self.episode, self.ended = self.episode + 1, True
-        if fresh:
-            self._env.restart()
-        self._start(self.episode)
+        self._start(self.episode + 1, fresh=fresh)
         return self.obs
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -73,30 +74,35 @@ class EpisodeStream:
 
         Returns:
             True if the observation and the return are the same bits as then. Otherwise the environment does not repeat
-            itself, and the stream stands at the start of the next episode instead.
+            itself, and the stream stands at the start of the next episode instead; or it has failed, and the stream has
+            `ended`: `next_episode(fresh=True)` is due.
         """
         try:
-            self._start(int(snapshot["episode"]))
-            for action in snapshot["actions"]:
-                if self.ended:  # sooner than it did
-                    break
-                self.step(action)
+            if self._replay(snapshot):
+                return True
+            self.next_episode()
         except (BadStepError, EnvError):
-            self.next_episode(fresh=True)
-            return False
-        then = (len(snapshot["actions"]), snapshot["obs"].tobytes(), snapshot["episode_return"].tobytes())
-        now = (self.length, self.obs.tobytes(), np.float64(self.episode_return).tobytes())
-        if now == then:
-            return True
-        self.next_episode()
+            pass
         return False
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
 
-    def _start(self, episode: int) -> None:
-        obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))
-        self.episode, self.episode_return, self.ended = episode, 0.0, False
+    def _replay(self, snapshot: dict[str, np.ndarray]) -> bool:
+        """Play a snapshot's actions again; whether that led to the same bits."""
+        self._start(int(snapshot["episode"]))
+        for action in snapshot["actions"]:
+            if self.ended:  # sooner than it did
+                break
+            self.step(action)
+        then = (len(snapshot["actions"]), snapshot["obs"].tobytes(), snapshot["episode_return"].tobytes())
+        return then == (self.length, self.obs.tobytes(), np.float64(self.episode_return).tobytes())
+
+    def _start(self, episode: int, *, fresh: bool = False) -> None:
+        self.episode, self.episode_return, self.ended = episode, 0.0, True  # unless the reset comes back
         self._actions: list[np.ndarray] = []
-        self.obs = obs
+        if fresh:
+            self._env.restart()
+        self.obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))
+        self.ended = False

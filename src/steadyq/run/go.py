@@ -159,8 +159,8 @@ def begin(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> None:
             f"seeds {inexact} resume at the episode boundary, not exactly"
         )
     for one in run.seeds:
-        if one.stream.ended:  # the environment failed where the next episode should have begun
-            begin_episode(run, one)
+        if one.stream.ended:  # the environment failed when it was to be brought back to where it was
+            begin_episode(run, one, fresh=True)
 
 
 def forget(run_folder: Path) -> None:

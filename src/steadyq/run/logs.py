@@ -10,19 +10,20 @@ import csv
 import hashlib
 import io
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.run import disk
 from steadyq.run.disk import FileError
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 FILE = "metrics.csv"
+CLOCK = "time/time_elapsed"
+"""The metric that has the seconds since a run began."""
+
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 
 
@@ -81,7 +82,7 @@ class Logger:
     ) -> None:
         self._exp_name, self._env_name, self._say = exp_name, env_name, say
         self._last: dict[tuple[int, str], int] = {}  # the newest frame of every (seed, metric)
-        self._path, self._waiting = folder / FILE, b""
+        self._path = folder / FILE
         rows: list[Row] = []
         if resume_at is None:
             if self._path.exists():
@@ -96,9 +97,7 @@ class Logger:
             self._last = {(row.seed, row.metric): row.env_step for row in rows}
         self._sha256 = hashlib.sha256(kept)
         self._file = disk.Appender(self._path, size=len(kept))
-        self._events = _event_writers(folder / "tensorboard", seeds, say) if tensorboard else {}
-        for row in rows:
-            self._copy(row.seed, row.env_step, {row.metric: row.value})
+        self._events = _event_writers(folder / "tensorboard", seeds, rows, say) if tensorboard else {}
 
     def write(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
         """Append one row per metric, sorted by name. A value that is not finite is left out.
@@ -119,9 +118,10 @@ class Logger:
         for name, value in finite.items():
             rows.writerow([self._exp_name, self._env_name, seed, name, frame, _text(value)])
             self._last[seed, name] = frame
-        self._waiting += text.getvalue().encode()
-        with contextlib.suppress(OSError):  # said by `trouble`
-            self._append()
+        data = text.getvalue().encode()
+        self._sha256.update(data)
+        with contextlib.suppress(OSError), self._noting_trouble():
+            self._file.append(data)  # at once, for whoever reads along
         self._copy(seed, frame, finite)
 
     def offset(self) -> Mark:
@@ -130,13 +130,8 @@ class Logger:
         Raises:
             OSError: rows are waiting that the disk does not take, or what it took is not safe there.
         """
-        self._append()
-        self._file.sync()
-        try:
-            for writer in self._events.values():
-                writer.flush()
-        except Exception as error:
-            self._without_events(error)
+        with self._noting_trouble():
+            self._file.sync()
         return Mark(self._file.size, self._sha256.hexdigest())
 
     def close(self) -> None:
@@ -144,34 +139,61 @@ class Logger:
         with contextlib.suppress(OSError, ValueError):  # the last save has said so; a closed file is a ValueError
             self.offset()
         self._file.close()
-        for writer in self._events.values():
-            writer.close()
-        self._events = {}
+        self._close_events()
 
-    def _append(self) -> None:
-        """Write down what is waiting."""
+    @contextlib.contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
         try:
-            if self._waiting:
-                self._file.append(self._waiting)
+            yield
         except OSError as error:
             self.trouble = f"rows of {self._path} wait in memory: {error.strerror or error}"
             raise
-        self._sha256.update(self._waiting)
-        self._waiting, self.trouble = b"", None
+        self.trouble = None
 
     def _copy(self, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
         if seed not in self._events:
             return
         try:
             for name, value in metrics.items():
-                self._events[seed].add_scalar(name, value, frame)
-        except Exception as error:
-            self._without_events(error)
+                self._events[seed].add(name, value, frame, time.time())
+        except Exception as error:  # a copy of the record is not worth a training run: go on without it
+            self._close_events()
+            self._say(f"TensorBoard events stop here ({error}); {FILE} has everything")
 
-    def _without_events(self, error: Exception) -> None:
-        """A copy of the record is not worth a training run: go on without it."""
+    def _close_events(self) -> None:
+        for events in self._events.values():
+            events.close()
         self._events = {}
-        self._say(f"TensorBoard events stop here ({error}); {FILE} has everything")
+
+
+class Events:
+    """The TensorBoard events of one seed, in a new folder.
+
+    Not by TensorBoard's own writer: that has a thread which answers a full disk with a traceback on the screen, and it
+    takes a second to import.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():  # they are not about this run
+            warnings.simplefilter("ignore")
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True)
+        self._file = (folder / f"events.out.tfevents.{time.time():.0f}.steadyq").open("wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+
+    def add(self, metric: str, value: float, frame: int, wall_time: float) -> None:
+        """One measurement, made so many seconds after 1970 began."""
+        summary = self._summary(value=[self._summary.Value(tag=metric, simple_value=value)])
+        self._records.write(self._event(wall_time=wall_time, step=frame, summary=summary).SerializeToString())
+
+    def close(self) -> None:
+        """Close the file, whatever the disk says."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def read(path: Path) -> list[Row]:
@@ -275,18 +297,27 @@ def _text(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def _event_writers(folder: Path, seeds: Iterable[int], say: Callable[[str], None]) -> dict[int, "SummaryWriter"]:
-    """For each seed the writer of its TensorBoard events, in a folder that is empty at first.
+def _event_writers(
+    folder: Path, seeds: Sequence[int], rows: Sequence[Row], say: Callable[[str], None]
+) -> dict[int, Events]:
+    """For each seed its TensorBoard events, in a new folder that begins with the rows there are.
 
-    Imported here because it takes a second that only training should pay; its warnings are not about this run.
+    Events have a time of day: that of an earlier row is as long ago as its run's clock says.
     """
+    writers: dict[int, Events] = {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.utils.tensorboard import SummaryWriter
-        if folder.exists():
-            disk.remove_tree(folder)
-        return {seed: SummaryWriter(str(folder / f"seed-{seed}"), flush_secs=30) for seed in seeds}
+        disk.remove_tree(folder)
+        for seed in seeds:
+            writers[seed] = Events(folder / f"seed-{seed}")
+        clock = {(row.seed, row.env_step): row.value for row in rows if row.metric == CLOCK}
+        began, elapsed = time.time() - max(clock.values(), default=0.0), dict.fromkeys(seeds, 0.0)
+        for row in rows:
+            if row.seed in writers:
+                elapsed[row.seed] = clock.get((row.seed, row.env_step), elapsed[row.seed])
+                writers[row.seed].add(row.metric, row.value, row.env_step, began + elapsed[row.seed])
+        return writers
     except Exception as error:
+        for events in writers.values():
+            events.close()
         say(f"no TensorBoard events ({error}); {FILE} has everything")
         return {}

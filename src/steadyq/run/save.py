@@ -199,7 +199,8 @@ def restore(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
         tree_map(lambda old, new: old.copy_(new), lane, tree)
         stream = {n.removeprefix(STREAM): leaf.numpy() for n, leaf in loaded.tensors.items() if n.startswith(STREAM)}
         if not one.stream.restore(stream):
-            one.replay.start(one.stream.obs)
+            if not one.stream.ended:
+                one.replay.start(one.stream.obs)
             inexact.append(one.seed)
         counted = {key: meta[key] for key in ("critic_updates", "actor_updates") if key in meta}
         run.learner.tallies[i] = Tally(**(counted | meta["tally"]))
