@@ -1,4 +1,6 @@
-"""Tidy rows of finished and unfinished runs for the repository: evaluation returns, with command, commit and machine.
+"""Tidy rows of finished and unfinished runs for the repository: evaluation returns, and what `steadyq diagnose` found.
+
+Each with commit, machine and precision; the command is the name of the experiment and the list it is on.
 
 python experiments/collect.py ~/runs/*/ --out experiments/results/learning.csv
 """
@@ -9,8 +11,19 @@ from pathlib import Path
 
 from steadyq.run import logs
 from steadyq.run.folder import read_record
+from steadyq.study import diagnostics
 
-KEPT = ("eval/mean_reward", "train/utd", "time/time_elapsed")
+KEPT = (
+    "eval/mean_reward",
+    "train/utd",
+    "time/time_elapsed",
+    "diag/q_bias/aggregate_mean",
+    "diag/q_bias/aggregate_std",
+    "diag/critic/weight_norm",
+    "diag/critic/elr",
+    "diag/critic/gradient_norm",
+    "diag/critic/rotation",
+)
 
 
 def main() -> None:
@@ -26,9 +39,10 @@ def main() -> None:
         for run in sorted(path for path in values.runs if (path / "run.json").is_file()):
             how = read_record(run).stretches[-1]
             where = (how["precision"], how["threads"], how["commit"], how["machine"]["cpu"])
-            for row in logs.read(run / logs.FILE):
-                if row.metric in KEPT:
-                    rows.writerow([*row[:5], f"{row.value:.4g}", *where])
+            for path in (run / logs.FILE, run / diagnostics.FILE):
+                for row in logs.read(path) if path.exists() else ():
+                    if row.metric in KEPT:
+                        rows.writerow([*row[:5], f"{row.value:.4g}", *where])
 
 
 if __name__ == "__main__":
