@@ -24,6 +24,7 @@ TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
 LEARNT = 20_000  # frame of the first diagnosis after the warm-up of 10,000
 ROUNDED = "-precision=bfloat16"
 BIAS, SPREAD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
+CLOCK = "time/time_elapsed"
 NORM, ELR = "diag/critic/weight_norm", "diag/critic/elr"
 
 
@@ -210,7 +211,9 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     """Print everything as Markdown."""
-    study = scores.read([Path(sys.argv[1])], also=lambda metric: metric.startswith("diag/"))
+    study = scores.read([Path(sys.argv[1])], also=lambda metric: metric.startswith(("diag/", CLOCK)))
+    spent = {(run.method, run.task, run.value[-1]) for run in study.more[CLOCK]}  # seeds of one process have one clock
+    print(f"{len(study.runs)} runs, {sum(seconds for *_, seconds in spent) / 3600:.0f} hours of one thread.\n")
     area, _ = scores.areas(study.runs, stop=END)
     sample_efficiency(area)
     spread = health(study)

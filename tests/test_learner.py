@@ -20,6 +20,7 @@ from steadyq.run import compiler
 U = 4
 DUE = (False, True, False, True)
 CPU = torch.device("cpu")
+STEP = 3e-4  # of most recipes' optimisers
 
 
 def seeds(name: str, count: int) -> tuple:
@@ -164,9 +165,9 @@ def test_a_whole_update_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 # Compiled
 
 
-def learned(*, compiled: bool) -> Lane:
-    """State and metrics of a `crossq_wn` agent after one agent step's updates, in float32."""
-    agent, states = seeds("crossq_wn", 1)
+def learned(name: str, *, compiled: bool) -> Lane:
+    """State and metrics of an agent after one agent step's updates, in float32."""
+    agent, states = seeds(name, 1)
     products = "onednn" if torch.backends.mkldnn.is_available() else "mkl"
     learner = Learner(agent, states, device=CPU, compiled=compiled, products=products)
     learner.compile_ahead(batch_size=BATCH, obs_dim=OBS, action_dim=ACTION)
@@ -179,31 +180,36 @@ def learned(*, compiled: bool) -> Lane:
     return learner.all
 
 
-def compare() -> None:
+def compare(recipe: str) -> None:
     """Both, one after the other, leaf by leaf: run as a program, see the test below."""
     torch.set_num_threads(1)
-    eager, compiled = dict(named_leaves(learned(compiled=False))), dict(named_leaves(learned(compiled=True)))
+    eager, compiled = (dict(named_leaves(learned(recipe, compiled=compiled))) for compiled in (False, True))
     assert eager.keys() == compiled.keys()
     for name, leaf in eager.items():
-        size = float(leaf.double().abs().max())
+        if recipe == "xqc" and name.endswith("0.0.shift"):  # what the next normalisation takes out again: no gradient
+            continue
+        atol = max(1e-5 * float(leaf.double().abs().max()), 0.01 * STEP)
         torch.testing.assert_close(
-            compiled[name], leaf, rtol=1e-4, atol=1e-5 * size, msg=lambda text, name=name: f"{name}: {text}"
+            compiled[name], leaf, rtol=1e-4, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
         )
     print("same")
 
 
-def test_compiled_is_eager() -> None:
-    """Within rounding, which Adam passes on: a step's direction is a ratio of small numbers.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "crossq_wn" else [pytest.mark.slow]) for name in RECIPES]
+)
+def test_compiled_is_eager(name: str) -> None:
+    """Within rounding, which Adam passes on, as a step's direction is a ratio of small numbers: a hundredth of a step.
 
     In a process of its own, because the shape checks of the other tests and compiling do not mix.
     """
     found = compiler.works()
     if not found.ok:
         pytest.skip(f"nothing to compile with: {found.reason}")
-    ran = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["same"]
 
 
 if __name__ == "__main__":
-    compare()
+    compare(sys.argv[1])
