@@ -66,9 +66,12 @@ def trace(step: Callable[..., Tensor], arguments: Any) -> tuple[GraphModule, lis
 def _compile(step: Callable[..., Tensor], arguments: Any, products: Products) -> Callable:
     import torch._inductor as inductor  # takes seconds, and not every run compiles
 
-    options: dict[str, Any] = {}
+    from steadyq.algorithm.mended import Unchanged, mend
+
+    mend()
+    changes: Any = Unchanged()
     if products == "onednn":
         from steadyq.algorithm.onednn import OneDnnProducts
 
-        options["post_grad_custom_post_pass"] = OneDnnProducts()
-    return inductor.compile(*trace(step, arguments), options=options)
+        changes = OneDnnProducts()
+    return inductor.compile(*trace(step, arguments), options={"post_grad_custom_post_pass": changes})

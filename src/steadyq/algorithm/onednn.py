@@ -50,7 +50,7 @@ class OneDnnProducts(CustomGraphPass):
 
     def uuid(self) -> str:
         """What the compiler's cache tells this pass apart by: change it with the pass."""
-        return "steadyq product 2"
+        return "steadyq product 3"
 
 
 def worthwhile(x: Node, w: Node) -> bool:
