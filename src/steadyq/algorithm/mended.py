@@ -2,7 +2,7 @@
 
 Where it fuses the outer loops of several kernels it hands rows from one to the next in a buffer for one row, although
 its vectorised loops take several rows at a time (pytorch/pytorch#185702; PyTorch 2.13 is affected). The gradients of
-BRO's actor were off by up to 1%, without a word. As in the mend that later versions have, such loops are not fused.
+BRO's actor were off by up to 1% in small networks. As in the mend that later versions have, such loops are not fused.
 """
 
 import functools
