@@ -63,8 +63,14 @@ class Steps:
         made = make_recipe(recipe, options or {})
         agent = make_agent(made, obs_dim=obs_dim, action_dim=action_dim, precision=precision)
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in range(seeds)]
-        products = machine.products()
-        self.learner = Learner(agent, states, device=torch.device("cpu"), compiled=True, products=products)
+        self.learner = Learner(
+            agent,
+            states,
+            device=torch.device("cpu"),
+            compiled=True,
+            products=machine.products(),
+            widen=not machine.bfloat16_is_fast(),
+        )
         self.updates, self.seeds, self.done, self.protocol = updates, seeds, 0, made.protocol
         draws = generator(0, Purpose.SAMPLE)
 

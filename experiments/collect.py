@@ -1,6 +1,7 @@
 """Tidy rows of finished and unfinished runs for the repository: evaluation returns, and what `steadyq diagnose` found.
 
-Each with commit, machine and precision; the command is the name of the experiment and the list it is on.
+Each with commit, machine and precision; the command is the name of the experiment and the list it is on. Rows that the
+table has of other runs stay: machines come and go, and their run folders with them.
 
 python experiments/collect.py ~/runs/*/ --out experiments/results/learning.csv
 """
@@ -25,24 +26,37 @@ KEPT = (
     "diag/critic/rotation",
 )
 
+COLUMNS = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
+
 
 def main() -> None:
-    """Read run folders and write one table."""
+    """Read run folders and bring one table up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     values = parser.parse_args()
-    columns = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
+    found: dict[tuple[str, ...], list[list[str]]] = {}
+    if values.out.exists():
+        with values.out.open(newline="") as file:
+            for row in list(csv.reader(file))[1:]:
+                found.setdefault(tuple(row[:3]), []).append(row)
+    for run in sorted(path for path in values.runs if (path / "run.json").is_file()):
+        found |= of(run)
     with values.out.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(columns)
-        for run in sorted(path for path in values.runs if (path / "run.json").is_file()):
-            how = read_record(run).stretches[-1]
-            where = (how["precision"], how["threads"], how["commit"], how["machine"]["cpu"])
-            for path in (run / logs.FILE, run / diagnostics.FILE):
-                for row in logs.read(path) if path.exists() else ():
-                    if row.metric in KEPT:
-                        rows.writerow([*row[:5], f"{row.value:.4g}", *where])
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for rows in found.values() for row in rows)])
+
+
+def of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
+    """A run folder's rows, by experiment, task and seed."""
+    how = read_record(run).stretches[-1]
+    where = [how["precision"], str(how["threads"]), how["commit"], how["machine"]["cpu"]]
+    rows: dict[tuple[str, ...], list[list[str]]] = {}
+    for path in (run / logs.FILE, run / diagnostics.FILE):
+        for row in logs.read(path) if path.exists() else ():
+            if row.metric in KEPT:
+                line = [*map(str, row[:5]), f"{row.value:.4g}", *where]
+                rows.setdefault(tuple(line[:3]), []).append(line)
+    return rows
 
 
 if __name__ == "__main__":

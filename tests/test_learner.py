@@ -12,6 +12,7 @@ from torch import Tensor
 
 from small import ACTION, BATCH, OBS, assert_close, double, for_actor, for_critic, normal, same_bits, small, transitions
 from steadyq.algorithm.agent import CRITIC_METRICS, Agent
+from steadyq.algorithm.compiled import Compiled
 from steadyq.algorithm.learner import Lane, Learner, in_place
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
@@ -237,6 +238,28 @@ def test_compiled_is_eager() -> None:
     in_its_own_process()
 
 
+def widened() -> None:
+    """Exact where float32 is: small whole numbers, whose sums bfloat16 must round. Run as a program, see below."""
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        return (x.bfloat16() @ w.bfloat16()).float()
+
+    draws = np.random.default_rng(0)
+    for shapes in (((5, 300), (300, 7)), ((2, 5, 300), (2, 300, 7))):
+        x, w = (torch.from_numpy(draws.integers(-9, 10, shape).astype(np.float32)) for shape in shapes)
+        compiled, wanted = Compiled(product, products="mkl", widen=True), (x @ w).bfloat16().float()
+        assert not torch.equal(wanted, x @ w)
+        assert torch.equal(compiled(x, w), wanted)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as calls:
+            compiled(x, w)
+        assert "steadyq::widened" in {event.key for event in calls.key_averages()}
+    print("same")
+
+
+def test_bfloat16_products_in_float32() -> None:
+    in_its_own_process("widened")
+
+
 def in_its_own_process(*arguments: str) -> None:
     """The shape checks of the other tests and compiling do not mix."""
     found = compiler.works()
@@ -248,4 +271,9 @@ def in_its_own_process(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    compare_moments(*sys.argv[1:]) if sys.argv[1:] else compare()
+    if sys.argv[1:] == ["widened"]:
+        widened()
+    elif sys.argv[1:]:
+        compare_moments(*sys.argv[1:])
+    else:
+        compare()

@@ -170,7 +170,7 @@ def _cpu() -> Finding:
     found = f"{machine.cpu()} ({', '.join(features) or 'no vector instructions known here'})"
     if machine.bfloat16_is_fast():
         return Finding("CPU", "ok", found)
-    cost = "`--precision bfloat16` is no faster than float32"
+    cost = "`--precision bfloat16` is no faster than float32, and without a C++ compiler some 20 times slower"
     return Finding("CPU", "missing", found, cost, "only another processor: one with AMX or AVX512_BF16")
 
 

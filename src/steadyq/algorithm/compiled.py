@@ -25,10 +25,15 @@ class Compiled:
 
     All calls must bring the same structure, shapes, types and device, which the compiled code checks. Whatever the
     function does in place to its arguments is done to them.
+
+    Args:
+        step: the function.
+        products: which library multiplies float32 matrices on a CPU.
+        widen: multiply bfloat16 matrices as float32 ones and round the result, for a CPU that cannot do better.
     """
 
-    def __init__(self, step: Callable[..., Tensor], *, products: Products) -> None:
-        self.step, self.products = step, products
+    def __init__(self, step: Callable[..., Tensor], *, products: Products, widen: bool = False) -> None:
+        self.step, self.products, self.widen = step, products, widen
         self._code: Callable[..., Tensor] | None = None
         self._compiling = threading.Lock()
 
@@ -36,7 +41,7 @@ class Compiled:
         """Compile for arguments like these, whose values are not looked at. Any thread may ask for it."""
         with self._compiling, torch.no_grad():
             if self._code is None:
-                self._code = _compile(self.step, arguments, self.products)
+                self._code = _compile(self.step, arguments, self.products, widen=self.widen)
 
     def __call__(self, *arguments: Any) -> Tensor:
         """What the step returns."""
@@ -63,15 +68,19 @@ def trace(step: Callable[..., Tensor], arguments: Any) -> tuple[GraphModule, lis
         return make_fx(of_leaves)(*examples), examples
 
 
-def _compile(step: Callable[..., Tensor], arguments: Any, products: Products) -> Callable:
+def _compile(step: Callable[..., Tensor], arguments: tuple, products: Products, *, widen: bool) -> Callable:
     import torch._inductor as inductor  # takes seconds, and not every run compiles
 
-    from steadyq.algorithm.mended import Unchanged, mend
+    from steadyq.algorithm.mended import InTurn, mend
 
     mend()
-    changes: Any = Unchanged()
+    changes: list[Any] = []
     if products == "onednn":
         from steadyq.algorithm.onednn import OneDnnProducts
 
-        changes = OneDnnProducts()
-    return inductor.compile(*trace(step, arguments), options={"post_grad_custom_post_pass": changes})
+        changes.append(OneDnnProducts())
+    if widen:
+        from steadyq.algorithm.widened import WidenedProducts
+
+        changes.append(WidenedProducts())
+    return inductor.compile(*trace(step, arguments), options={"post_grad_custom_post_pass": InTurn(*changes)})

@@ -67,6 +67,7 @@ class Learner:
         device: where state and updates live.
         compiled: compile the steps (a C++ compiler is needed on a CPU), or run the same functions eagerly.
         products: which library multiplies float32 matrices in a compiled step on a CPU.
+        widen: whether a compiled step multiplies bfloat16 matrices as float32 ones: for a CPU that cannot do better.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Learner:
         device: torch.device,
         compiled: bool,
         products: Products = "mkl",
+        widen: bool = False,
     ) -> None:
         n = len(states)
         totals = Totals(torch.zeros(n, len(CRITIC_METRICS)), torch.zeros(n, len(agent.actor_metrics)))
@@ -89,8 +91,8 @@ class Learner:
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
         critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
         actor_step = in_place(agent.actor_step, agent.actor_metrics, batched=self.batched)
-        self._critic_step = Compiled(critic_step, products=products) if compiled else critic_step
-        self._actor_step = Compiled(actor_step, products=products) if compiled else actor_step
+        self._critic_step = Compiled(critic_step, products=products, widen=widen) if compiled else critic_step
+        self._actor_step = Compiled(actor_step, products=products, widen=widen) if compiled else actor_step
         self._ahead: threading.Thread | None = None
         self._act = vmap(agent.act) if self.batched else agent.act
         self._observe: Callable[..., State] = vmap(agent.observe, (0, 0, 0, 0, None)) if self.batched else agent.observe

@@ -13,15 +13,19 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph
 
 
-class Unchanged(CustomGraphPass):
-    """Leaves a graph as it is; code that the compiler's cache has of unmended versions is not taken for ours."""
+class InTurn(CustomGraphPass):
+    """Passes one after another; code that the compiler's cache has of unmended versions is not taken for ours."""
+
+    def __init__(self, *passes: CustomGraphPass) -> None:
+        self.passes = passes
 
     def __call__(self, graph: Graph) -> None:
-        pass
+        for change in self.passes:
+            change(graph)
 
     def uuid(self) -> str:
-        """What the compiler's cache tells this pass apart by."""
-        return "steadyq mended 1"
+        """What the compiler's cache tells these passes apart by."""
+        return ", ".join(["steadyq mended 1", *(str(change.uuid()) for change in self.passes)])
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from torch.fx import Graph, Node
 SMALL = 8
 """Products with a side below this (the readouts) stay: packing them would cost more than it saves."""
 
-_library = torch.library.Library("steadyq", "DEF")
+_library = torch.library.Library("steadyq", "FRAGMENT")
 _library.define("product(Tensor x, Tensor w) -> Tensor")
 _library.define("affine(Tensor b, Tensor x, Tensor w) -> Tensor")
 

@@ -98,6 +98,7 @@ def go(
         device=torch.device(how["device"]),
         compiled=how["compiled"],
         products=how["products"],
+        widen=not machine.bfloat16_is_fast(),
     )
     learner.compile_ahead(
         batch_size=settings.resolved("batch_size"), obs_dim=record.obs_dim, action_dim=record.action_dim

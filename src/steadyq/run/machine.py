@@ -112,7 +112,8 @@ def cpu_capability() -> str:
 def bfloat16_is_fast() -> bool:
     """Does this CPU multiply bfloat16 matrices in hardware: AMX (Intel since 2023) or AVX512_BF16 (AMD since Zen 4)?
 
-    Without either, PyTorch converts to float32 and back: bfloat16 then costs accuracy and gains nothing.
+    Without either, compiled steps multiply rounded numbers in float32 (`algorithm/widened.py`): bfloat16 then costs
+    accuracy and gains nothing. Steps that are not compiled take PyTorch's own products, some twenty times slower.
     """
     return not {"AMX-BF16", "AVX512_BF16"}.isdisjoint(cpu_features())
 
