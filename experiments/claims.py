@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -20,8 +21,8 @@ from steadyq.study.scores import Run, Study
 from steadyq.study.statistics import Scores, probability_of_improvement
 
 END = 50_000
+ALL_REACHED = 45_000  # the machine that held the last two runs of utd.txt was lost before their end
 TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
-LEARNT = 20_000  # frame of the first diagnosis after the warm-up of 10,000
 ROUNDED = "-precision=bfloat16"
 BIAS, SPREAD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
 CLOCK = "time/time_elapsed"
@@ -30,22 +31,45 @@ NORM, ELR = "diag/critic/weight_norm", "diag/critic/elr"
 
 def named(utd: int, options: str = "") -> str:
     """The name of an experiment with `crossq_wn`; options sorted as a name has them."""
-    return f"crossq_wn-utd{utd}{ROUNDED}{options}"
+    return f"crossq_wn-utd{utd}{options}"
 
 
-PLAIN, BARE = "-project=none", "-project=none-target=none"
-VARIANTS = {
-    "`crossq_wn`, UTD 1": named(1),
-    "`crossq_wn`, UTD 10": named(10),
-    "not projected, UTD 1": named(1, PLAIN),
-    "not projected, UTD 10": named(10, PLAIN),
-    "not projected, no target network, UTD 1": named(1, BARE),
-    "not projected, no target network, UTD 10": named(10, BARE),
-    "`sac`, UTD 1": f"sac-utd1{ROUNDED}",
-}
+class Health(NamedTuple):
+    """Runs that were diagnosed at the same frames."""
+
+    untrained: int  # frame of the diagnosis right before the first update
+    learnt: int  # and of the first one after it
+    end: int  # of the last one
+    variants: dict[str, str]  # words -> experiment
+    pairs: tuple[tuple[str, str], ...]  # of words: is the first one larger?
+
+
+WITH, WITHOUT = "`crossq_wn`, UTD {}", "not projected, UTD {}"
+NORMS = Health(
+    *(10_000, 11_000, 14_000),
+    {
+        words.format(utd): named(utd, options)
+        for words, options in ((WITH, ""), (WITHOUT, "-project=none"))
+        for utd in (1, 10)
+    },
+    (
+        (WITHOUT.format(10), WITH.format(10)),
+        (WITHOUT.format(1), WITH.format(1)),
+        (WITHOUT.format(10), WITHOUT.format(1)),
+        (WITH.format(10), WITH.format(1)),
+    ),
+)
+"""The runs of norms.txt."""
+LONG = Health(
+    *(10_000, 20_000, END),
+    {WITH.format(utd): named(utd, ROUNDED) for utd in (1, 5, 10)}
+    | {"`crossq --width 512`, UTD 1": "crossq-utd1-width=512", "`sac`, UTD 1": "sac-utd1"},
+    (),
+)
+"""One seed each of utd.txt and learning.txt, to their end."""
 
 BESIDE = [
-    *((named(10), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
+    *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
     *(
         (f"{ours}{ROUNDED}", theirs)
         for ours, theirs in (
@@ -92,71 +116,71 @@ def cells(found: Scores | None, task: str, form: str) -> str:
 
 def sample_efficiency(area: dict[str, Scores]) -> None:
     """Fig. 2."""
-    print(f"Area under the curve to frame {END:,} (mean return), by seed:\n")
+    print(f"Area under the curve to frame {ALL_REACHED:,} (mean return), by seed:\n")
     print("| task | UTD 1 | UTD 2 | UTD 5 | UTD 10 |\n|---|---|---|---|---|")
-    utds = [utd for utd in (1, 2, 5, 10) if named(utd) in area]
+    of = {utd: area[named(utd, ROUNDED)] for utd in (1, 2, 5, 10)}
     for task in TASKS:
-        row = [cells(area.get(named(utd)), task, ".0f") for utd in (1, 2, 5, 10)]
+        row = [cells(found, task, ".0f") for found in of.values()]
         if any(row):
             print(f"| {task} | {' | '.join(row)} |")
     print("\n| claim | on | probability | 95% interval | truly covers | |\n|---|---|---|---|---|---|")
-    for low, high in pairwise(utds):
-        print(f"| UTD {high} is better than UTD {low} {beats(area[named(high)], area[named(low)])}")
+    for low, high in pairwise(of):
+        print(f"| UTD {high} is better than UTD {low} {beats(of[high], of[low])}")
 
 
-def measured(study: Study, metric: str, number: Callable[[Run], float]) -> dict[str, Scores]:
-    """A number of each run's diagnoses, by method; only of runs diagnosed to the end."""
+def measured(study: Study, health: Health, metric: str, number: Callable[[Run], float]) -> dict[str, Scores]:
+    """A number of each run's diagnoses, by method; only of runs diagnosed at this study's frames."""
     by_method: dict[str, list[tuple[Run, float]]] = {}
     for run in study.more.get(metric, ()):
-        if run.covers(END) and run.covers(LEARNT):
+        if run.method in health.variants.values() and {health.untrained, health.learnt, health.end} <= set(
+            run.env_step
+        ):
             by_method.setdefault(run.method, []).append((run, number(run)))
     return {method: table(method, runs) for method, runs in by_method.items()}
 
 
-def since(run: Run, frame: int) -> np.ndarray:
-    """A run's values from a frame on, to the end."""
-    return run.value[(run.env_step >= frame) & (run.env_step <= END)]
-
-
-def health(study: Study) -> dict[str, Scores]:
+def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
     """Fig. 1; the spread of Q-bias, by method."""
-    numbers = {
-        "weight norm, last / first": (NORM, lambda run: run.value[-1] / run.value[0], ".2f"),
-        f"effective learning rate, last / frame {LEARNT:,}": (
-            ELR,
-            lambda run: since(run, LEARNT)[-1] / since(run, LEARNT)[0],
-            ".2g",
+
+    def at(run: Run, frame: int) -> float:
+        return float(run.value[run.env_step == frame][0])
+
+    def learnt(run: Run) -> np.ndarray:
+        return run.value[(run.env_step >= health.learnt) & (run.env_step <= health.end)]
+
+    first, learning, end = (f"{frame:,}" for frame in health[:3])
+    numbers: dict[str, tuple[str, Callable[[Run], float], str]] = {
+        f"weight norm, frame {end} / {first}": (
+            NORM,
+            lambda run: at(run, health.end) / at(run, health.untrained),
+            ".2f",
         ),
-        "Q-bias, standard deviation over time": (BIAS, lambda run: np.std(since(run, LEARNT)), ".2g"),
-        "Q-bias, standard deviation over states": (SPREAD, lambda run: np.mean(since(run, LEARNT)), ".2g"),
+        f"effective learning rate at frame {end}": (ELR, lambda run: at(run, health.end), ".2g"),
+        f"Q-bias, standard deviation over time from frame {learning}": (BIAS, lambda run: np.std(learnt(run)), ".2f"),
+        f"Q-bias, largest size from frame {learning}": (BIAS, lambda run: np.abs(learnt(run)).max(), ".2f"),
+        f"Q-bias, standard deviation over states, mean from frame {learning}": (
+            SPREAD,
+            lambda run: learnt(run).mean(),
+            ".2f",
+        ),
     }
+    found: dict[str, Scores] = {}
     for title, (metric, number, form) in numbers.items():
-        found = measured(study, metric, number)
+        found = measured(study, health, metric, number)
         print(f"\n**{title[0].upper()}{title[1:]}**, by seed:\n")
-        tasks = [
-            task
-            for task in TASKS
-            if any(method in found and task in found[method].tasks for method in VARIANTS.values())
-        ]
+        tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
         print(f"| | {' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}")
-        for words, method in VARIANTS.items():
+        for words, method in health.variants.items():
             if method in found:
                 print(f"| {words} | {' | '.join(cells(found[method], task, form) for task in tasks)} |")
-        print(
-            "\n| larger in A than in B | on | probability | 95% interval | truly covers | |\n|---|---|---|---|---|---|"
-        )
-        for options, words in ((PLAIN, "not projected"), (BARE, "not projected, no target network")):
-            for utd in (1, 10):
-                compare(found, named(utd, options), named(utd), f"{words} / `crossq_wn`, UTD {utd}")
-            compare(found, named(10, options), named(1, options), f"{words}: UTD 10 / UTD 1")
-        compare(found, named(10), named(1), "`crossq_wn`: UTD 10 / UTD 1")
+        if health.pairs:
+            print("\n| larger in | than in | on | probability | 95% interval | truly covers | |")
+            print("|---|---|---|---|---|---|---|")
+        for words in health.pairs:
+            a, b = (health.variants[word] for word in words)
+            if a in found and b in found:
+                print(f"| {words[0]} | {words[1]} {beats(found[a], found[b])}")
     return found  # of the last, the spread over states
-
-
-def compare(found: dict[str, Scores], a: str, b: str, words: str) -> None:
-    """One row, if both have been run."""
-    if a in found and b in found:
-        print(f"| {words} {beats(found[a], found[b])}")
 
 
 def bias_and_failure(spread: dict[str, Scores], last: dict[str, Scores]) -> None:
@@ -214,10 +238,13 @@ def main() -> None:
     study = scores.read([Path(sys.argv[1])], also=lambda metric: metric.startswith(("diag/", CLOCK)))
     spent = {(run.method, run.task, run.value[-1]) for run in study.more[CLOCK]}  # seeds of one process have one clock
     print(f"{len(study.runs)} runs, {sum(seconds for *_, seconds in spent) / 3600:.0f} hours of one thread.\n")
-    area, _ = scores.areas(study.runs, stop=END)
+    area, _ = scores.areas(study.runs, stop=ALL_REACHED)
     sample_efficiency(area)
-    spread = health(study)
-    bias_and_failure(spread, scores.at(study.runs, [END]))
+    print(f"\nTo frame {NORMS.end:,}:")
+    spread = unhealthy(study, NORMS)
+    bias_and_failure(spread, scores.at(study.runs, [NORMS.end]))
+    print(f"\nTo frame {LONG.end:,}, one seed each:")
+    unhealthy(study, LONG)
     beside_published(study)
 
 
