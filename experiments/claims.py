@@ -46,7 +46,7 @@ class Health(NamedTuple):
 
 WITH, WITHOUT = "`crossq_wn`, UTD {}", "not projected, UTD {}"
 NORMS = Health(
-    *(10_000, 11_000, 14_000),
+    *(10_000, 11_000, 12_000),
     {
         words.format(utd): named(utd, options)
         for words, options in ((WITH, ""), (WITHOUT, "-project=none"))
@@ -205,7 +205,7 @@ def beside_published(study: Study) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for ours, theirs in BESIDE:
         for reference in published.summary():
-            for frame in (END, 2 * END):
+            for frame in (END // 2, END, 2 * END):
                 found = scores.at([run for run in study.runs if run.method == ours], [frame]).get(ours)
                 if reference.method != theirs or found is None or reference.task not in found.tasks:
                     continue

@@ -2,6 +2,7 @@
 
 They are updated once per agent step and applied when a batch is used, so all transitions are always seen through the
 newest moments. In SimBa's and XQC's code these are wrappers around agent and replay; here they are part of the state.
+(SimBa's updates see moments one step older: there the newest observation counts from the next action on.)
 """
 
 from collections.abc import Callable

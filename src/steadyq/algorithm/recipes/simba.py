@@ -73,7 +73,8 @@ def simba_v2(
 ) -> Recipe:
     """SimbaV2: features and weights on the unit sphere, a categorical critic, scaled rewards.
 
-    Lee et al. 2025 ("Hyperspherical normalization for scalable deep RL"), after the official code.
+    Lee et al. 2025 ("Hyperspherical normalization for scalable deep RL"), after the official code. Its authors make as
+    many updates per agent step as it repeats an action: 2 on DeepMind Control, 1 elsewhere (give `--utd 1` there).
 
     Args:
         width: units of the critic's layers, two residual blocks.
@@ -81,7 +82,8 @@ def simba_v2(
         n_critics: number of critics; its authors take two where episodes can terminate.
         lr: step size of Adam for critic, actor and temperature at the start.
         lr_end: and at the end of its schedule, between which it falls linearly.
-        schedule_updates: updates of the schedule; 0 for the critic updates of the run.
+        schedule_updates: updates of the schedule; 0 for the critic updates of the run. Its authors' is 1,000,000: that
+            of their runs of a million frames, which they count from the first step on.
         tau: speed of the target network's average.
         alpha: temperature at the start.
         target_entropy: what the temperature steers the policy's entropy to, per action dimension.
