@@ -54,6 +54,15 @@ def test_loss_and_slope(log_alpha: float, entropy: float, target_entropy: float,
     assert grad(loss)(*args).item() == pytest.approx(wanted, abs=1e-12)
 
 
+@pytest.mark.parametrize("log_alpha", [0.0, -3.0, 0.7])
+def test_weighted_by_log_alpha(log_alpha: float) -> None:
+    """Of REDQ's code: the slope is the entropy's excess, whatever alpha is."""
+    loss = tuned(target_entropy=-0.5, weight="log_alpha").loss
+    args = number(log_alpha), number(5.0), A
+    assert loss(*args).item() == pytest.approx(8 * log_alpha, abs=1e-12)
+    assert grad(loss)(*args).item() == pytest.approx(8.0, abs=1e-12)
+
+
 def test_the_target_is_half_the_action_dimension_by_default() -> None:
     assert tuned().loss(number(0.0), number(-A / 2), A).item() == 0.0
 

@@ -1,7 +1,7 @@
 """The entropy's weight alpha: tuned towards a target entropy, or fixed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,17 +25,24 @@ class Temperature(NamedTuple):
     optimiser: Optimiser
 
 
-def tuned(start: float = 1.0, *, target_entropy: float = -0.5, optimiser: Optimiser | None = None) -> Temperature:
+def tuned(
+    start: float = 1.0,
+    *,
+    target_entropy: float = -0.5,
+    optimiser: Optimiser | None = None,
+    weight: Literal["alpha", "log_alpha"] = "alpha",
+) -> Temperature:
     """`J = alpha (H - target)`, the parameter being log alpha (Haarnoja et al. 2018, section 5).
 
     Args:
         start: alpha before the first update.
         target_entropy: what the policy's entropy is steered to, per action dimension.
         optimiser: of log alpha, Adam with step size 3e-4 by default.
+        weight: `log_alpha` for `J = log alpha (H - target)`, as in much code: the slope does not shrink with alpha.
     """
 
     def loss(log_alpha: Float[Tensor, ""], entropy: Float[Tensor, ""], action_dim: int) -> Float[Tensor, ""]:
-        return log_alpha.exp() * (entropy - target_entropy * action_dim)
+        return (log_alpha.exp() if weight == "alpha" else log_alpha) * (entropy - target_entropy * action_dim)
 
     return Temperature(lambda: torch.tensor(start).log(), torch.exp, loss, optimiser or adamw(3e-4))
 

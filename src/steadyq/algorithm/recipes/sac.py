@@ -6,7 +6,7 @@ from steadyq.algorithm import resets
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.bootstrap import polyak
 from steadyq.algorithm.networks import dropout_mlp, mlp, pre_norm_mlp
-from steadyq.algorithm.nn import layer_norm, readout, serial, unit_ball, xavier_uniform
+from steadyq.algorithm.nn import layer_norm, orthogonal, readout, serial, unit_ball, xavier_uniform
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.temperature import tuned
@@ -27,7 +27,8 @@ def sac(
 ) -> Recipe:
     """Soft actor-critic: two ReLU critics, their minimum, a slow target, a tuned temperature.
 
-    Haarnoja et al. 2018, with the settings of jaxrl, the base of the paper's experiments.
+    Haarnoja et al. 2018, with the settings of jaxrl, the base of the paper's experiments; only actions are repeated
+    twice, as in the paper (jaxrl: not).
 
     Args:
         width: units in each of the critic's two hidden layers.
@@ -41,6 +42,7 @@ def sac(
     return Recipe(
         actor=mlp(actor_width, actor_width),
         critic=mlp(width, width),
+        policy=tanh_gaussian(mean_init=orthogonal(1.0)),
         n_critics=n_critics,
         target=polyak(tau),
         actor_optimiser=adamw(lr),
@@ -62,8 +64,10 @@ def sac_resets(
 ) -> Recipe:
     """SAC at 32 updates per step, all networks reset from time to time, the replay kept.
 
-    D'Oro et al. 2023 (SR-SAC). The official code waits for an evaluation, which makes it 2.88M updates to the first
-    reset and 2.72M between the others, and always starts from the same weights; here they are counted, and fresh.
+    D'Oro et al. 2023 (SR-SAC), after the official code, with two differences between its resets and these: it waits for
+    an evaluation, which makes them one in 2.72M updates, and always starts from the same weights; here updates are
+    counted, and weights are fresh. (Its authors' published curves are of their earlier code, which had fresh weights
+    every 80,000 steps, those of the warm-up counted.)
 
     Args:
         width: units in each of the critic's two hidden layers.
@@ -77,6 +81,7 @@ def sac_resets(
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
+        policy=tanh_gaussian(bound="tanh"),
         resets=resets.every_updates(reset_updates),
         protocol=replace(
             parent.protocol,
@@ -113,6 +118,7 @@ def sac_primacy(
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
+        policy=tanh_gaussian(bound="tanh"),
         resets=resets.every_frames(reset_frames),
         protocol=replace(parent.protocol, action_repeat=1, source="evgenii-nikishin/rl_with_resets"),
     )
@@ -132,7 +138,8 @@ def redq(
     """REDQ: ten critics, the target from a random two of them, the actor improved on the mean of all.
 
     Chen et al. 2021, after the official code: the actor is updated once per agent step, with the last batch, and at
-    the critics from before their update. There are no settings for DeepMind Control: action repeat and target entropy
+    the critics from before their update. (The first alpha of that code is 0.2 by mistake, and it adds 1e-6 inside the
+    log-probability's logarithm; not here.) There are no settings for DeepMind Control: action repeat and target entropy
     are our choice.
 
     Args:
@@ -148,7 +155,7 @@ def redq(
     if subset > n_critics:
         raise InputError(f"subset is {subset} of {n_critics} critics; give at most n_critics")
     init = xavier_uniform()
-    parent = sac(n_critics=n_critics, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
+    parent = sac(n_critics=n_critics, lr=lr, tau=tau)
     return replace(
         parent,
         actor=mlp(actor_width, actor_width, init=init),
@@ -157,6 +164,7 @@ def redq(
         policy=tanh_gaussian(log_std_min=-20, mean_init=init, log_std_init=init),
         backup=subset_minimum(subset),
         improve=mean,
+        temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(lr), weight="log_alpha"),
         order="together",
         protocol=Protocol(utd=20, actor_every="agent_step", action_repeat=1, source="watchernyu/REDQ"),
     )
