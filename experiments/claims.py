@@ -149,23 +149,34 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
         return run.value[(run.env_step >= health.learnt) & (run.env_step <= health.end)]
 
     first, learning, end = (f"{frame:,}" for frame in health[:3])
-    numbers: dict[str, tuple[str, Callable[[Run], float], str]] = {
+    numbers: dict[str, tuple[str, Callable[[Run], float], str, str]] = {
         f"weight norm, frame {end} / {first}": (
             NORM,
             lambda run: at(run, health.end) / at(run, health.untrained),
             ".2f",
+            "larger",
         ),
-        f"effective learning rate at frame {end}": (ELR, lambda run: at(run, health.end), ".2g"),
-        f"Q-bias, standard deviation over time from frame {learning}": (BIAS, lambda run: np.std(learnt(run)), ".2f"),
-        f"Q-bias, largest size from frame {learning}": (BIAS, lambda run: np.abs(learnt(run)).max(), ".2f"),
+        f"effective learning rate, frame {end} / {learning}": (
+            ELR,
+            lambda run: at(run, health.end) / at(run, health.learnt),
+            ".2f",
+            "smaller",
+        ),
+        f"Q-bias, standard deviation over time from frame {learning}": (
+            BIAS,
+            lambda run: float(np.std(learnt(run))),
+            ".2f",
+            "larger",
+        ),
         f"Q-bias, standard deviation over states, mean from frame {learning}": (
             SPREAD,
-            lambda run: learnt(run).mean(),
+            lambda run: float(np.mean(learnt(run))),
             ".2f",
+            "larger",
         ),
     }
     found: dict[str, Scores] = {}
-    for title, (metric, number, form) in numbers.items():
+    for title, (metric, number, form, expected) in numbers.items():
         found = measured(study, health, metric, number)
         print(f"\n**{title[0].upper()}{title[1:]}**, by seed:\n")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
@@ -174,12 +185,12 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
             if method in found:
                 print(f"| {words} | {' | '.join(cells(found[method], task, form) for task in tasks)} |")
         if health.pairs:
-            print("\n| larger in | than in | on | probability | 95% interval | truly covers | |")
+            print(f"\n| {expected} in | than in | on | probability | 95% interval | truly covers | |")
             print("|---|---|---|---|---|---|---|")
         for words in health.pairs:
-            a, b = (health.variants[word] for word in words)
-            if a in found and b in found:
-                print(f"| {words[0]} | {words[1]} {beats(found[a], found[b])}")
+            a, b = (found.get(health.variants[word]) for word in words)
+            if a and b:
+                print(f"| {words[0]} | {words[1]} {beats(*((a, b) if expected == 'larger' else (b, a)))}")
     return found  # of the last, the spread over states
 
 
