@@ -207,7 +207,7 @@ def bias_and_failure(spread: dict[str, Scores], last: dict[str, Scores]) -> None
         if len(pairs) > 4:
             x, y = np.array(pairs).T
             rho, p = rank_correlation(x, y)
-            print(f"| {task} | {len(pairs)} | {rho:+.2f} | {p:.3f} |")
+            print(f"| {task} | {len(pairs)} | {rho:+.2f} | {p:.4f} |")
 
 
 def beside_published(study: Study) -> None:
