@@ -133,10 +133,10 @@ def test_figure_1_draws_what_there_is_and_says_what_is_not() -> None:
     assert "5 seeds" in texts(found["return"])
     assert "dog-run; to frame 100,000" in texts(found["return"])
     assert lines(found["weight norm of the critic"]) == [[0, 30, 60]]
-    assert f"no {NORM} of crossq, UTD 1" in texts(found["weight norm of the critic"])
+    assert f"no {NORM} of crossq, UTD 1: training logs it" in texts(found["weight norm of the critic"])
     for measure in measures.Q_BIAS:
         assert not lines(found[measure.title])
-        assert f"no {measure.metric} in these runs" in texts(found[measure.title])
+        assert f"no {measure.metric} in these runs: measure it with `steadyq" in texts(found[measure.title])
     assert "TOO FEW" not in texts(figure)
 
 

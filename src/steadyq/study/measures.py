@@ -30,8 +30,14 @@ OTHERS = (
 )
 NAMED = (*Q_BIAS, WEIGHT_NORM, *LEARNING_RATE, GRADIENT_NORM, *DEAD, *OTHERS)
 """Every quantity with a title, the most telling first."""
-REMEDY = "measure it with `steadyq diagnose`"
 WALL_TIME, UPDATES_PER_SECOND = "time/time_elapsed", "time/updates_per_second"
+
+
+def remedy(metric: str) -> str:
+    """What to do if runs have no such quantity: some are measured afterwards, the others come from training alone."""
+    if metric.startswith("diag/"):
+        return "measure it with `steadyq diagnose`"
+    return "training logs it, so draw from the run folders or from a table that keeps it"
 
 
 def wanted(metric: str) -> bool:

@@ -244,13 +244,15 @@ def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
         if not tasks:
             panels.blank(axes, "these methods have no task in common: choose some with --methods")
         elif not drawn:
-            panels.blank(axes, f"no {measure.metric} in these runs: {measures.REMEDY}")
+            panels.blank(axes, f"no {measure.metric} in these runs: {measures.remedy(measure.metric)}")
         elif measure.metric == EVALUATION and (odd := _one_scale(tasks)):
             panels.blank(axes, odd)
         else:
             panels.curves(axes, _named(drawn), how, y=measure.unit, log=measure.log)
             lacking = [variants.label(method) for method, line in lines.items() if line is None]
-            missing = f"no {measure.metric} of {', '.join(lacking)}: {measures.REMEDY}" if lacking else ""
+            missing = (
+                f"no {measure.metric} of {', '.join(lacking)}: {measures.remedy(measure.metric)}" if lacking else ""
+            )
             panels.note(axes, [missing, *(line.until for line in drawn)])
     return figure
 
