@@ -103,18 +103,28 @@ def test_resets_leave_the_replay_and_the_warm_up_alone(tmp_path: Path) -> None:
     assert not any(same[70:])
 
 
+RESETS = {"recipe": "sac_resets", "seeds": [0, 1], "reset_updates": 20, "utd": 2}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_with_resets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("resets") / "run"
+    run_at(run, **RESETS)
+    return run
+
+
 @pytest.mark.parametrize("step", [49, 50, 80])
-def test_a_run_with_resets_resumes_too(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_resets_resumes_too(
+    step: int, undisturbed_with_resets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped right before a reset, after one, and in the evaluation before one."""
-    resets = {"seeds": [0, 1], "reset_updates": 20, "utd": 2}
-    run_at(tmp_path / "whole", "sac_resets", **resets)
     with monkeypatch.context() as patch:
         stopped_at(step, patch)
-        run_at(tmp_path / "cut", "sac_resets", **resets)
+        run_at(tmp_path / "cut", **RESETS)
     resume(tmp_path / "cut")
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    assert records(tmp_path / "cut") == records(undisturbed_with_resets)
     for seed in (0, 1):
-        assert digest(tmp_path / "cut", seed) == digest(tmp_path / "whole", seed)
+        assert digest(tmp_path / "cut", seed) == digest(undisturbed_with_resets, seed)
 
 
 # Schedules
