@@ -39,7 +39,7 @@ class Facts:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation, or renormalisation after `warm_up` calls (Ioffe 2017, algorithm 1); eps 1e-3."""
+    """Batch normalisation, or renormalisation after `warm_up` calls (by substituted moments); eps 1e-3."""
 
     def __init__(self, width: int, *, renorm: bool, warm_up: int) -> None:
         super().__init__()
@@ -53,12 +53,13 @@ class BatchNorm(nn.Module):
             return (x - self.mean) / torch.sqrt(self.var + 1e-3) * self.scale + self.shift
         mean = x.sum(0) / len(x)
         var = ((x - mean) ** 2).sum(0) / len(x)
-        std, running_std = torch.sqrt(var + 1e-3), torch.sqrt(self.var + 1e-3)
-        y = (x - mean) / std
+        used_mean, used_var = mean, var
         if self.renorm and self.calls >= self.warm_up:
-            r = (std / running_std).clip(1 / 3, 3).detach()
+            running_std = torch.sqrt(self.var + 1e-3)
+            r = (torch.sqrt(var + 1e-3) / running_std).clip(1 / 3, 3).detach()
             d = ((mean - self.mean) / running_std).clip(-5, 5).detach()
-            y = y * r + d
+            used_mean, used_var = mean - d * torch.sqrt(var) / r, var / r**2
+        y = (x - used_mean) / torch.sqrt(used_var + 1e-3)
         self.mean = 0.99 * self.mean + 0.01 * mean.detach()
         self.var = 0.99 * self.var + 0.01 * var.detach()
         self.calls = self.calls + 1

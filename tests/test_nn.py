@@ -391,7 +391,7 @@ def test_running_moments_carry_no_gradient() -> None:
 def renorm_in_numpy(
     x: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, var: np.ndarray, *, plain: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ioffe 2017, algorithm 1, with eps 1e-3, r_max 3, d_max 5 and momentum 0.99: `(y, new mean, new var)`."""
+    """By substituted moments, with eps 1e-3, r_max 3, d_max 5 and momentum 0.99: `(y, new mean, new var)`."""
     y = np.empty_like(x)
     new_mean, new_var = np.empty_like(mean), np.empty_like(var)
     for i in range(x.shape[1]):
@@ -400,7 +400,8 @@ def renorm_in_numpy(
         batch_std, running_std = (batch_var + 1e-3) ** 0.5, (var[i] + 1e-3) ** 0.5
         r = 1.0 if plain else min(max(batch_std / running_std, 1 / 3), 3)
         d = 0.0 if plain else min(max((batch_mean - mean[i]) / running_std, -5), 5)
-        y[:, i] = scale[i] * ((x[:, i] - batch_mean) / batch_std * r + d) + shift[i]
+        used_mean, used_var = batch_mean - d * batch_var**0.5 / r, batch_var / r**2
+        y[:, i] = scale[i] * (x[:, i] - used_mean) / (used_var + 1e-3) ** 0.5 + shift[i]
         new_mean[i] = 0.99 * mean[i] + 0.01 * batch_mean
         new_var[i] = 0.99 * var[i] + 0.01 * batch_var
     return y, new_mean, new_var
@@ -430,17 +431,37 @@ def test_batch_renorm_passes_no_gradient_through_its_corrections() -> None:
     stats = double(Moments(torch.full((I,), 0.5), torch.full((I,), 2.0), torch.tensor(0)))
 
     def formula(x: Tensor, scale: Tensor, shift: Tensor, *, constant: bool) -> Tensor:
-        std, mean = (x.var(0, correction=0) + 1e-3).sqrt(), x.mean(0)
-        r = (std / (stats.var + 1e-3).sqrt()).clamp(1 / 3, 3)
+        var, mean = x.var(0, correction=0), x.mean(0)
+        r = ((var + 1e-3) / (stats.var + 1e-3)).sqrt().clamp(1 / 3, 3)
         d = ((mean - stats.mean) / (stats.var + 1e-3).sqrt()).clamp(-5, 5)
         r, d = (r.detach(), d.detach()) if constant else (r, d)
-        return ((x - mean) / std * r + d) * scale + shift
+        return (x - mean + d * var.sqrt() / r) / (var / r**2 + 1e-3).sqrt() * scale + shift
 
     got = gradients(lambda x, a, b: layer.apply(Norm(a, b), stats, x, True)[0], rows(), *params)
     wanted = gradients(lambda *inputs: formula(*inputs, constant=True), rows(), *params)
     whole = gradients(lambda *inputs: formula(*inputs, constant=False), rows(), *params)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
     assert not torch.allclose(whole[0], wanted[0], rtol=0.1)
+
+
+def test_batch_renorm_is_the_papers_where_eps_is_small() -> None:
+    """Ioffe 2017, algorithm 1."""
+    stats = double(Moments(torch.full((I,), 0.5), torch.full((I,), 2.0), torch.tensor(0)))
+    x = 100 * rows()[:, :4]  # the fifth column's variance is below eps
+    stats, params = tree_map(lambda leaf: leaf[:4] if leaf.dim() else leaf, (stats, norm_params()))
+    y, _ = batch_renorm(warm_up=0).apply(params, stats, x, True)
+    std, running_std = x.std(0, correction=0), stats.var.sqrt()
+    r, d = (std / running_std).clamp(1 / 3, 3), ((x.mean(0) - stats.mean) / running_std).clamp(-5, 5)
+    wanted = ((x - x.mean(0)) / std * r + d) * params.scale + params.shift
+    torch.testing.assert_close(y, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_batch_renorm_of_a_constant_input_has_finite_gradients() -> None:
+    """Batch standard deviation 0, where a root has no slope."""
+    stats = double(Moments(torch.full((I,), 0.5), torch.full((I,), 2.0), torch.tensor(0)))
+    for layer in (batch_renorm(warm_up=0), batch_renorm()):
+        found = gradients(lambda x, layer=layer: layer.apply(norm_params(), stats, x, True)[0], torch.ones_like(rows()))
+        assert found[0].isfinite().all()
 
 
 def test_batch_renorm_is_batch_norm_until_it_is_warm() -> None:

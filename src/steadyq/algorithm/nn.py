@@ -215,24 +215,27 @@ def batch_norm(*, eps: float = 1e-3, momentum: float = 0.99) -> Layer:
 def batch_renorm(
     *, eps: float = 1e-3, momentum: float = 0.99, r_max: float = 3.0, d_max: float = 5.0, warm_up: int = 100_000
 ) -> Layer:
-    """Batch renormalisation (Ioffe 2017) with the hard warm-up of CrossQ's code.
+    """Batch renormalisation (Ioffe 2017) as CrossQ's code has it, with its hard warm-up.
 
-    `x_hat = (x - mean_B) / std_B * r + d`, with `r = clip(std_B / std_run)` into [1/r_max, r_max] and
-    `d = clip((mean_B - mean_run) / std_run)` into [-d_max, d_max], both without gradient and `std = sqrt(var + eps)`.
-    The first `warm_up` train-mode calls are plain batch normalisation. (CrossQ's code reaches the same by substituting
-    moments, so its eps enters twice.)
+    It normalises by substituted moments, mean `mean_B - d sqrt(var_B) / r` and variance `var_B / r^2`, with
+    `r = clip(std_B / std_run)` into [1/r_max, r_max], `d = clip((mean_B - mean_run) / std_run)` into [-d_max, d_max],
+    both without gradient, and `std = sqrt(var + eps)`. The first `warm_up` train-mode calls are plain batch
+    normalisation. (The paper's `(x - mean_B) / std_B * r + d` differs in where eps enters: it is the same where the
+    batch's variance is far above eps, but for a constant input the code loses its d.)
     """
 
     def scaled(params: Norm, stats: Moments, x: Tensor, train: bool, noise: Params = ()) -> tuple[Scaled, Moments]:
         if not train:
             return Scaled((x - stats.mean) * torch.rsqrt(stats.var + eps), params.scale, params.shift), stats
         mean, var = _moments(x)
-        std, running_std = torch.sqrt(var + eps), torch.sqrt(stats.var + eps)
+        running_std = torch.sqrt(stats.var + eps)
         warm = stats.calls >= warm_up
-        r = torch.where(warm, (std / running_std).clamp(1 / r_max, r_max), 1.0).detach()
+        r = torch.where(warm, (torch.sqrt(var + eps) / running_std).clamp(1 / r_max, r_max), 1.0).detach()
         d = torch.where(warm, ((mean - stats.mean) / running_std).clamp(-d_max, d_max), 0.0).detach()
-        gain, offset = r * params.scale, d * params.scale + params.shift
-        return Scaled((x - mean) / std, gain, offset), _advance(stats, mean, var, momentum)
+        scale = torch.rsqrt(var + r.square() * eps)  # times r, 1 / sqrt of the substituted variance plus eps
+        shift = d * torch.sqrt(var.clamp_min(torch.finfo(var.dtype).tiny)) * scale  # the root's slope at 0 is infinite
+        gain, offset = r * params.scale, shift * params.scale + params.shift
+        return Scaled((x - mean) * scale, gain, offset), _advance(stats, mean, var, momentum)
 
     return _normalisation(scaled)
 

@@ -43,7 +43,9 @@ def crossq(
 ) -> Recipe:
     """CrossQ: batch renormalisation and one joint pass over (s, a) and (s', a') instead of a target network.
 
-    Bhatt et al. 2024, after the official code. (Its authors ran DeepMind Control with lr 8e-4 and action repeat 1.)
+    Bhatt et al. 2024, after the official code, batch renormalisation as it is there included. (Its authors ran
+    DeepMind Control with lr 8e-4 and action repeat 1, and Swimmer-v4 with gamma 0.9999. Of more than two critics their
+    code takes the minimum of a random two, ours of all.)
 
     Args:
         width: units in each of the critic's two hidden layers.
