@@ -71,7 +71,7 @@ LONG = Health(
 BESIDE = [
     *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
     *(
-        (f"{ours}{ROUNDED}", theirs)
+        (ours + precision, theirs)
         for ours, theirs in (
             ("xqc-utd2", "XQC-utd2@danielpalenicek"),
             ("simba-utd2", "SimBa-utd2@SonyResearch"),
@@ -81,6 +81,7 @@ BESIDE = [
             ("redq-utd20", "REDQ@proceduralia"),
             ("sac-utd1", "SAC-rr1@evgenii-nikishin"),
         )
+        for precision in ("", ROUNDED)
     ),
 ]
 
