@@ -28,6 +28,7 @@ from steadyq.run.loop import act_and_store
 from steadyq.run.replay import Replay
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.run.save import mark_of
+from steadyq.run.stop import Stop
 from toy import Point
 
 run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
@@ -488,6 +489,16 @@ def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
         stretches += 1
     assert records(run) == records(undisturbed)
     assert digest(run, 0) == digest(undisturbed, 0)
+
+
+def test_nohup_is_heeded() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(halfway: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: train, interrupt, resume, evaluate and film, in processes of their own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,15 +40,15 @@ def picture_size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-@pytest.mark.parametrize("env", ["cartpole-swingup", "Pendulum-v1"])
-def test_train_interrupt_resume_evaluate(env: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("env", "number"), [("cartpole-swingup", signal.SIGINT), ("Pendulum-v1", signal.SIGHUP)])
+def test_train_interrupt_resume_evaluate(env: str, number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ["train", "crossq_wn", "--env", env, *SMALL, "--out", str(run)]
     going = subprocess.Popen(command(*train), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (run / "seed-0").exists() and going.poll() is None:  # made by the first evaluation
         time.sleep(0.02)
     time.sleep(0.2)
-    going.send_signal(signal.SIGINT)
+    going.send_signal(number)
     out, err = going.communicate(timeout=120)
     assert going.returncode == 75, err
     assert "go on with: steadyq resume" in out
@@ -69,6 +70,14 @@ def test_train_interrupt_resume_evaluate(env: str, tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert f"on {env}, seed 0" in shown.stdout
     assert not pictures or picture_size(strip)[0] > 600
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    listed = subprocess.run(command("list", "envs"), stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (listed.returncode, listed.stderr) == (1, b"")
 
 
 def test_a_list_of_environments() -> None:

@@ -44,7 +44,14 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        return run(list(sys.argv[1:] if arguments is None else arguments))
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read what is printed has seen enough, as `head` has
+        from steadyq.run.watch import drain
+
+        drain(sys.stdout)
+        return FAILED
     except InputError as error:
         print(f"steadyq: {error}", file=sys.stderr)
         return REFUSED

@@ -6,8 +6,8 @@ import time
 from types import FrameType
 from typing import Any
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-"""Ctrl-C, and what schedulers send before they take a machine away."""
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, what schedulers send before they take a machine away, and what a closing terminal sends."""
 
 
 class Stopped(BaseException):
@@ -37,6 +37,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in SIGNALS:
+                if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup's wish: go on without the terminal
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

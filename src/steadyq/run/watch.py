@@ -137,7 +137,7 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
                 self.give_up()
             with contextlib.suppress(OSError, ValueError):
                 if isinstance(error, (BrokenPipeError, SystemExit)):
-                    _drain(self.stream)
+                    drain(self.stream)
                 else:
                     print(f"the view of the run failed ({error}); training goes on", file=sys.stderr)
 
@@ -307,7 +307,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _drain(stream: IO[str]) -> None:
+def drain(stream: IO[str]) -> None:
     """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
