@@ -1,12 +1,16 @@
 """Shapes in signatures, checked while tests run."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxtyping
 
 MODULES = ("agent", "bootstrap", "nn", "policy", "values")
 """Those with shapes in their signatures: in the others the check costs ten times what the tests do."""
+
+WHOLE_RUNS = ("test_diagnostics", "test_learning", "test_loop", "test_probes", "test_survive")
+"""Tests that repeat thousands of times what others check once: here the check would take half of the time."""
 
 
 def check_shapes() -> None:
@@ -20,10 +24,26 @@ def check_shapes() -> None:
 
     def once(*, typechecker: Any) -> Callable[[Any], Any]:
         check = jaxtyped(typechecker=typechecker)
-        return lambda made: made if made.__qualname__.count("<locals>") > 1 else check(made)
+        return lambda made: made if is_off() or made.__qualname__.count("<locals>") > 1 else check(made)
 
     jaxtyping.jaxtyped = once
     jaxtyping.install_import_hook(
         [f"steadyq.algorithm.{name}" for name in MODULES],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
+
+
+def is_off() -> bool:
+    """Whether nothing is checked at the moment."""
+    return jaxtyping.config.jaxtyping_disable
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the check of shapes meanwhile."""
+    before = is_off()
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

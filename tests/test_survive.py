@@ -491,14 +491,17 @@ def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
     assert digest(run, 0) == digest(undisturbed, 0)
 
 
-def test_nohup_is_heeded() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(("before", "asked"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["", "nohup"])
+def test_a_closing_terminal_stops_a_run_unless_it_shall_not(before: signal.Handlers, asked: bool) -> None:
+    outside = signal.signal(signal.SIGHUP, before)
     try:
         with Stop() as stop:
+            stop.loop_begins = True
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.asked
+            assert stop.asked == asked
+        assert signal.getsignal(signal.SIGHUP) == before
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, outside)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(halfway: Path) -> None:

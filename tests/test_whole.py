@@ -40,15 +40,15 @@ def picture_size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-@pytest.mark.parametrize(("env", "number"), [("cartpole-swingup", signal.SIGINT), ("Pendulum-v1", signal.SIGHUP)])
-def test_train_interrupt_resume_evaluate(env: str, number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("env", ["cartpole-swingup", "Pendulum-v1"])
+def test_train_interrupt_resume_evaluate(env: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ["train", "crossq_wn", "--env", env, *SMALL, "--out", str(run)]
     going = subprocess.Popen(command(*train), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (run / "seed-0").exists() and going.poll() is None:  # made by the first evaluation
         time.sleep(0.02)
     time.sleep(0.2)
-    going.send_signal(number)
+    going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=120)
     assert going.returncode == 75, err
     assert "go on with: steadyq resume" in out
