@@ -79,7 +79,7 @@ BESIDE = [
             ("bro-utd10", "BRO-utd10@naumix"),
             ("sac_resets-utd32", "SR-SAC-rr32@proceduralia"),
             ("redq-utd20", "REDQ@proceduralia"),
-            ("sac-utd1", "SAC-rr1@evgenii-nikishin"),
+            ("sac_primacy-utd1", "SAC-rr1@evgenii-nikishin"),
         )
         for precision in ("", ROUNDED)
     ),
