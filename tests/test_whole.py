@@ -15,6 +15,7 @@ OPTIONS = {
     "actor-width": 16,
     "frames": 400,
     "learning-starts": 100,
+    "utd": "1/2",
     "batch-size": 16,
     "eval-every": 200,
     "eval-episodes": 1,
