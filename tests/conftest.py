@@ -4,16 +4,15 @@ Nothing is seeded and nothing made deterministic here on purpose: steadyq names 
 ships, and global seeds would hide a draw or a reduction that breaks the promise.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's threads, too, would only wait for each other: tests run side by side
 
+import jaxtyping
 import pytest
 import torch
 
-from shapes import WHOLE_RUNS, check_shapes, unchecked
+from shapes import WHOLE_RUNS, check_shapes
 
 # Compiling and the check do not mix: tests about compilation run in a process of their own.
 check_shapes()
@@ -23,7 +22,6 @@ torch.set_num_threads(1)  # the last bits depend on their number
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+def shapes(request: pytest.FixtureRequest) -> None:
     """Checked, but for the tests that would take too long."""
-    with unchecked() if request.module.__name__ in WHOLE_RUNS else contextlib.nullcontext():
-        yield
+    jaxtyping.config.update("jaxtyping_disable", request.module.__name__ in WHOLE_RUNS)

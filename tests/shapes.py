@@ -1,7 +1,6 @@
 """Shapes in signatures, checked while tests run."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
@@ -24,26 +23,11 @@ def check_shapes() -> None:
 
     def once(*, typechecker: Any) -> Callable[[Any], Any]:
         check = jaxtyped(typechecker=typechecker)
-        return lambda made: made if is_off() or made.__qualname__.count("<locals>") > 1 else check(made)
+        off = jaxtyping.config.jaxtyping_disable
+        return lambda made: made if off or made.__qualname__.count("<locals>") > 1 else check(made)
 
     jaxtyping.jaxtyped = once
     jaxtyping.install_import_hook(
         [f"steadyq.algorithm.{name}" for name in MODULES],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
-
-
-def is_off() -> bool:
-    """Whether nothing is checked at the moment."""
-    return jaxtyping.config.jaxtyping_disable
-
-
-@contextlib.contextmanager
-def unchecked() -> Iterator[None]:
-    """Without the check of shapes meanwhile."""
-    before = is_off()
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)

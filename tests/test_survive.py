@@ -491,7 +491,9 @@ def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
     assert digest(run, 0) == digest(undisturbed, 0)
 
 
-@pytest.mark.parametrize(("before", "asked"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["", "nohup"])
+@pytest.mark.parametrize(
+    ("before", "asked"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["closes", "nohup"]
+)
 def test_a_closing_terminal_stops_a_run_unless_it_shall_not(before: signal.Handlers, asked: bool) -> None:
     outside = signal.signal(signal.SIGHUP, before)
     try:
