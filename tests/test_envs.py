@@ -293,8 +293,10 @@ def test_a_module_is_imported_for_its_environments(tmp_path, monkeypatch):
         "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:PendulumEnv')"
     )
     (tmp_path / "my_broken_robots.py").write_text("import not_installed_anywhere")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
     assert envs.make("my_robots:Mine-v0").spec.name == "my_robots:Mine-v0"
+    assert sys.path[-1] == str(tmp_path), "the current folder must hide nothing"
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):  # their error, with their traceback
         envs.make("my_broken_robots:Mine-v0")
 

@@ -24,6 +24,7 @@ from steadyq.errors import InputError, RunError
 from steadyq.run import checkpoint, disk, lock, logs
 from steadyq.run.current import RESTARTS, Run
 from steadyq.run.folder import read_record, seed_folder, write_record
+from steadyq.run.go import Result
 from steadyq.run.loop import act_and_store
 from steadyq.run.replay import Replay
 from steadyq.run.resume import find_record, newest_whole, resume
@@ -381,14 +382,17 @@ def test_damage_anywhere_is_found_and_named(halfway: Path, how: str, offsets: in
 # Other machines, other processes
 
 
-def test_another_machine_is_asked_about(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("go_on", [resume, partial(run_at, resume=True)], ids=["resume", "train --resume"])
+def test_another_machine_is_asked_about(
+    halfway: Path, go_on: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
     record = read_record(halfway)
     elsewhere = {**record.stretches[-1], "versions": {**record.stretches[-1]["versions"], "torch": "1.0"}}
     write_record(halfway, record._replace(stretches=[elsewhere]))
     with pytest.raises(InputError, match=r"torch was 1\.0 and is .*--inexact"):
-        resume(halfway)
+        go_on(halfway)
     capsys.readouterr()
-    assert resume(halfway, inexact=True).finished
+    assert go_on(halfway, inexact=True).finished
     assert "not to the bit: torch was 1.0" in capsys.readouterr().out
 
 
@@ -456,8 +460,11 @@ def test_the_same_command_goes_on(halfway: Path, undisturbed: Path) -> None:
 
 
 def test_another_command_does_not(halfway: Path) -> None:
-    with pytest.raises(InputError, match="another run: batch_size is 8 there and 7 here"):
-        run_at(halfway, resume=True, batch_size=7, name=read_record(halfway).settings.name)
+    name = read_record(halfway).settings.name
+    with pytest.raises(InputError, match=r"run: batch_size is 8 there and 7 here, lr is 0\.0003 there and 0\.1 here;"):
+        run_at(halfway, resume=True, batch_size=7, lr=0.1, name=name)
+    with pytest.raises(InputError, match="another run: recipe is crossq_wn there and sac here;"):
+        run_at(halfway, "sac", resume=True)
 
 
 def test_the_same_command_starts_where_there_is_nothing(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def train(arguments: list[str]) -> int:
     whose.add_argument(
         "--resume", action="store_true", help="go on with the run that is already there, if it is this one"
     )
+    add_inexact(parser)
     add_max_minutes(parser)
     if arguments and not arguments[0].startswith("-"):
         from steadyq.algorithm.options import options, summary
@@ -150,6 +151,7 @@ def train(arguments: list[str]) -> int:
     ways = {
         "overwrite": values.pop("overwrite"),
         "go_on": values.pop("resume"),
+        "inexact": values.pop("inexact"),
         "max_minutes": values.pop("max_minutes"),
     }
     return report(start(settings_of(recipe, env=env, choices=values), **ways))
@@ -195,11 +197,7 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
     )
-    parser.add_argument(
-        "--inexact",
-        action="store_true",
-        help="even if bits may differ from here on: another machine or version, or a damaged record",
-    )
+    add_inexact(parser)
     add_trust(parser)
     add_max_minutes(parser)
     settings = {field.name: field for field in fields(Settings)}
@@ -210,6 +208,15 @@ def resume(arguments: list[str]) -> int:
     from steadyq.run.resume import resume
 
     return report(resume(values.pop("run"), **values))
+
+
+def add_inexact(parser: argparse.ArgumentParser) -> None:
+    """What a resumed run need not be."""
+    parser.add_argument(
+        "--inexact",
+        action="store_true",
+        help="resume even if bits may differ from here on: another machine or version, or a damaged record",
+    )
 
 
 def add_max_minutes(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,9 @@
 """Gymnasium environments as `Env`."""
 
 import importlib
+import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +136,8 @@ def is_registered(name: str) -> bool:
 def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
     """The environment of an id, after importing the module of `module:Name-v0`, able to draw itself if it ever is.
 
+    The module may also lie in the current folder.
+
     Args:
         name: the id.
         endless: without Gymnasium's time limit; one that the environment keeps by itself stays.
@@ -148,13 +152,16 @@ def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
 
     module, _, env_id = name.rpartition(":")
     if module:
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # where `python -m` looks too; last, so that it hides nothing
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there; something that it imports is not
             raise InputError(
-                f"there is no module {module!r} to import for {name!r}; install it, or put its folder on PYTHONPATH"
+                f"there is no module {module!r} to import for {name!r}; install it, go to its folder, or put its "
+                f"folder on PYTHONPATH"
             ) from error
     if not is_registered(env_id):
         raise LookupError(env_id)

@@ -11,27 +11,37 @@ from steadyq.run.disk import FileError
 from steadyq.run.folder import Record, check_trust, read_record, record_from_json, seed_folder, write_record
 from steadyq.run.go import Result, check_memory, go, make_env
 from steadyq.run.save import earliest, mark_of
-from steadyq.run.settings import Settings, check
+from steadyq.run.settings import Settings, check, flag
 from steadyq.run.stop import Stop
 
 FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
 """Settings that may change when a run is resumed, without a trace in what was done."""
 
 
-def go_on_with(settings: Settings, *, max_minutes: float | None) -> Result:
+def go_on_with(settings: Settings, *, inexact: bool, max_minutes: float | None) -> Result:
     """Resume the run that these settings would begin."""
     run_folder = settings.folder
-    there = read_record(run_folder).settings
-    ours = {**settings.to_json(), **dict.fromkeys(FREE)}
-    theirs = {**there.to_json(), **dict.fromkeys(FREE)}
-    if odd := [f"{key} is {theirs[key]} there and {ours[key]} here" for key in ours if ours[key] != theirs[key]]:
-        raise InputError(f"{run_folder} holds another run: {', '.join(odd)}; give another --out, or --overwrite it")
+    ours, theirs = _decisive(settings), _decisive(read_record(run_folder).settings)
+    compared = ours if ours["recipe"] == theirs["recipe"] else ("recipe",)
+    if odd := [key for key in compared if ours[key] != theirs.get(key)]:
+        what = ", ".join(f"{key} is {theirs.get(key)} there and {ours[key]} here" for key in odd)
+        raise InputError(
+            f"{run_folder} holds another run: {what}; give another --out, or --overwrite it (`steadyq resume` can "
+            f"change {', '.join(flag(key) for key in MACHINE)})"
+        )
     changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
-    return resume(run_folder, frames=settings.frames, trust=True, max_minutes=max_minutes, **changes)
+    return resume(run_folder, frames=settings.frames, inexact=inexact, trust=True, max_minutes=max_minutes, **changes)
+
+
+def _decisive(settings: Settings) -> dict[str, Any]:
+    """What makes a run another one: all of its settings and its recipe's options but those that are free."""
+    flat = settings.to_json()
+    options = flat.pop("options")
+    return {key: value for key, value in {**flat, **options}.items() if key not in FREE}
 
 
 def resume(
-    run_folder: Path,
+    run_folder: Path | str,
     *,
     frames: int | None = None,
     past_schedule: bool = False,
@@ -58,6 +68,7 @@ def resume(
             that nobody asked for; nothing was changed.
         RunError: the run could not go on, gave a seed up, or could not save.
     """
+    run_folder = Path(run_folder)
     if not run_folder.is_dir():
         raise InputError(f"{run_folder} is no run folder; give the one that `steadyq train` printed")
     changes = {key: value for key, value in changes.items() if value is not None}

@@ -24,6 +24,7 @@ def train(
     env: str,
     overwrite: bool = False,
     resume: bool = False,
+    inexact: bool = False,
     max_minutes: float | None = None,
     **choices: Any,
 ) -> Result:
@@ -34,6 +35,7 @@ def train(
         env: a DeepMind Control task or a Gymnasium id.
         overwrite: delete the run that is already in the folder, if there is one.
         resume: go on with that run instead, if it is the same one.
+        inexact: resume although bits may differ from here on, see `steadyq.resume`.
         max_minutes: stop and save after so long.
         **choices: fields of `Settings` (`frames`, `utd`, `seeds`, ...) and options of the recipe (`lr`, `width`, ...).
 
@@ -45,7 +47,7 @@ def train(
         RunError: the run could not go on, gave a seed up, or could not save.
     """
     settings = settings_of(recipe, env=env, choices=choices)
-    return start(settings, overwrite=overwrite, go_on=resume, max_minutes=max_minutes)
+    return start(settings, overwrite=overwrite, go_on=resume, inexact=inexact, max_minutes=max_minutes)
 
 
 def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
@@ -84,7 +86,12 @@ def fraction(value: Any) -> Fraction:
 
 
 def start(
-    settings: Settings, *, overwrite: bool = False, go_on: bool = False, max_minutes: float | None = None
+    settings: Settings,
+    *,
+    overwrite: bool = False,
+    go_on: bool = False,
+    inexact: bool = False,
+    max_minutes: float | None = None,
 ) -> Result:
     """A new run; or, asked to `go_on`, the one that is already in its folder."""
     run_folder = settings.folder
@@ -95,7 +102,7 @@ def start(
     if occupied and not is_run:
         raise InputError(f"{run_folder} exists and is no run folder; give another --out")
     if is_run and go_on:
-        return go_on_with(settings, max_minutes=max_minutes)
+        return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
     if is_run and not overwrite:
         raise InputError(
             f"{run_folder} already holds a run; add --resume to go on with it, or --overwrite to delete it"
