@@ -16,6 +16,7 @@ from steadyq.cli import main
         ("train crossq_wn --env wlker-run", "did you mean 'walker-run'"),
         ("train crossq_wn --env walker-run --widht 3", "unknown option '--widht'; did you mean '--width'"),
         ("train crossq_wn", "required: --env"),
+        ("train --env walker-run crossq_wn --width 3", "the recipe comes first, before --env: steadyq train RECIPE"),
         ("train crossq_wn --env walker-run --utd 0", "--utd is 0; give a number above 0"),
         ("train crossq_wn --env walker-run --target slow", "unknown value of target 'slow'"),
         ("train crossq_wn --env walker-run --lr fast", "invalid float value: 'fast'"),

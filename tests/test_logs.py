@@ -280,6 +280,16 @@ def test_a_damaged_record_is_mended_row_by_row(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_mended_record_leaves_room_for_what_is_still_to_be_measured(tmp_path: Path) -> None:
+    log = logger(tmp_path)
+    stretch(log, range(5))
+    log.close()
+    logs.mend(tmp_path / "metrics.csv", 4, missing=("eval/",))
+    at_4 = {row.metric for row in logs.read(tmp_path / "metrics.csv") if row.env_step == 4}
+    assert at_4 == {"train/q_mean", "time/fps"}
+    assert any(row.metric == "eval/mean_reward" for row in logs.read(tmp_path / "metrics.csv"))
+
+
 # ---- TensorBoard
 
 

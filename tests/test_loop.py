@@ -84,10 +84,10 @@ def test_resets_start_from_fresh_weights_and_show_their_dip(tmp_path: Path, monk
 
     monkeypatch.setattr(Learner, "reset", watched)
     run_at(tmp_path / "run", seeds=[0, 1], reset_updates=20)
-    assert len({tuple(w.flatten().tolist()) for w in seen}) == len(seen) == 5  # other weights each time
+    assert len({tuple(w.flatten().tolist()) for w in seen}) == len(seen) == 4  # other weights each time
     rows = {(r.metric, r.env_step): r.value for r in logs.read(tmp_path / "run" / "metrics.csv") if r.seed == 0}
     dips = sorted(frame for metric, frame in rows if metric == "eval_after_reset/mean_reward")
-    assert dips == [50, 60, 70, 80, 90]
+    assert dips == [50, 60, 70, 80]  # none at the end, where what was trained is kept
     assert rows["eval/mean_reward", 80] != rows["eval_after_reset/mean_reward", 80]  # before, and after
     assert rows["train/n_updates", 90] == 100  # counted on
 
@@ -127,14 +127,36 @@ def test_a_run_with_resets_resumes_too(
         assert digest(tmp_path / "cut", seed) == digest(undisturbed_with_resets, seed)
 
 
+def test_a_reset_at_the_end_waits_for_the_extension(undisturbed_with_resets: Path, tmp_path: Path) -> None:
+    run_at(tmp_path / "run", **RESETS, frames=80)
+    saved = checkpoint.load(tmp_path / "run" / "seed-0", replay=None)
+    assert saved.meta["resets"] == 3
+    assert saved.tensors["state.critic.opt.updates"] > 0
+    resume(tmp_path / "run", frames=90)
+    assert records(tmp_path / "run") == records(undisturbed_with_resets)
+    assert digest(tmp_path / "run", 0) == digest(undisturbed_with_resets, 0)
+
+
+def test_a_stop_in_the_last_evaluation_leaves_it_to_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_at(tmp_path / "whole", frames=80)
+    with monkeypatch.context() as patch:
+        stopped_at(80, patch)
+        assert not run_at(tmp_path / "cut", frames=80).finished
+    assert resume(tmp_path / "cut").finished
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
 # Schedules
 
 
 def test_a_run_with_a_schedule_is_not_stretched_unasked(tmp_path: Path) -> None:
     run_at(tmp_path / "run", "xqc", bins=11, depth=1)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["options"]["schedule_updates"] == 100
-    with pytest.raises(InputError, match="110 updates; the learning rate of this run falls over 100"):
+    refused = "110 updates; the learning rate of this run falls over 100"
+    with pytest.raises(InputError, match=refused):
         resume(tmp_path / "run", frames=95)
+    with pytest.raises(InputError, match=refused):
+        run_at(tmp_path / "run", "xqc", bins=11, depth=1, frames=95, resume=True)
     assert resume(tmp_path / "run", frames=95, past_schedule=True).frame == 95
     longer = run_at(tmp_path / "longer", "xqc", bins=11, depth=1, schedule_updates=1_000)
     assert resume(longer.folder, frames=95).frame == 95

@@ -20,15 +20,19 @@ import torch
 from runs import digest, records, transitions
 from runs import run_at as at_full_length
 from steadyq.algorithm.learner import PATIENCE
+from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError, RunError
-from steadyq.run import checkpoint, disk, lock, logs
+from steadyq.run import checkpoint, disk, lock, logs, measure
 from steadyq.run.current import RESTARTS, Run
+from steadyq.run.env import BadStepError, EnvError
 from steadyq.run.folder import read_record, seed_folder, write_record
 from steadyq.run.go import Result
+from steadyq.run.guard import Guarded
 from steadyq.run.loop import act_and_store
 from steadyq.run.replay import Replay
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.run.save import mark_of
+from steadyq.run.show import show
 from steadyq.run.stop import Stop
 from toy import Point
 
@@ -79,6 +83,28 @@ def test_a_run_may_end_bad_episodes(tmp_path: Path) -> None:
     whole = transitions(run).segment(0, 89)
     assert all(np.isfinite(whole[name]).all() for name in ("obs", "action", "reward", "discount", "next_obs"))
     assert list(np.flatnonzero(whole["ends"]))[:3] == [9, 19, 23]  # cut off before the bad step
+
+
+def test_the_first_observation_may_be_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Guarded.reset
+
+    def reset(env: Guarded, seed: int) -> np.ndarray:
+        if seed == episode_seed(0, Purpose.EPISODE, 0):
+            raise BadStepError("NaN at the start")
+        return real(env, seed)
+
+    monkeypatch.setattr(Guarded, "reset", reset)
+    with pytest.raises(RunError, match=r"NaN at the start.*--on-bad-step end-episode"):
+        run_at(tmp_path / "run")
+    assert run_at(tmp_path / "run", overwrite=True, on_bad_step="end-episode").finished
+    assert sum(values(tmp_path / "run", "rollout/bad_steps").values()) == 1
+
+
+def test_nothing_to_learn_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Point.step
+    monkeypatch.setattr(Point, "step", lambda env, action: (real(env, action)[0], 1e20, False, False, {}))
+    with pytest.raises(RunError, match="has not come through one step by frame 41"):
+        run_at(tmp_path / "run", on_bad_step="end-episode", eval_every=0)
 
 
 # Updates that fail
@@ -174,7 +200,7 @@ def test_a_saved_episode_that_cannot_be_started_again_is_left_out(
 
     def reset(env: Point, *, seed: int | None = None, options: dict | None = None) -> tuple:
         resets[0] += 1
-        if resets[0] in (2, 3):  # after episode 0, which every stream begins with: the saved one, and the one after it
+        if resets[0] in (1, 2):  # the saved one, and the one after it
             raise OSError("busy")
         return real(env, seed=seed)
 
@@ -182,6 +208,76 @@ def test_a_saved_episode_that_cannot_be_started_again_is_left_out(
     assert resume(halfway).finished
     assert episode() == saved + 2 + 3  # 30 steps of ten
     assert transitions(halfway).added == 90
+
+
+def test_the_evaluations_environment_may_fail_when_it_is_replaced_too(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarts, real = [0], Guarded.restart
+
+    def restart(env: Guarded) -> None:
+        restarts[0] += 1
+        if restarts[0] == 1:
+            raise EnvError("the simulator is not up yet")
+        real(env)
+
+    monkeypatch.setattr(Guarded, "restart", restart)
+    failing(monkeypatch, lambda step: step == 65)
+    assert run_at(tmp_path / "run").finished
+    assert restarts == [2]
+    assert records(tmp_path / "run") == records(undisturbed)
+
+
+def test_a_diagnosis_whose_environment_cannot_be_replaced_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise EnvError("the simulator is gone")
+
+    monkeypatch.setattr("steadyq.run.measure.examine", gone)
+    monkeypatch.setattr(Guarded, "restart", gone)
+    assert run_at(tmp_path / "run", diagnose_every=40).finished
+    assert "no diagnosis of seed 0 at frame 80: the simulator is gone" in capsys.readouterr().out
+
+
+def test_a_run_that_is_over_in_an_evaluation_resets_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the evaluation at frame 80 could be played, which comes before the reset."""
+    run_at(tmp_path / "whole", utd=2, reset_updates=40)
+    count, real = [0], measure.play
+
+    def play(*parts: object, **named: object) -> object:
+        count[0] += 1
+        if count[0] > 6:  # of two episodes: at frames 0, 40, and 60 after a reset
+            raise EnvError("the simulator is gone")
+        return real(*parts, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "play", play)
+        with pytest.raises(RunError, match="the simulator is gone"):
+            run_at(tmp_path / "run", utd=2, reset_updates=40)
+    assert resume(tmp_path / "run").finished
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def test_environments_are_closed_when_a_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, closed, real = [], [], Point.__init__
+
+    def init(env: Point, **given: object) -> None:
+        made.append(env)
+        real(env, **given)
+
+    monkeypatch.setattr(Point, "__init__", init)
+    monkeypatch.setattr(Point, "close", lambda env: closed.append(env))
+    with pytest.raises(RunError, match="reward"):
+        run_at(tmp_path / "run", env="toy:BadPoint-v0", eval_every=0, diagnose_every=1_000)
+    assert len(made) >= 4
+    assert {id(env) for env in made} == {id(env) for env in closed}
+
+
+def test_an_evaluation_by_hand_says_what_failed(halfway: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, lambda step: True)
+    with pytest.raises(RunError, match="failed in its step: OSError: the simulator is gone"):
+        show(halfway, trust=True)
 
 
 def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +435,37 @@ def test_a_damaged_record_of_measurements_is_not_gone_on_with_unasked(
     assert max(values(halfway, "eval/mean_reward")) == 80
 
 
+def test_what_was_damaged_is_named_and_not_what_is_used(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(halfway / SEED / "checkpoints" / "000000000060.safetensors", 0.9)
+    flip(halfway / "metrics.csv", 0.02)
+    capsys.readouterr()
+    assert resume(halfway, inexact=True).finished
+    out = capsys.readouterr().out
+    assert "the checkpoint of frame 60 cannot be used" in out
+    assert "the checkpoint of frame 45" not in out
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_again_unasked(halfway: Path) -> None:
+    shutil.rmtree(halfway / SEED / "checkpoints")
+    before = {path: path.read_bytes() for path in halfway.rglob("*") if path.is_file() and path.name != lock.OWNER}
+    with pytest.raises(InputError, match=r"come to frame 60, and there is no frame at which all seeds"):
+        resume(halfway)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_weights_of_other_networks_are_refused(halfway: Path, tmp_path: Path) -> None:
+    run_at(tmp_path / "other", width=8, frames=40)
+    name = "000000000040.safetensors"
+    for folder in ("snapshots", "checkpoints"):
+        shutil.copy(tmp_path / "other" / SEED / folder / name, halfway / SEED / folder / name)
+    with pytest.raises(InputError, match=f"{name} does not fit this run"):
+        show(halfway, which="40", trust=True)
+    for frame in (45, 60):
+        (halfway / SEED / "checkpoints" / f"{frame:012d}.safetensors").unlink()
+    with pytest.raises(InputError, match="does not fit this run"):
+        show(halfway, trust=True)
+
+
 def test_nothing_whole_is_said(halfway: Path) -> None:
     for path in (halfway / SEED / "checkpoints").glob("*.safetensors"):
         flip(path, 0.9)
@@ -457,6 +584,27 @@ def test_the_same_command_goes_on(halfway: Path, undisturbed: Path) -> None:
         run_at(halfway)
     assert run_at(halfway, resume=True).finished
     assert digest(halfway, 0) == digest(undisturbed, 0)
+
+
+def test_the_same_command_goes_on_without_its_record(halfway: Path, undisturbed: Path) -> None:
+    (halfway / "run.json").unlink()
+    assert run_at(halfway, resume=True).finished
+    assert digest(halfway, 0) == digest(undisturbed, 0)
+
+
+def test_a_run_that_cannot_be_made_overwrites_nothing(halfway: Path) -> None:
+    before, record = digest(halfway, 0), read_record(halfway)
+    with pytest.raises(InputError, match="networks of these sizes cannot be made here"):
+        run_at(halfway, overwrite=True, width=10**12)
+    assert digest(halfway, 0) == before
+    assert read_record(halfway) == record
+
+
+def test_another_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(InputError, match="is no run folder"):
+        resume(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_another_command_does_not(halfway: Path) -> None:

@@ -119,7 +119,12 @@ def parse(parser: Parser, arguments: list[str]) -> argparse.Namespace:
 
 def train(arguments: list[str]) -> int:
     """`steadyq train RECIPE --env ENV ...`."""
-    parser = Parser(prog="steadyq train", description="Train a recipe on an environment.", allow_abbrev=False)
+    parser = Parser(
+        prog="steadyq train",
+        usage="steadyq train RECIPE --env ENV [options]",
+        description="Train a recipe on an environment.",
+        allow_abbrev=False,
+    )
     parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
     parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
     for field in fields(Settings):
@@ -141,6 +146,8 @@ def train(arguments: list[str]) -> int:
         group = parser.add_argument_group(f"options of {arguments[0]}")
         for option in known.values():
             add_option(group, option)
+    elif arguments and not {"-h", "--help"} & {*arguments}:
+        raise InputError(f"the recipe comes first, before {arguments[0]}: {parser.usage}")
     else:
         parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
     values = vars(parse(parser, arguments))

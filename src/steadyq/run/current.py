@@ -97,10 +97,32 @@ class Run:
         return by_frame or by_clock or self.save_now
 
     @property
+    def evaluation_due(self) -> bool:
+        """Whether the policies are to be evaluated at this frame, and were not yet."""
+        every = self.settings.eval_every
+        return every > 0 and (self.step == 0 or self.crosses(every)) and self.evaluated != self.frame
+
+    @property
+    def diagnosis_due(self) -> bool:
+        """Whether the networks are to be diagnosed at this frame, and were not yet."""
+        every = self.settings.diagnose_every
+        return every > 0 and (self.step == 0 or self.crosses(every)) and self.diagnosed != self.frame
+
+    @property
+    def reset_due(self) -> bool:
+        """Whether the networks are to be reset before the next step; what a run ends with is what was trained."""
+        return self.resets < self.resets_due and self.step < self.settings.agent_steps
+
+    @property
     def resets_due(self) -> int:
-        """Resets that should have been made by now."""
+        """Resets that the schedule wants by now."""
         schedule = self.recipe.resets
         return schedule.due(self.frame if schedule.unit == "frames" else self.settings.updates(self.step))
+
+    @property
+    def reset_evaluation_due(self) -> bool:
+        """Whether the networks that were just reset are to be evaluated."""
+        return self.settings.eval_every > 0 and self.resets_evaluated < self.resets
 
     def may_restart(self, error: Exception) -> bool:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""

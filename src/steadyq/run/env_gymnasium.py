@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -127,10 +126,10 @@ def ids() -> list[str]:
 
 
 def is_registered(name: str) -> bool:
-    """Whether Gymnasium knows an id, given with or without its version."""
+    """Whether Gymnasium knows an id. Its version belongs to it: which one is the newest may change within a run."""
     import gymnasium
 
-    return name in gymnasium.registry or name in {re.sub(r"-v\d+$", "", known) for known in gymnasium.registry}
+    return name in gymnasium.registry
 
 
 def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":

@@ -13,6 +13,8 @@ class EpisodeStream:
     Episode n starts from a seed that only (seed, purpose, n) decides. So the present state of any environment that is
     reproducible at all is the episode's number and the actions so far, whatever simulator is behind it.
 
+    It begins between episodes: call `next_episode` or `restore` first.
+
     What the environment raises passes through: the failed step is not part of the episode, and all that can follow is
     `next_episode`. Where even its start fails, calling it again tries the episode after that.
 
@@ -23,13 +25,14 @@ class EpisodeStream:
     """
 
     obs: np.ndarray  # float32 [O], what the next action answers to
-    episode: int  # number of the present episode, from 0
+    episode: int  # number of the present episode, from 0; -1 before the first
     episode_return: float  # sum of its rewards so far
     ended: bool  # it has terminated, was truncated or has failed: `next_episode` is due
 
     def __init__(self, env: Guarded, *, seed: int, purpose: Purpose = Purpose.EPISODE):
         self._env, self._seed, self._purpose = env, seed, purpose
-        self._start(0)
+        self.episode, self.episode_return, self.ended = -1, 0.0, True
+        self.obs, self._actions = np.zeros(env.spec.obs_dim, np.float32), list[np.ndarray]()
 
     @property
     def length(self) -> int:
@@ -101,7 +104,7 @@ class EpisodeStream:
 
     def _start(self, episode: int, *, fresh: bool = False) -> None:
         self.episode, self.episode_return, self.ended = episode, 0.0, True  # unless the reset comes back
-        self._actions: list[np.ndarray] = []
+        self._actions = []
         if fresh:
             self._env.restart()
         self.obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))

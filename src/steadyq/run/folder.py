@@ -26,7 +26,7 @@ from steadyq.algorithm.types import Net, State
 from steadyq.errors import InputError
 from steadyq.run import checkpoint, disk, logs
 from steadyq.run.disk import FileError
-from steadyq.run.settings import Settings, check, from_json
+from steadyq.run.settings import MOST_THREADS, Settings, check, from_json
 
 FORMAT = 1
 
@@ -44,6 +44,11 @@ class Record(NamedTuple):
 def seed_folder(run: Path, seed: int) -> Path:
     """What belongs to one seed."""
     return run / f"seed-{seed}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, be it one whose run.json was lost."""
+    return (folder / "run.json").is_file() or any(folder.glob("seed-*/checkpoints/*.safetensors"))
 
 
 def snapshot_path(run: Path, seed: int, frame: int) -> Path:
@@ -120,7 +125,7 @@ def _check_sizes(record: Record) -> None:
         or how["products"] not in ("mkl", "onednn")
         or type(how["compiled"]) is not bool
         or type(how["threads"]) is not int
-        or not 0 < how["threads"] <= 4096
+        or not 0 < how["threads"] <= MOST_THREADS
     ):
         raise ValueError(f"machine {how}")
 
@@ -166,15 +171,16 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
 
     Raises:
-        InputError: no such seed, nothing saved yet, or no such frame.
+        InputError: no such seed, nothing saved yet, no such frame, or weights of other networks.
     """
     if seed not in record.settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
     like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
     if which == "last":
         saved = checkpoint.load(seed_folder(run, seed), replay=None)
-        names = dict(named_leaves(like))
-        return from_named(like, {name: saved.tensors[f"state.{name}"] for name in names}), saved.frame
+        names = [name for name, _ in named_leaves(like)]
+        tensors = {name: saved.tensors[f"state.{name}"] for name in names if f"state.{name}" in saved.tensors}
+        return fill(like, tensors, seed_folder(run, seed)), saved.frame
     frame = best_frame(run, seed) if which == "best" else _frame(which)
     path = snapshot_path(run, seed, frame)
     if not path.is_file():
@@ -182,7 +188,21 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         known = f"{frames[0]:,} to {frames[-1]:,}, {len(frames)} in all" if frames else "none yet"
         raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
     tensors, _ = checkpoint.read_snapshot(path)
-    return from_named(like, tensors), frame
+    return fill(like, tensors, path), frame
+
+
+def fill(like: State, tensors: Mapping[str, Tensor], source: Path) -> State:
+    """The state of these tensors, which lie in `source`.
+
+    Raises:
+        InputError: they are not those of such a state.
+    """
+    try:
+        return from_named(like, tensors)
+    except ValueError as error:
+        raise InputError(
+            f"{source} does not fit this run ({error}); use the version of steadyq that wrote it"
+        ) from None
 
 
 def best_frame(run: Path, seed: int) -> int:

@@ -1,6 +1,7 @@
 """One stretch of a run: pieces put together, the loop run until it is done or asked to stop."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from steadyq.run.current import Run, Seed
 from steadyq.run.diagnose import examiner
 from steadyq.run.env import Spec
 from steadyq.run.episodes import EpisodeStream
-from steadyq.run.folder import Record, agent_of, seed_folder
+from steadyq.run.folder import Record, agent_of, seed_folder, write_record
 from steadyq.run.guard import Guarded
 from steadyq.run.loop import begin_episode, loop
 from steadyq.run.replay import Replay
@@ -64,34 +65,63 @@ def go(
     """Run the loop from a verified checkpoint of every seed, or from the beginning if there is none.
 
     Args:
-        run_folder: the run folder, held by this process.
-        record: its run.json.
-        env: for evaluations.
+        run_folder: the run folder, held by this process. If there is no checkpoint, what else is in it is removed, once
+            all that the run needs could be made.
+        record: its run.json, written here.
+        env: for evaluations; the caller closes it.
         stop: asks to stop.
         saved: a checkpoint per seed, all of one frame.
         mark: where the record of measurements goes on.
         notes: sentences for the person watching.
     """
+    with ExitStack() as made:
+        run = assemble(made, run_folder, record, env, saved=saved, mark=mark)
+        for line in (opening(record, saved[0].frame if saved else 0), *notes):
+            run.view.message(line)
+        begin(run, saved)
+        stop.loop_begins = True
+        finished = loop(run, stop)
+        return Result(run_folder, finished, run.frame)
+
+
+def assemble(
+    made: ExitStack,
+    run_folder: Path,
+    record: Record,
+    env: Guarded,
+    *,
+    saved: Sequence[checkpoint.Checkpoint],
+    mark: logs.Mark | None,
+) -> Run:
+    """All that a run needs, the transitions of its checkpoints among it; closed with `made`.
+
+    Nothing in the folder is changed before the networks and the environments could be made.
+    """
     settings, how = record.settings, record.stretches[-1]
+    frame = saved[0].frame if saved else 0
     torch.set_num_threads(how["threads"])
     machine.keep_freed_memory()
-    frame = saved[0].frame if saved else 0
-    if not saved:
-        forget(run_folder)
-    streams = [EpisodeStream(make_env(settings), seed=seed) for seed in settings.seeds]
-    replays = [
-        Replay(
-            capacity=min(settings.resolved("buffer_size"), settings.agent_steps),
-            obs_dim=record.obs_dim,
-            action_dim=record.action_dim,
-        )
-        for _ in settings.seeds
-    ]
     agent = agent_of(record, precision=how["precision"])
     try:
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds]
     except (MemoryError, RuntimeError) as error:
         raise InputError(f"networks of these sizes cannot be made here ({error}); give smaller ones") from None
+    examining = examiner(settings) if settings.diagnose_every else None
+    if examining:
+        made.callback(examining.env.close)
+    seeds = []
+    for seed in settings.seeds:
+        stream = EpisodeStream(make_env(settings), seed=seed)
+        made.callback(stream.close)
+        replay = Replay(
+            capacity=min(settings.resolved("buffer_size"), settings.agent_steps),
+            obs_dim=record.obs_dim,
+            action_dim=record.action_dim,
+        )
+        seeds.append(Seed(seed, stream, replay))
+    if not saved:
+        forget(run_folder)
+    write_record(run_folder, record)
     learner = Learner(
         agent,
         states,
@@ -103,9 +133,9 @@ def go(
     learner.compile_ahead(
         batch_size=settings.resolved("batch_size"), obs_dim=record.obs_dim, action_dim=record.action_dim
     )
-    for seed, replay in zip(settings.seeds, replays, strict=True):
-        if saved:
-            checkpoint.fill(seed_folder(run_folder, seed), frame, replay)
+    if saved:
+        for one in seeds:
+            checkpoint.fill(seed_folder(run_folder, one.seed), frame, one.replay)
     logger = logs.Logger(
         run_folder,
         exp_name=settings.resolved("name"),
@@ -113,6 +143,7 @@ def go(
         seeds=settings.seeds,
         resume_at=mark,
     )
+    made.callback(logger.close)
     view = watch.view(
         exp_name=settings.resolved("name"),
         env_name=settings.env,
@@ -121,47 +152,35 @@ def go(
         start=frame,
         earlier=logs.read(run_folder / logs.FILE) if saved else (),
     )
-    run = Run(
+    made.callback(view.close)
+    return Run(
         record=record,
         folder=run_folder,
         agent=agent,
         learner=learner,
-        seeds=[Seed(*parts) for parts in zip(settings.seeds, streams, replays, strict=True)],
+        seeds=seeds,
         evaluation_env=env,
         logger=logger,
         view=view,
         recipe=make_recipe(settings.recipe, settings.options),
-        examiner=examiner(settings) if settings.diagnose_every else None,
+        examiner=examining,
     )
-    for line in (opening(record, frame), *notes):
-        view.message(line)
-    if not how.get("reproducible", True):
-        view.message(f"{settings.env} does not repeat itself: a resumed run goes on with another episode, not exactly")
-    try:
-        begin(run, saved)
-        stop.loop_begins = True
-        finished = loop(run, stop)
-    finally:
-        view.close()
-        logger.close()
-    close(run)
-    return Result(run_folder, finished, run.frame)
 
 
 def begin(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
-    if not saved:
-        for one in run.seeds:
-            one.replay.start(one.stream.obs)
-        return
-    if inexact := restore(run, saved):
+    if not run.record.stretches[-1].get("reproducible", True):
+        run.view.message(
+            f"{run.settings.env} does not repeat itself: a resumed run goes on with another episode, not exactly"
+        )
+    if inexact := restore(run, saved) if saved else []:
         run.view.message(
             f"{run.settings.env} did not repeat its episode: "
             f"seeds {inexact} resume at the episode boundary, not exactly"
         )
     for one in run.seeds:
-        if one.stream.ended:  # the environment failed when it was to be brought back to where it was
-            begin_episode(run, one, fresh=True)
+        if one.stream.ended:  # not begun yet; or the environment failed when it was to be brought back to where it was
+            begin_episode(run, one, fresh=bool(saved))
 
 
 def forget(run_folder: Path) -> None:
@@ -179,12 +198,3 @@ def opening(record: Record, frame: int) -> str:
         f"frames {frame:,} to {settings.frames:,}, UTD {settings.utd}, {how['precision']}, "
         f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {how['threads']} threads"
     )
-
-
-def close(run: Run) -> None:
-    """Let the environments go."""
-    run.evaluation_env.close()
-    if run.examiner:
-        run.examiner.env.close()
-    for one in run.seeds:
-        one.stream.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from math import isfinite
 from queue import Empty, SimpleQueue
 from textwrap import shorten
 from threading import Thread
@@ -15,14 +16,15 @@ from steadyq.run.stop import Stopped
 PHYSICS_ERROR = "dm_control.rl.control.PhysicsError"
 """What dm_control raises when a simulation has diverged; named, as importing it takes seconds."""
 
-FLOAT_MAX = float(np.finfo(np.float32).max)
+LARGEST = 1e16
+"""Numbers beyond are refused: running statistics sum squares, and float32 has room for the square of 1e19."""
 
 MAKING = 60.0
 """Seconds that an environment may take to be made, however short the timeout of its steps: it loads models and code."""
 
 
 class Guarded:
-    """An environment that can be replaced by a fresh one, and gives finite numbers or raises.
+    """An environment that can be replaced by a fresh one, and gives numbers that can be learned from or raises.
 
     Args:
         make: makes one.
@@ -30,8 +32,8 @@ class Guarded:
             thread of its own, which does not keep the process alive. None for never.
 
     Raises:
-        BadStepError: from `reset` and `step`: a number that is not finite, also as float32, or a diverged simulation. A
-            `reset` may mend it.
+        BadStepError: from `reset` and `step`: a number that is not finite or beyond `LARGEST`, or a diverged
+            simulation. A `reset` may mend it.
         EnvError: from `reset` and `step`: any other exception, no answer in time, or no observation of the right shape.
             Call `restart` before the next. Also from here, if making it took longer than the timeout and `MAKING`; what
             else `make` raises passes.
@@ -55,8 +57,8 @@ class Guarded:
     def step(self, action: np.ndarray) -> Step:
         """Hold `action` [A] for one agent step."""
         step: Step = self._answer("step", self._alive().step, action)
-        if not abs(step.reward) <= FLOAT_MAX:
-            raise BadStepError(f"{self._name} gave a reward that is not finite, {step.reward:g}")
+        if not abs(step.reward) <= LARGEST:
+            raise BadStepError(f"{self._name} gave a reward that is {_excess(step.reward)}, {step.reward:g}")
         self._check(step.obs)
         return step
 
@@ -127,10 +129,16 @@ class Guarded:
                 f"{self._name} gave an observation of shape {obs.shape}, but had said that it would be "
                 f"{self.spec.obs_dim} numbers"
             )
-        finite = np.isfinite(obs)
-        if not finite.all():
-            index = int(np.flatnonzero(~finite)[0])
-            raise BadStepError(f"{self._name} gave an observation that is not finite, {obs[index]:g} at index {index}")
+        fine = np.abs(obs) <= LARGEST
+        if not fine.all():
+            index = int(np.flatnonzero(~fine)[0])
+            what = _excess(float(obs[index]))
+            raise BadStepError(f"{self._name} gave an observation that is {what}, {obs[index]:g} at index {index}")
+
+
+def _excess(number: float) -> str:
+    """What is wrong with a number that cannot be learned from."""
+    return f"beyond {LARGEST:g}" if isfinite(number) else "not finite"
 
 
 class _NoAnswer(Exception):  # noqa: N818, not to be mistaken for an environment's own TimeoutError

@@ -246,10 +246,15 @@ def mark(path: Path) -> Mark:
     return Mark(len(data), hashlib.sha256(data).hexdigest())
 
 
-def mend(path: Path, frame: int) -> str:
+def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:
     """Make a damaged record one that can be gone on with: the rows that can be read, up to a frame.
 
     The damaged file stays under another name.
+
+    Args:
+        path: the record.
+        frame: at which the run goes on.
+        missing: prefixes of metrics that are still to be measured at this very frame.
 
     Returns:
         One sentence that says so.
@@ -265,7 +270,8 @@ def mend(path: Path, frame: int) -> str:
             (row,) = _rows(HEADER.encode() + line, path)
         except (InputError, ValueError):  # no row at all: the header, and what is damaged
             continue
-        if last.get((row.seed, row.metric), -1) < row.env_step <= frame:
+        known = frame - 1 if row.metric.startswith(missing) else frame
+        if last.get((row.seed, row.metric), -1) < row.env_step <= known:
             last[row.seed, row.metric] = row.env_step
             rows.append(row)
     damaged = path.with_name("metrics.damaged.csv")

@@ -22,7 +22,7 @@ POLL = 0.1  # seconds between two looks at whether to stop, while the updates ar
 
 
 def loop(run: Run, stop: Stop) -> bool:
-    """Go on until the run's end or until asked to stop; True at the end. Saved either way.
+    """Go on until the run's end or until asked to stop; True if nothing is left to do. Saved either way.
 
     Raises:
         RunError: afterwards, if the run came to a bad end, a seed was given up or the last save failed.
@@ -32,13 +32,13 @@ def loop(run: Run, stop: Stop) -> bool:
         moved = run.step > resumed_at
         if moved and run.crosses(settings.log_every):
             log(run)
-        if settings.eval_every and (run.step == 0 or run.crosses(settings.eval_every)) and run.evaluated != run.frame:
+        if run.evaluation_due:
             evaluate(run, stop)
-        if run.examiner and (run.step == 0 or run.crosses(settings.diagnose_every)) and run.diagnosed != run.frame:
+        if run.examiner and run.diagnosis_due:
             diagnose(run, run.examiner, stop)
-        if run.resets < run.resets_due and not stop.asked:  # an evaluation that was cut off comes first, on resuming
+        if run.reset_due and not (stop.asked or run.over):  # an evaluation that was cut off comes first, on resuming
             reset(run)
-        if settings.eval_every and run.resets_evaluated < run.resets:
+        if run.reset_evaluation_due:
             evaluate(run, stop, after_reset=True)
         if run.learner.compiling and settings.updates(run.step) < settings.updates(run.step + 1):
             run.view.message("waiting until the updates are compiled, once; this takes up to a minute")
@@ -50,7 +50,7 @@ def loop(run: Run, stop: Stop) -> bool:
             save(run)
         if leaving:
             run.check_over()
-            return ended
+            return ended and not (run.evaluation_due or run.diagnosis_due or run.reset_evaluation_due)
         act_and_store(run)
         learn(run)
         run.step += 1
@@ -127,6 +127,9 @@ def learn(run: Run) -> None:
     """The updates due after this agent step, for all seeds."""
     first, end = run.settings.updates(run.step), run.settings.updates(run.step + 1)
     if first == end or run.over:
+        return
+    if any(one.replay.size == 0 for one in run.seeds):
+        run.over = f"{run.settings.env} has not come through one step by frame {run.frame:,}: nothing to learn from"
         return
     due = run.recipe.protocol.actor_due(first, end)
     size = run.settings.resolved("batch_size")

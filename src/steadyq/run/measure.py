@@ -1,6 +1,7 @@
 """What is measured while a run goes on: log records, evaluations, diagnoses. None of it changes training."""
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -113,8 +114,11 @@ def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
 
 def whole_episode(run: Run, act: Act, seed: int, stop: Stop) -> Episode | None:
     """One episode of an evaluation, if need be in a fresh environment; None if asked to stop, or the run is over."""
+    fresh = False
     while not (stop.asked or run.over):
         try:
+            if fresh:
+                run.evaluation_env.restart()
             return play(
                 run.evaluation_env,
                 act,
@@ -128,8 +132,7 @@ def whole_episode(run: Run, act: Act, seed: int, stop: Stop) -> Episode | None:
             run.tolerate(error)
             return Episode(0.0, 0, bad=True)
         except EnvError as error:
-            if run.may_restart(error):
-                run.evaluation_env.restart()
+            fresh = run.may_restart(error)
     return None
 
 
@@ -146,7 +149,8 @@ def diagnose(run: Run, examiner: Examiner, stop: Stop) -> None:
             return
         except (BadStepError, EnvError) as error:
             run.view.message(f"no diagnosis of seed {one.seed} at frame {run.frame:,}: {error}")
-            examiner.env.restart()
+            with suppress(EnvError):  # the next diagnosis says so, and tries again
+                examiner.env.restart()
             continue
         results.append((one, found))
     for one, metrics in results:

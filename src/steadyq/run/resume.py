@@ -1,5 +1,7 @@
 """Going on with a run: its newest whole checkpoint found, and what is different now said before anything is changed."""
 
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +10,9 @@ from steadyq.errors import InputError, unknown
 from steadyq.run import checkpoint, disk, lock, logs, save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
 from steadyq.run.disk import FileError
-from steadyq.run.folder import Record, check_trust, read_record, record_from_json, seed_folder, write_record
+from steadyq.run.folder import Record, check_trust, is_run, read_record, record_from_json, seed_folder
 from steadyq.run.go import Result, check_memory, go, make_env
-from steadyq.run.save import earliest, mark_of
+from steadyq.run.save import earliest, mark_of, to_come
 from steadyq.run.settings import Settings, check, flag
 from steadyq.run.stop import Stop
 
@@ -21,7 +23,9 @@ FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
 def go_on_with(settings: Settings, *, inexact: bool, max_minutes: float | None) -> Result:
     """Resume the run that these settings would begin."""
     run_folder = settings.folder
-    ours, theirs = _decisive(settings), _decisive(read_record(run_folder).settings)
+    ours, theirs = _decisive(settings), _decisive(find_record(run_folder)[0].settings)
+    if ours.get("schedule_updates") == settings.planned_updates:  # by the length, not chosen
+        theirs["schedule_updates"] = ours["schedule_updates"]  # `longer` decides
     compared = ours if ours["recipe"] == theirs["recipe"] else ("recipe",)
     if odd := [key for key in compared if ours[key] != theirs.get(key)]:
         what = ", ".join(f"{key} is {theirs.get(key)} there and {ours[key]} here" for key in odd)
@@ -69,7 +73,7 @@ def resume(
         RunError: the run could not go on, gave a seed up, or could not save.
     """
     run_folder = Path(run_folder)
-    if not run_folder.is_dir():
+    if not is_run(run_folder):
         raise InputError(f"{run_folder} is no run folder; give the one that `steadyq train` printed")
     changes = {key: value for key, value in changes.items() if value is not None}
     for key in changes:
@@ -85,30 +89,30 @@ def resume(
         done = found.saved[0].frame if found.saved else 0
         if frames is not None:
             settings = longer(settings, frames, done, past_schedule=past_schedule)
-        env = make_env(settings)
-        check_memory(settings, env.spec)
-        if (env.spec.obs_dim, env.spec.action_dim) != (record.obs_dim, record.action_dim):
-            raise InputError(
-                f"{settings.env} has observations and actions of sizes {env.spec.obs_dim} and {env.spec.action_dim}; "
-                f"{run_folder} was run with {record.obs_dim} and {record.action_dim}"
-            )
-        before = record.stretches[-1]
-        now = stretch(done, conditions_again(settings, before, changes))
-        different, unasked = differences(before, now, asked=changes)
-        if unasked and not inexact:
-            raise InputError(
-                f"{run_folder} was run otherwise: {unasked}; what follows may differ to the bit, add --inexact to go on"
-            )
-        if different:
-            notes.append(f"from here on perhaps not to the bit: {different}")
-        disk.sweep(run_folder)
-        mark = mark_of(earliest(found.saved)) if found.saved else None
-        if found.log_is_damaged:
-            notes.append(logs.mend(run_folder / logs.FILE, done))
-            mark = logs.mark(run_folder / logs.FILE)
-        record = record._replace(settings=settings, stretches=[*record.stretches, now])
-        write_record(run_folder, record)
-        return go(run_folder, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
+        with closing(make_env(settings)) as env:
+            check_memory(settings, env.spec)
+            if (env.spec.obs_dim, env.spec.action_dim) != (record.obs_dim, record.action_dim):
+                raise InputError(
+                    f"{settings.env} has observations and actions of sizes {env.spec.obs_dim} and "
+                    f"{env.spec.action_dim}; {run_folder} was run with {record.obs_dim} and {record.action_dim}"
+                )
+            before = record.stretches[-1]
+            now = stretch(done, conditions_again(settings, before, changes))
+            different, unasked = differences(before, now, asked=changes)
+            if unasked and not inexact:
+                raise InputError(
+                    f"{run_folder} was run otherwise: {unasked}; what follows may differ to the bit, add --inexact to "
+                    f"go on"
+                )
+            if different:
+                notes.append(f"from here on perhaps not to the bit: {different}")
+            disk.sweep(run_folder)
+            mark = mark_of(earliest(found.saved)) if found.saved else None
+            if found.log_is_damaged:
+                notes.append(logs.mend(run_folder / logs.FILE, done, missing=to_come(found.saved)))
+                mark = logs.mark(run_folder / logs.FILE)
+            record = record._replace(settings=settings, stretches=[*record.stretches, now])
+            return go(run_folder, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
 
 
 def find_record(run_folder: Path) -> tuple[Record, list[str]]:
@@ -140,10 +144,11 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
     """The newest frame at which the checkpoints of all seeds are whole and go with the record of measurements.
 
     Raises:
-        InputError: there are checkpoints and none is whole; `despite_log`, the record need not go with it.
+        InputError: there are checkpoints and none is whole, or the run has gone on for too long to have none; nothing
+            was changed. `despite_log`, the record need not go with it.
     """
     folders = [seed_folder(run_folder, seed) for seed in record.settings.seeds]
-    complaints, fallback = list[str](), list[checkpoint.Checkpoint]()
+    complaints, fallback = list[str](), Found([], [])
     for frame in reversed(checkpoint.common_frames(folders)):
         try:
             saved = [
@@ -152,17 +157,37 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
             ]
             for one in saved:
                 save.check(one, record)
-            fallback = fallback or saved
+            if not fallback.saved:
+                fallback = Found(saved, [*complaints], log_is_damaged=True)
             logs.check_prefix(run_folder / logs.FILE, mark_of(earliest(saved)))
             return Found(saved, complaints)
         except FileError as error:
             complaints.append(f"the checkpoint of frame {frame:,} cannot be used: {error}")
-    if fallback and despite_log:
-        return Found(fallback, complaints[-1:], log_is_damaged=True)
+    if fallback.saved and despite_log:
+        return fallback
     if complaints:
-        advice = "; add --inexact to go on with what can be read of it" if fallback else ""
+        advice = "; add --inexact to go on with what can be read of it" if fallback.saved else ""
         raise InputError(f"{run_folder} cannot be resumed: {complaints[0]}{advice}; nothing was changed")
+    if (reached := _reached(run_folder, folders)) > first_save(record.settings):
+        raise InputError(
+            f"{run_folder} cannot be resumed: it has come to frame {reached:,}, and there is no frame at which all "
+            f"seeds have a checkpoint; put them back, or start again with `steadyq train ... --overwrite`; nothing was "
+            f"changed"
+        )
     return Found([], [])
+
+
+def _reached(run_folder: Path, folders: Sequence[Path]) -> int:
+    """How far a run has come, by anything that is in its folder."""
+    rows = logs.read(run_folder / logs.FILE) if (run_folder / logs.FILE).exists() else []
+    checkpoints = [frame for folder in folders for frame in checkpoint.frames(folder)]
+    return max([0, *(row.env_step for row in rows), *checkpoints])
+
+
+def first_save(settings: Settings) -> int:
+    """A frame by which a run has saved, if the disk let it; the first evaluation is the best so far, which is saved."""
+    by_frames = [every for every in (settings.save_frames, settings.eval_every) if every]
+    return min([settings.frames, *by_frames]) + settings.resolved("action_repeat")
 
 
 def longer(settings: Settings, frames: int, done: int, *, past_schedule: bool) -> Settings:

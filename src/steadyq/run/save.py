@@ -178,6 +178,18 @@ def earliest(saved: Sequence[checkpoint.Checkpoint]) -> checkpoint.Checkpoint:
     return min(saved, key=lambda one: mark_of(one).size)
 
 
+def to_come(saved: Sequence[checkpoint.Checkpoint]) -> tuple[str, ...]:
+    """Of what is measured at a checkpoint's own frame, the prefixes of that which the run has still to measure."""
+    meta, frame = {**OLDER, **earliest(saved).meta}, saved[0].frame
+    evaluated, diagnosed = meta["evaluated"] == frame, meta["diagnosed"] == frame
+    after_reset = evaluated and meta["resets_evaluated"] == meta["resets"]
+    return (
+        *(() if evaluated else ("eval/", "time/evaluation_seconds")),
+        *(() if diagnosed else ("diag/", "time/diagnosis_seconds")),
+        *(() if after_reset else ("eval_after_reset/",)),
+    )
+
+
 def restore(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
     """Put a checkpoint of every seed back; the seeds whose environment could not be restored to the bit are returned.
 

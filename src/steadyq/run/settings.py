@@ -28,6 +28,9 @@ LATER = {"diagnose_every": 0, "keep": 2, "on_bad_step": "raise", "env_timeout": 
 """Settings that runs of older versions did not have, as they were then."""
 
 
+MOST_THREADS = 4096
+LONGEST_NAME = 255  # bytes: of a folder, on most file systems
+
 MINUTES = "min"
 PERIOD = r"(?=.*[1-9])\d{1,6}(\.\d{1,3})?" + MINUTES
 
@@ -83,6 +86,11 @@ class Settings:
         if value is None:
             raise ValueError(f"{name} is not resolved yet: call complete() first")
         return value
+
+    @property
+    def planned_updates(self) -> int:
+        """Over how many updates a learning rate falls that is to fall over the whole run; 1 where there are none."""
+        return max(1, self.updates(self.agent_steps))
 
     @property
     def save_frames(self) -> int | None:
@@ -171,7 +179,7 @@ def complete(
     options = {**option_defaults, **settings.options}
     completed = replace(settings, **(defaults | given), options=options, name=settings.name or "-".join(parts))
     if options.get("schedule_updates") == 0:  # fixed now: a longer run later must not change what was
-        options["schedule_updates"] = completed.updates(completed.agent_steps)
+        options["schedule_updates"] = completed.planned_updates
     return completed
 
 
@@ -195,6 +203,7 @@ def check(settings: Settings) -> None:
     } | ({"threads": 1} if s.threads is not None else {})
     for key, smallest in least.items():
         need(type(getattr(s, key)) is int and getattr(s, key) >= smallest, s, key, f"a whole number >= {smallest}")
+    need(s.threads is None or s.threads <= MOST_THREADS, s, "threads", f"at most {MOST_THREADS}")
     every = s.save_every
     fine = every >= 1 if type(every) is int else isinstance(every, str) and re.fullmatch(PERIOD, every) is not None
     need(fine, s, "save_every", "frames, a whole number >= 1, or minutes such as 15min")
@@ -207,6 +216,8 @@ def check(settings: Settings) -> None:
     need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
     need(batch <= s.resolved("buffer_size"), s, "batch_size", f"at most --buffer-size, {s.buffer_size}")
     name = s.resolved("name")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"--name has {len(name.encode())} bytes; give one of at most {LONGEST_NAME}")
     if not name or name in (".", "..") or any(c in name for c in '/\\\n\r",'):
         raise InputError(f"--name is {name!r}; give a name without slashes, quotes, commas or line breaks")
 

@@ -1,12 +1,14 @@
 """A trained policy shown to a person: returns over fresh episodes, a video, a film strip."""
 
+from contextlib import closing
 from pathlib import Path
 
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError
-from steadyq.run import envs, render
+from steadyq.run import render
 from steadyq.run.evaluate import Episode, play, summarise
 from steadyq.run.folder import agent_of, check_trust, load_state, read_record
+from steadyq.run.go import make_env
 from steadyq.run.measure import mean_action
 
 
@@ -33,6 +35,7 @@ def show(
 
     Raises:
         InputError: no such run, seed, checkpoint or folder for a picture.
+        RunError: the environment failed, or gave numbers that are not finite.
     """
     for path, ending in ((video, ".mp4"), (film_strip, ".png")):
         if path is not None and (path.suffix.lower() != ending or not path.absolute().parent.is_dir()):
@@ -43,25 +46,24 @@ def show(
     seed = settings.seeds[0] if seed is None else seed
     state, frame = load_state(run, record, seed=seed, which=which)
     act = mean_action(agent_of(record), state)
-    env = envs.make(settings.env, action_repeat=settings.resolved("action_repeat"))
-    starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
-    played = []
-    for number, start in enumerate(starts):
-        played.append(play(env, act, seed=start))
-        print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
-    mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
-    print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
-    if video or film_strip:
-        typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
-        every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
-        frames, _ = render.record(env, act, seed=starts[typical], every=every)  # played again: it is known only now
-        fps = render.frames_per_second(env.spec, every=every)
-        if video:
-            render.video(frames, video, fps=fps)
-            print(f"video      {video}")
-        if film_strip:
-            title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[typical].ret:.0f}"
-            render.film_strip(frames, film_strip, fps=fps, title=title)
-            print(f"film strip {film_strip}")
-    env.close()
+    with closing(make_env(settings)) as env:
+        starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
+        played = []
+        for number, start in enumerate(starts):
+            played.append(play(env, act, seed=start))
+            print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
+        mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
+        print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
+        if video or film_strip:
+            typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
+            every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
+            frames, _ = render.record(env, act, seed=starts[typical], every=every)  # played again: it is known only now
+            fps = render.frames_per_second(env.spec, every=every)
+            if video:
+                render.video(frames, video, fps=fps)
+                print(f"video      {video}")
+            if film_strip:
+                title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[typical].ret:.0f}"
+                render.film_strip(frames, film_strip, fps=fps, title=title)
+                print(f"film strip {film_strip}")
     return played

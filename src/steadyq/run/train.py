@@ -1,6 +1,7 @@
 """Start a run: settings from names and values, checked and completed before anything is written."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import fields
 from fractions import Fraction
 from typing import Any
@@ -10,8 +11,8 @@ from steadyq.errors import InputError, unknown
 from steadyq.run import disk, envs, lock
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.disk import TEMPORARY
-from steadyq.run.folder import Record, write_record
-from steadyq.run.go import Result, check_memory, forget, go, make_env
+from steadyq.run.folder import Record, is_run
+from steadyq.run.go import Result, check_memory, go, make_env
 from steadyq.run.guard import repeats
 from steadyq.run.resume import go_on_with
 from steadyq.run.settings import Settings, check, complete
@@ -98,19 +99,17 @@ def start(
     occupied = run_folder.exists() and (
         not run_folder.is_dir() or any(not is_leftover(path.name) for path in run_folder.iterdir())
     )
-    is_run = occupied and (run_folder / "run.json").is_file()
-    if occupied and not is_run:
+    if occupied and not is_run(run_folder):
         raise InputError(f"{run_folder} exists and is no run folder; give another --out")
-    if is_run and go_on:
+    if occupied and go_on:
         return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
-    if is_run and not overwrite:
+    if occupied and not overwrite:
         raise InputError(
             f"{run_folder} already holds a run; add --resume to go on with it, or --overwrite to delete it"
         )
     if occupied:
         disk.refuse_links(run_folder)
-    with Stop(max_minutes=max_minutes) as stop:
-        env = make_env(settings)
+    with Stop(max_minutes=max_minutes) as stop, closing(make_env(settings)) as env:
         check_memory(settings, env.spec)
         how = choose_machine(settings)
         try:
@@ -118,12 +117,9 @@ def start(
         except OSError as error:
             raise InputError(f"cannot make {run_folder} ({error.strerror}); give another --out") from None
         with lock.hold(run_folder):
-            if is_run:
-                forget(run_folder)
             observations = [list(part) for part in env.spec.observations]
-            spare = make_env(settings)
-            reproducible = repeats(env, spare)
-            spare.close()
+            with closing(make_env(settings)) as spare:
+                reproducible = repeats(env, spare)
             record = Record(
                 settings,
                 env.spec.obs_dim,
@@ -131,7 +127,6 @@ def start(
                 observations,
                 [stretch(0, {**how, "reproducible": reproducible})],
             )
-            write_record(run_folder, record)
             return go(run_folder, record, env, stop)
 
 
