@@ -1,18 +1,21 @@
 """Tidy rows of finished and unfinished runs for the repository: evaluation returns, and what `steadyq diagnose` found.
 
 Each with commit, machine and precision; the command is the name of the experiment and the list it is on. Rows that the
-table has of other runs stay: machines come and go, and their run folders with them.
+table has of other runs stay: machines come and go, and their run folders with them. Of one experiment, task and seed
+twice the one that got further counts.
 
 python experiments/collect.py ~/runs/*/ --out experiments/results/learning.csv
 """
 
 import argparse
 import csv
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from steadyq.run import logs
 from steadyq.run.folder import read_record
-from steadyq.study import diagnostics
+from steadyq.study import curves
 
 KEPT = (
     "eval/mean_reward",
@@ -29,21 +32,44 @@ KEPT = (
 COLUMNS = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
 
 
+class Found(NamedTuple):
+    """The rows of one experiment, task and seed."""
+
+    place: Path  # a run folder, or the table
+    rows: list[list[str]]
+
+    @property
+    def last(self) -> int:
+        """How far they go, in frames."""
+        return max(int(row[COLUMNS.index("env_step")]) for row in self.rows)
+
+
 def main() -> None:
     """Read run folders and bring one table up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     values = parser.parse_args()
-    found: dict[tuple[str, ...], list[list[str]]] = {}
+    found: dict[tuple[str, ...], Found] = {}
     if values.out.exists():
         with values.out.open(newline="") as file:
             for row in list(csv.reader(file))[1:]:
-                found.setdefault(tuple(row[:3]), []).append(row)
-    for run in sorted(path for path in values.runs if (path / "run.json").is_file()):
-        found |= of(run)
+                found.setdefault(tuple(row[:3]), Found(values.out, [])).rows.append(row)
+    for run in sorted(path for path in values.runs if (path / "run.json").is_file() and (path / logs.FILE).is_file()):
+        for key, rows in of(run).items():
+            further, shorter = Found(run, rows), found.get(key)
+            if shorter and shorter.last > further.last:
+                further, shorter = shorter, further
+            if shorter and shorter.place != values.out:  # what the table has of a run is brought up to date
+                name, task, seed = key
+                print(
+                    f"seed {seed} of {name} on {task} is in {further.place} to frame {further.last:,} and in "
+                    f"{shorter.place} to frame {shorter.last:,}; only the first counts",
+                    file=sys.stderr,
+                )
+            found[key] = further
     with values.out.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for rows in found.values() for row in rows)])
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for one in found.values() for row in one.rows)])
 
 
 def of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
@@ -51,11 +77,10 @@ def of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
     how = read_record(run).stretches[-1]
     where = [how["precision"], str(how["threads"]), how["commit"], how["machine"]["cpu"]]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
-    for path in (run / logs.FILE, run / diagnostics.FILE):
-        for row in logs.read(path) if path.exists() else ():
-            if row.metric in KEPT:
-                line = [*map(str, row[:5]), f"{row.value:.4g}", *where]
-                rows.setdefault(tuple(line[:3]), []).append(line)
+    for row in curves.rows(run):
+        if row.metric in KEPT:
+            line = [*map(str, row[:5]), f"{row.value:.4g}", *where]
+            rows.setdefault(tuple(line[:3]), []).append(line)
     return rows
 
 

@@ -14,13 +14,15 @@ from statistics import mean
 import numpy as np
 from scipy import stats
 
+RUNS = ("crossq_wn-utd2", "crossq_wn-utd2-precision=bfloat16")
+
 
 def areas(path: str) -> dict[tuple[str, int, str], float]:
     """Area by (task, seed, precision) of the runs of `crossq_wn` at UTD 2."""
     curves: dict[tuple[str, int, str], list[tuple[int, float]]] = defaultdict(list)
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            if row["metric"] == "eval/mean_reward" and row["exp_name"].startswith("crossq_wn-utd2"):
+            if row["metric"] == "eval/mean_reward" and row["exp_name"] in RUNS:
                 key = (row["env_name"], int(row["seed"]), row["precision"])
                 curves[key].append((int(row["env_step"]), float(row["value"])))
     found = {}

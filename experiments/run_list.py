@@ -13,6 +13,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from steadyq.run import checkpoint
 
@@ -28,8 +29,17 @@ def command(line: str, run: Path) -> list[str] | None:
     if not (run / "run.json").exists():
         return [*steadyq, "train", *line.split(), "--out", str(run)]
     settings = json.loads((run / "run.json").read_text())["settings"]
-    done = all(settings["frames"] in checkpoint.frames(run / f"seed-{seed}") for seed in settings["seeds"])
+    done = all(is_done(run / f"seed-{seed}", settings) for seed in settings["seeds"])
     return None if done else [*steadyq, "resume", str(run)]
+
+
+def is_done(seed_dir: Path, settings: dict[str, Any]) -> bool:
+    """Whether a seed has come to the run's end, its last evaluation included."""
+    frames, every = settings["frames"], settings["eval_every"]
+    if frames not in checkpoint.frames(seed_dir):
+        return False
+    evaluated = checkpoint.load(seed_dir, frames, replay=None).meta["evaluated"]
+    return not every or evaluated >= frames // every * every
 
 
 def work(line: str, out: Path) -> None:

@@ -201,6 +201,24 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert Path(out["json"]).read_bytes() == first
 
 
+def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = ("sac[/a]", "sac[bold]", ":smile:")  # to rich an error, a style and a face
+    tidy = write(tmp_path / "tidy.csv", [run for name in names for run in runs(name, "dog-run[red]", GOOD)])
+    assert main(["compare", str(tidy), "--reps", "100", "--score", "200"]) == 0
+    printed = capsys.readouterr().out
+    for name in names:  # at the frame, as an area, in frames to a score, and in two pairs
+        assert sum(name in line and "dog-run[red]" in line for line in printed.splitlines()) == 5
+
+
+def test_a_seed_that_is_none_is_refused_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for count in (1, 5):  # one run is not resampled
+        tidy = write(tmp_path / "tidy.csv", runs("a", "dog-run", GOOD[:count]))
+        assert main(["compare", str(tidy), "--seed", "-1"]) == 2
+        assert capsys.readouterr() == ("", "steadyq: the seed is -1; give a whole number >= 0\n")
+
+
 def test_a_published_file_is_cut_to_the_tasks_and_methods(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     lines = ["source,algorithm,suite,task,seed,env_step,episode_return"]
     for algorithm in ("BRO-utd2", "Other"):

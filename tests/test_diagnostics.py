@@ -4,7 +4,9 @@ import csv
 import json
 import math
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from steadyq.algorithm.tree import leaves, tree_map
 from steadyq.algorithm.types import State
 from steadyq.cli import main
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, logs, q_bias
+from steadyq.run import checkpoint, folder, logs, q_bias
 from steadyq.run.diagnose import Examiner, examine, examiner
+from steadyq.run.disk import FileError
 from steadyq.run.folder import without_optimisers
 from steadyq.run.replay import Replay
 from steadyq.run.resume import resume
@@ -230,11 +233,50 @@ def test_again_replaces_rows(run: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_path: Path) -> None:
     """The snapshot is from before the reset, the checkpoint of the same frame from after it."""
     run = tmp_path / "run"
-    run_at(run, "sac_primacy", reset_frames=40, save_every=40, frames=40, diagnose_every=40)
+    run_at(run, "sac_primacy", reset_frames=40, save_every=40, frames=80, diagnose_every=40)
     diagnostics.diagnose(run)
     meanwhile, later = values(run / "metrics.csv"), values(run / "diagnostics.csv")
     assert (0, 40, "diag/critic/rotation") in meanwhile.keys() - later.keys()
     assert all(later[key] == meanwhile[key] for key in later)
+
+
+def test_two_processes_do_not_lose_each_others_rows(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, record, replace = shutil.copytree(run, tmp_path / "run"), folder.read_record(run), logs.replace
+
+    def late(path: Path, rows: list[logs.Row]) -> None:
+        time.sleep(0.1)  # time for the other one to read
+        replace(path, rows)
+
+    monkeypatch.setattr(logs, "replace", late)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda seed: diagnostics.note(copy, record, seed, 40, {"diag/x": 1.0}), (0, 1)))
+    assert values(copy / "diagnostics.csv") == {(0, 40, "diag/x"): 1, (1, 40, "diag/x"): 1}
+
+
+def test_a_checkpoint_may_be_gone_where_a_run_goes_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, record = shutil.copytree(run, tmp_path / "run"), folder.read_record(run)
+    frames, earlier = checkpoint.frames, [[50]]
+    monkeypatch.setattr(checkpoint, "frames", lambda seed_dir: earlier.pop() if earlier else frames(seed_dir))
+    one = diagnostics.patient(copy, record, 0, None)  # listed at 50, and read when there were newer ones only
+    assert (one.saved, one.replay.added) == ([80, 90], 90)
+    blank = folder.agent_of(record).init(generator(0, Purpose.INIT))
+    assert diagnostics.load(copy, one, 80, blank).critic.opt != ()
+    (copy / "seed-0" / "checkpoints" / f"{80:012d}.safetensors").unlink()
+    assert diagnostics.load(copy, one, 80, blank).critic.opt == ()
+    (copy / "seed-0" / "checkpoints" / f"{90:012d}.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FileError, match="damaged or no safetensors file"):
+        diagnostics.patient(copy, record, 0, None)
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_at(tmp_path / "[red]", name="a[bold]:smile:", frames=10)
+    capsys.readouterr()
+    diagnostics.diagnose(tmp_path / "[red]", frames=[0], episodes=1)
+    said = capsys.readouterr().out
+    assert "a[bold]:smile: on toy:Point-v0, seed 0" in said
+    assert "[red]" in said
 
 
 def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
@@ -247,6 +289,9 @@ def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(copy / "seed-0" / "snapshots")
     with pytest.raises(InputError, match="no snapshot of seed 0 yet"):
+        diagnostics.diagnose(copy)
+    (copy / diagnostics.LOCK).symlink_to(tmp_path / "other")
+    with pytest.raises(InputError, match="is a symbolic link"):
         diagnostics.diagnose(copy)
     assert main(["diagnose", str(run), "--episodes", "0"]) == 2
     assert not (run / "diagnostics.csv").exists()

@@ -72,10 +72,21 @@ def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
 def test_what_was_diagnosed_later_is_read_too(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", returns={0: [1.0, 2.0]})
     name = "crossq_wn-utd2,walker-run,0"
-    (run / "diagnostics.csv").write_text(f"{HEADER}{name},time/fps,0,7\n{name},diag/x,0,1\n{name},diag/x,5000,2\n")
+    (run / "diagnostics.csv").write_text(f"{HEADER}{name},time/fps,2500,7\n{name},diag/x,0,1\n{name},diag/x,5000,2\n")
     read = {curve.metric: curve.value.tolist() for curve in curves.read([run])}
     assert read["diag/x"] == [1.0, 2.0]
     assert read["time/fps"] == [9.0, 9.0]  # the run's own record goes first
+
+
+def test_a_later_diagnosis_at_further_frames_counts_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", returns={0: [1.0]})
+    name = "crossq_wn-utd2,walker-run,0,diag/x"
+    with (run / "metrics.csv").open("a") as file:
+        file.write(f"{name},0,1\n{name},10000,3\n")
+    (run / "diagnostics.csv").write_text(f"{HEADER}{name},0,8\n{name},5000,2\n{name},10000,9\n")
+    (diagnosed,) = [curve for curve in curves.read([run]) if curve.metric == "diag/x"]
+    assert diagnosed.env_step.tolist() == [0, 5000, 10000]
+    assert diagnosed.value.tolist() == [1.0, 2.0, 3.0]
 
 
 ROW = "a,b,0,eval/mean_reward,0,1\n"

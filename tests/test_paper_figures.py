@@ -1,12 +1,15 @@
 """The paper's figures: what is drawn, and what is said on their face."""
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from scipy.stats import trim_mean
 
@@ -99,6 +102,17 @@ def test_a_curve_is_the_iqm_where_all_runs_are() -> None:
     assert np.isnan(plain.band.low).all()
 
 
+def test_a_curve_goes_on_to_the_frame_that_is_named() -> None:
+    coarse, fine = (
+        Run("a", "dog-run", seed, frames, frames / 1000, "here")
+        for seed, frames in (("0", FRAMES), ("1", np.arange(0, 45_001, 5_000)))
+    )
+    line = bands.line([coarse, fine])
+    assert line.until == "drawn to frame 45,000, where seed 1 of a on dog-run ends"
+    assert line.band.points.tolist() == [0, 45_000]
+    assert line.band.estimate.tolist() == [0, 45]
+
+
 def test_published_runs_end_where_ones_own_do() -> None:
     theirs = [run._replace(source="x/y") for run in runs("b", "dog-run", [8.0], frames=2 * FRAMES)]
     other = [run._replace(source="x/y") for run in runs("b", "dog-walk", [8.0])]
@@ -138,6 +152,43 @@ def test_figure_1_draws_what_there_is_and_says_what_is_not() -> None:
         assert not lines(found[measure.title])
         assert f"no {measure.metric} in these runs: measure it with `steadyq" in texts(found[measure.title])
     assert "TOO FEW" not in texts(figure)
+
+
+def test_no_band_is_cut_off_at_zero() -> None:
+    bias = [
+        Run("a", "dog-run", str(seed), FRAMES, np.full(3, value), "here") for seed, value in enumerate((-0.3, 0.2, 0.5))
+    ]
+    study = Study(runs("a", "dog-run", [100, 200, 300]), [], {measures.Q_BIAS[0].metric: bias})
+    found = {axes.get_title(loc="left"): axes for axes in paper_figures.draw("1", study).get_axes()}
+    assert lines(found[measures.Q_BIAS[0].title])[0] == pytest.approx([0.4 / 3] * 3)  # above, but its interval is not
+    assert found[measures.Q_BIAS[0].title].get_ylim()[0] < -0.3
+    assert found["return"].get_ylim()[0] == 0
+
+
+def test_each_method_has_its_line_whatever_its_name() -> None:
+    names = ("a-utd2", "a-rr2", "a-utd2.0")
+    study = Study([run for k, name in enumerate(names) for run in runs(name, "dog-run", five(100 * k))], [])
+    for number in ("1", "2", "3"):
+        axes = paper_figures.draw(number, study, against=[]).get_axes()[0]
+        assert [line[-1] for line in lines(axes)] == [20, 120, 220]
+        labels = {text.get_text() for text in axes.texts if "seeds" in text.get_text()}
+        assert labels == {f"{'a, UTD 2' if name == 'a-utd2' and number != '2' else name}\n5 seeds" for name in names}
+
+
+def test_long_names_find_room(tmp_path: Path) -> None:
+    options = "-actor_width=32-batch_size=32-buffer_size=2000-learning_starts=50-width=32"
+    names = [f"{recipe}{options}" for recipe in ("sac-utd1", "crossq_wn-utd2", "bro_fast-utd10")]
+    apart = Study([run for k, name in enumerate(names) for run in runs(name, f"dog-run{k}", five(100))], [])
+    paper_figures.write(paper_figures.draw("2", apart), tmp_path / "2")  # where there is none, Matplotlib warns
+    together = Study([run for name in names for run in runs(name, "dog-run", five(100))], [])
+    figure = paper_figures.draw("3", together)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.get_axes()
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts if "seeds" in text.get_text()]
+    assert len(boxes) == 4
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.padded(-2).overlaps(other)
 
 
 def test_few_seeds_are_said_on_the_face() -> None:

@@ -162,7 +162,10 @@ def test_areas_start_where_all_runs_of_the_task_do() -> None:
 
 
 def test_the_grid_is_the_coarsest_where_all_have_values() -> None:
-    assert scores.grid([one([0, 5, 10, 15, 20], [0] * 5), one([5, 15, 25], [0] * 3)]).tolist() == [5, 15]
+    assert scores.grid([one([0, 5, 10, 15, 20], [0] * 5), one([0, 10, 20, 30], [0] * 4)]).tolist() == [0, 10, 20]
+    # with both ends of what they share, wherever the coarsest was evaluated
+    assert scores.grid([one([0, 5, 10, 15, 20], [0] * 5), one([5, 15, 25], [0] * 3)]).tolist() == [5, 15, 20]
+    assert scores.grid([one([0, 50, 100], [0] * 3), one([5, 25, 45], [0] * 3)]).tolist() == [5, 45]
     with pytest.raises(InputError, match="share no frame"):
         scores.grid([one([0, 5], [0, 0]), one([10, 15], [0, 0])])
 

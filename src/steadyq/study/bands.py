@@ -46,7 +46,7 @@ def line(runs: Sequence[Run], *, points: int = POINTS, resamples: int = RESAMPLE
     (found,) = scores.at(begun, [int(frame) for frame in frames]).values()
     shortest = min(begun, key=lambda run: run.env_step[-1])
     longest = max(int(run.env_step[-1]) for run in begun)
-    until = f"drawn to frame {shortest.env_step[-1]:,}, where {shortest.name} ends"
+    until = f"drawn to frame {frames[-1]:,}, where {shortest.name} ends"
     if interval:
         band = statistics.estimate(statistics.iqm, found, resamples=resamples)
     else:

@@ -175,8 +175,9 @@ def compare(
         seed: of each bootstrap.
 
     Raises:
-        InputError: no run has a value at these frames.
+        InputError: no run has a value at these frames, or as `statistics.check`.
     """
+    statistics.check(level=level, resamples=resamples, seed=seed)
     own = [run for run in study.runs if not run.source]
     first = own or study.runs
     returns, aggregates, notes = list[Entry](), list[Aggregate](), list[str]()

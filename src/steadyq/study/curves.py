@@ -10,9 +10,10 @@ from jaxtyping import Float64, Int64
 
 from steadyq.errors import InputError
 from steadyq.run import logs
+from steadyq.run.logs import Row
 
 DIAGNOSTICS = "diagnostics.csv"
-"""What was measured of a run after its training, in the form of its own record, which goes first."""
+"""What was measured of a run after its training, in the form of its own record, which goes first where both have it."""
 
 
 class Curve(NamedTuple):
@@ -66,32 +67,45 @@ def mean(curves: Sequence[Curve]) -> tuple[Int64[np.ndarray, " points"], Float64
     return common, np.mean(values, axis=0)
 
 
-def _read_one(run_dir: Path) -> list[Curve]:
-    path = run_dir / logs.FILE
+def rows(run_dir: Path) -> list[Row]:
+    """What a run's own record says, and then what was measured later, of each metric at the frames it did not have.
+
+    Raises:
+        InputError: as `read`, of one folder; a record without a row is fine.
+    """
+    path, later = run_dir / logs.FILE, run_dir / DIAGNOSTICS
     if not path.is_file():
         raise InputError(
             f"{run_dir} is not the folder of a run: it holds no {logs.FILE}; give one `steadyq train` made"
         )
-    points: dict[tuple[str, str, int, str], list[tuple[int, float]]] = defaultdict(list)
-    rows = logs.read(path)
-    later = run_dir / DIAGNOSTICS
+    found = _in_order(path)
     if later.is_file():
-        measured = {(row.seed, row.metric) for row in rows}
-        rows += [row for row in logs.read(later) if (row.seed, row.metric) not in measured]
-    for row in rows:
-        points[row[:4]].append((row.env_step, row.value))
-    if not points:
-        raise InputError(f"{path} holds no measurement yet; wait for the run's first evaluation")
-    curves = []
-    for key, pairs in points.items():
-        frames, values = zip(*pairs, strict=True)
-        curve = Curve(*key, np.array(frames, dtype=np.int64), np.array(values, dtype=np.float64))
-        late = np.flatnonzero(np.diff(curve.env_step) <= 0)
-        if late.size:
-            frame = curve.env_step[late[0] + 1]
+        measured = {row[:5] for row in found}
+        found += [row for row in _in_order(later) if row[:5] not in measured]
+    return found
+
+
+def _in_order(path: Path) -> list[Row]:
+    """The rows of a file that has each curve's frames in their order."""
+    found, last = logs.read(path), dict[tuple, int]()
+    for row in found:
+        if row.env_step <= last.get(row[:4], -1):
             raise InputError(
-                f"{path} has {curve.metric} of seed {curve.seed} at frame {frame} twice or out of order; "
+                f"{path} has {row.metric} of seed {row.seed} at frame {row.env_step} twice or out of order; "
                 "a run writes each row once, in order: restore the file"
             )
-        curves.append(curve)
+        last[row[:4]] = row.env_step
+    return found
+
+
+def _read_one(run_dir: Path) -> list[Curve]:
+    points: dict[tuple[str, str, int, str], list[tuple[int, float]]] = defaultdict(list)
+    for row in rows(run_dir):
+        points[row[:4]].append((row.env_step, row.value))
+    if not points:
+        raise InputError(f"{run_dir / logs.FILE} holds no measurement yet; wait for the run's first evaluation")
+    curves = []
+    for key, pairs in points.items():
+        frames, values = zip(*sorted(pairs), strict=True)  # a later diagnosis may be of frames in between
+        curves.append(Curve(*key, np.array(frames, dtype=np.int64), np.array(values, dtype=np.float64)))
     return curves

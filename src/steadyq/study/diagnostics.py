@@ -5,23 +5,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.algorithm.tree import named_leaves
 from steadyq.algorithm.types import State
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, folder, logs
+from steadyq.run import checkpoint, disk, folder, logs
 from steadyq.run.diagnose import Examiner, examine, examiner
+from steadyq.run.disk import FileError
 from steadyq.run.folder import Record, seed_folder, snapshot_path
 from steadyq.run.replay import Replay
-from steadyq.study.tables import WIDTH
+from steadyq.study import tables
 
 FILE = "diagnostics.csv"
+LOCK = ".diagnostics.lock"
+"""Held while that file is changed. The run's own lock is that of a training in progress, which may be diagnosed."""
 
 COLUMNS = {  # of the printed table: heading, name and format
     "Q-bias": ("diag/q_bias/aggregate_mean", "+.1%"),
@@ -77,12 +80,12 @@ def diagnose(
     """
     record = folder.read_record(run)
     folder.check_trust(record, trust=trust)
+    disk.refuse_links(run)  # a lock that is a link would open another file
     settings = record.settings
     if seed is not None and seed not in settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, settings.seeds))}")
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
-    chosen, console = examiner(settings), Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    chosen, console = examiner(settings), tables.console()
     found: dict[int, Diagnoses] = {}
     for one in patients:
         blank = chosen.agent.init(generator(one.seed, Purpose.INIT))
@@ -114,8 +117,13 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
     Replay.check_memory(capacity, record.obs_dim, record.action_dim)
     replay = Replay(capacity=capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
     saved = checkpoint.frames(seed_folder(run, seed))
-    if saved:
-        checkpoint.load(seed_folder(run, seed), saved[-1], replay=replay)
+    try:
+        if saved:
+            checkpoint.load(seed_folder(run, seed), saved[-1], replay=replay)
+    except FileError:
+        if saved[-1] in checkpoint.frames(seed_folder(run, seed)):
+            raise
+        return patient(run, record, seed, frames)  # a run in progress has saved a newer one, and removed this one
     return Patient(seed, sorted(set(frames)) if frames else known, replay, saved)
 
 
@@ -123,35 +131,32 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
     """The state at a snapshot, with the optimisers' state where a checkpoint has it.
 
     A checkpoint of the same frame may be another state, if the networks were reset between the two: bits are compared.
+    It may also be gone by now: a run in progress keeps the newest only.
     """
     path = snapshot_path(run, one.seed, frame)
     tensors, _ = checkpoint.read_snapshot(path)
-    state = fill(folder.without_optimisers(blank), tensors, path)
+    state = folder.fill(folder.without_optimisers(blank), tensors, path)
     if frame not in one.saved:
         return state
-    saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
+    try:
+        saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
+    except FileError:
+        return state
     names = dict(named_leaves(blank, "state"))
-    whole = fill(blank, {name.removeprefix("state."): saved.tensors[name] for name in names}, path)
+    whole = folder.fill(blank, {name.removeprefix("state."): saved.tensors[name] for name in names}, path)
     same = folder.snapshot_tensors(whole)
     return whole if all(same[name].equal(tensor) for name, tensor in tensors.items()) else state
-
-
-def fill(like: State, tensors: Mapping[str, Tensor], path: Path) -> State:
-    """The state of these tensors."""
-    try:
-        return from_named(like, tensors)
-    except ValueError as error:
-        raise InputError(f"{path} does not fit this run ({error}); use the version of steadyq that wrote it") from None
 
 
 def note(run: Path, record: Record, seed: int, frame: int, measured: Mapping[str, float]) -> None:
     """Put one diagnosis into `diagnostics.csv`, in the place of an earlier one of this seed and frame."""
     path, settings = run / FILE, record.settings
-    before = logs.read(path) if path.exists() else []
-    kept = [row for row in before if (row.seed, row.env_step) != (seed, frame)]
     about = (settings.resolved("name"), settings.env, seed)
     new = [logs.Row(*about, name, frame, value) for name, value in measured.items() if math.isfinite(value)]
-    logs.replace(path, sorted(kept + new, key=lambda row: (row.seed, row.env_step, row.metric)))
+    with FileLock(run / LOCK):
+        before = logs.read(path) if path.exists() else []
+        kept = [row for row in before if (row.seed, row.env_step) != (seed, frame)]
+        logs.replace(path, sorted(kept + new, key=lambda row: (row.seed, row.env_step, row.metric)))
 
 
 def show(console: Console, run: Path, record: Record, one: Patient, found: Diagnoses, chosen: Examiner) -> None:

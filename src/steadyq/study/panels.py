@@ -19,6 +19,7 @@ from steadyq.study.scores import Run
 from steadyq.study.statistics import Interval
 
 DPI, PANEL, SMALL = 150, (4.3, 2.9), 7.5  # dots per inch; inches; points of text
+LINE = 1.3 * SMALL / 72  # inches that a line of small text is high
 GREYS = ("0.45", "0.6", "0.3")  # of published curves: one's own have the colours
 STYLES = ("-", (0, (5, 1.5)), "-.", (0, (1, 1.2)), (0, (8, 1.5, 1, 1.5)), (0, (3, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
@@ -45,7 +46,7 @@ def empty(
     panels: int,
     *,
     columns: int,
-    labels: int = 0,
+    labels: Iterable[str] = (),
     warnings: Sequence[str] = (),
     wide: float = 1,
 ) -> tuple[Figure, list[Axes]]:
@@ -62,7 +63,8 @@ def empty(
     """
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
-    size = max(columns * PANEL[0] * wide, 6.4), rows * max(PANEL[1], 0.44 * labels + 1) + 0.8
+    room = sum(LINE * max(3.3, label.count("\n") + 1.3) for label in labels)
+    size = max(columns * PANEL[0] * wide, 6.4), rows * max(PANEL[1], room + 1) + 0.8
     figure = Figure(
         figsize=size, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.02)
     )
@@ -97,7 +99,7 @@ def too_few(runs: Sequence[Run]) -> str:
 def entitle(axes: Axes, title: str, about: str = "") -> None:
     """A panel's title, and below it what it is about."""
     axes.set_title(
-        title, loc="left", pad=15 if about else 6, color=INK, fontsize=9.5, fontweight="bold"
+        textwrap.fill(title, 44), loc="left", pad=15 if about else 6, color=INK, fontsize=9.5, fontweight="bold"
     ).set_parse_math(False)
     axes.annotate(
         about, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color="0.35", fontsize=SMALL
@@ -150,12 +152,13 @@ def curves(
         spread: which band.
         beside: published curves to draw behind, with the percentiles of their runs.
     """
-    ends = {}
+    ends, lows = {}, list[np.ndarray]()
     longest = max((found.last for found in lines.values()), default=0.0) or 1.0
     for number, row in enumerate(beside):
         inside = row.env_step <= max(longest, row.env_step[0])
         frames, grey = row.env_step[inside], GREYS[number % len(GREYS)]
         axes.fill_between(frames, row.p05[inside], row.p95[inside], color=grey, alpha=0.15, linewidth=0, zorder=1)
+        lows.append(row.p05[inside])
         (ends[f"{wrap(row.method, 24)}\npublished, {row.seeds[inside][-1]} seeds"],) = axes.plot(
             frames, row.iqm[inside], color=grey, linestyle=STYLES[number % len(STYLES)], linewidth=1.1, zorder=2
         )
@@ -163,6 +166,7 @@ def curves(
         look, frames = how[found.method], found.band.points
         low, high = (found.spread.low, found.spread.high) if spread else (found.band.low, found.band.high)
         axes.fill_between(frames, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
+        lows.append(low)
         (ends[label],) = axes.plot(
             frames,
             found.band.estimate,
@@ -175,8 +179,9 @@ def curves(
             zorder=3,
         )
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ends.values()] or [np.zeros(1)])
+    least = np.nanmin(np.concatenate([values, *lows]))  # the ends of one run's interval are no numbers
     axes.set_xlim(0, max(longest, 1.0) * 1.01)
-    if log and values.min() > 0:
+    if log and least > 0:
         axes.set_yscale("log")
         if values.max() < 30 * values.min():
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -184,7 +189,7 @@ def curves(
         else:
             axes.yaxis.set_major_formatter(LogFormatterSciNotation())
         axes.yaxis.minorticks_off()
-    elif axes.get_ylim()[0] < 0 <= values.min() or values.min() > 0:
+    elif least >= 0:
         axes.set_ylim(bottom=0)
     axes.set_ylabel(y, color=INK, fontsize=8)
     axes.set_xlabel("environment frames")
@@ -207,7 +212,7 @@ def against(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interval]]], 
             ecolor=look.colour,
             capsize=3,
         )
-        (ends[name],) = axes.plot(
+        (ends[wrap(name, 30)],) = axes.plot(
             numbers, estimates, color=look.colour, marker=look.marker, linestyle=look.style, linewidth=1.5, markersize=5
         )
     ticks = sorted({number for points in series.values() for number, _ in points})
@@ -253,4 +258,4 @@ def _line_height(axes: Axes) -> float:
     figure = axes.get_figure(root=True)
     if place is None or figure is None:
         raise ValueError("a panel is made by `empty`")
-    return 1.3 * SMALL / 72 / (figure.get_figheight() / place.get_gridspec().nrows - 0.9)
+    return LINE / (figure.get_figheight() / place.get_gridspec().nrows - 0.9)

@@ -118,11 +118,16 @@ def scaling(study: Study) -> Figure:
         members = sorted(members, key=lambda member: member.variant.utd)
         tasks = bands.common_tasks([member.runs for member in members])
         how = panels.looks(member.runs[0].method for member in members)
-        lines = {member.variant: line for member in members if (line := _line(member.runs, tasks))}
         family = ", ".join([members[0].variant.recipe, *members[0].variant.changes])
-        named = {f"UTD {variant.utd}\n{bands.seeds(line.runs)}": line for variant, line in lines.items()}
+        ratios = [member.variant.utd for member in members]
+        lines = {}
+        for member in members:
+            if line := _line(member.runs, tasks):
+                alone = ratios.count(member.variant.utd) == 1
+                words = f"UTD {member.variant.utd}" if alone else wrap(line.method, 22)
+                lines[f"{words}\n{bands.seeds(line.runs)}"] = line
         panels.entitle(left, family, _about(tasks, lines.values()))
-        panels.curves(left, named, how, y="return")
+        panels.curves(left, lines, how, y="return")
         panels.note(left, [_one_scale(tasks), *(line.until for line in lines.values())])
         ends = _ends(members)
         panels.entitle(right, f"{family}: by UTD", ends.words if ends else "")
@@ -152,7 +157,8 @@ def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
     if len(everything) > 1:
         groups[f"all {len(everything)} tasks"] = everything
     columns = max(2, round(math.sqrt(len(groups) * 0.8)))
-    labels = len(chosen) + len({row.method for row in references})
+    labels = [_label(method, runs) for method, runs in chosen.items()]
+    labels += dict.fromkeys(f"{wrap(row.method, 24)}\npublished" for row in references)
     figure, places = panels.empty(title, own, len(groups), columns=columns, labels=labels, warnings=warnings)
     for (name, tasks), axes in zip(groups.items(), places, strict=True):
         lines = {method: _line(runs, tasks) for method, runs in chosen.items()}
@@ -232,8 +238,9 @@ def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
     tasks = bands.common_tasks(chosen.values())
     shown = [run for runs in chosen.values() for run in runs if run.task in tasks]
     columns = 2 if len(wanted) == 4 else 3
+    labels = [_label(method, runs) for method, runs in chosen.items()]
     title = f"{title}: IQM with 95% intervals"
-    figure, places = panels.empty(title, shown, len(wanted), columns=columns, labels=len(chosen), warnings=warnings)
+    figure, places = panels.empty(title, shown, len(wanted), columns=columns, labels=labels, warnings=warnings)
     how = panels.looks(chosen)
     for measure, axes in zip(wanted, places, strict=True):
         of_this = study.runs if measure.metric == EVALUATION else study.more.get(measure.metric, [])
@@ -284,7 +291,11 @@ def _line(runs: Sequence[Run], tasks: Sequence[str]) -> Line | None:
 
 
 def _named(lines: Iterable[Line | None]) -> dict[str, Line]:
-    return {f"{wrap(variants.label(line.method), 22)}\n{bands.seeds(line.runs)}": line for line in lines if line}
+    return {_label(line.method, line.runs): line for line in lines if line}
+
+
+def _label(method: str, runs: Sequence[Run]) -> str:
+    return f"{wrap(variants.label(method), 22)}\n{bands.seeds(runs)}"
 
 
 def _families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[list[Member]]:

@@ -248,17 +248,18 @@ def areas(runs: Sequence[Run], *, stop: float) -> tuple[dict[str, Scores], dict[
 
 
 def grid(runs: Sequence[Run]) -> Int64[np.ndarray, " points"]:
-    """Frames at which curves of these runs can be drawn together: the coarsest run's, where all of them have a value.
+    """Frames at which curves of these runs can be drawn together, where all of them have a value.
+
+    Those of the coarsest run, and both ends: there it has values too, if only between two of its evaluations.
 
     Raises:
         InputError: they have no frame in common.
     """
     start, stop = max(run.env_step[0] for run in runs), min(run.env_step[-1] for run in runs)
-    inside = [run.env_step[(run.env_step >= start) & (run.env_step <= stop)] for run in runs]
-    coarsest = min(inside, key=len)
-    if not coarsest.size:
+    if start > stop:
         raise InputError(f"{runs[0].method} on {runs[0].task} and the others share no frame; compare fewer runs")
-    return coarsest
+    inside = [run.env_step[(run.env_step >= start) & (run.env_step <= stop)] for run in runs]
+    return np.union1d(min(inside, key=len), [start, stop])
 
 
 def is_dmc(task: str) -> bool:

@@ -178,9 +178,9 @@ def estimate(
         seed: equal seeds give equal intervals.
 
     Raises:
-        InputError: a level outside of (0, 1), or no resamples.
+        InputError: as `check`.
     """
-    _check(level, resamples)
+    check(level=level, resamples=resamples, seed=seed)
     centre = statistic(scores.tasks)
     covers = IQM_COVERAGE if statistic is iqm else {}
     if scores.runs < 2:
@@ -225,7 +225,7 @@ def probability_of_improvement(
     Raises:
         InputError: they do not have the same points and tasks (see `Scores.on`), or as `estimate`.
     """
-    _check(level, resamples)
+    check(level=level, resamples=resamples, seed=seed)
     if a.tasks.keys() != b.tasks.keys() or not np.array_equal(a.points, b.points):
         raise InputError(f"{a.method} and {b.method} have other tasks or points; compare them where both have runs")
     random = np.random.default_rng(seed)
@@ -247,7 +247,7 @@ def probability_of_improvement(
 
 def spread(scores: Scores, *, level: float = 0.9) -> Spread:
     """The range that holds the middle `level` of the runs of all tasks, by linear interpolation of their order."""
-    _check(level, 1)
+    check(level=level)
     low, high = np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(level), axis=-1)
     return Spread(low, high, level)
 
@@ -290,11 +290,14 @@ def coverage(table: Mapping[int, tuple[float, float]], *, runs: int, tasks: int)
     return f"{one:.0f}%" if f"{one:.0f}" == f"{many:.0f}" else f"{one:.0f} to {many:.0f}%"
 
 
-def _check(level: float, resamples: int) -> None:
+def check(*, level: float, resamples: int = 1, seed: int = 0) -> None:
+    """InputError unless the level is in (0, 1), there are resamples, and the seed is one."""
     if not 0 < level < 1:
         raise InputError(f"the level is {level:g}; give a number between 0 and 1, such as 0.95")
     if resamples < 1:
         raise InputError(f"the number of resamples is {resamples}; give a whole number >= 1")
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; give a whole number >= 0")
 
 
 def _tails(level: float) -> tuple[float, float]:

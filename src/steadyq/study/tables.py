@@ -20,9 +20,14 @@ WIDTH = 140  # characters, where the output is no terminal
 METHODS, WORDS = ("method", "A", "B"), ("task", "tasks", "is A better than B?")  # headings; the rest are numbers
 
 
-def show(found: Comparison, console: Console | None = None) -> None:
+def console() -> Console:
+    """Where tables are printed. Names come from users: what rich reads as markup or emoji is text here."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if Console().is_terminal else WIDTH)
+
+
+def show(found: Comparison) -> None:
     """Print a comparison."""
-    out = console or Console(highlight=False, width=None if Console().is_terminal else WIDTH)
+    out = console()
     interval = f"{100 * found.level:g}% interval"
     for frame, entries in groupby(found.returns, key=lambda entry: entry.frame):
         out.print(_entries(f"{found.metric} at frame {frame:,}: IQM over runs", list(entries), interval))
@@ -70,9 +75,9 @@ def show(found: Comparison, console: Console | None = None) -> None:
     doubts = ("What is not equal, or not as sure as it looks", found.notes)
     for title, sentences in (doubts, ("Not read, or not whole", found.complaints)):
         if sentences:
-            out.print(f"\n[bold]{title}[/bold]")
+            out.print(f"\n{title}", style="bold")
         for sentence in sentences:
-            out.print(f"- {sentence}", markup=False, soft_wrap=True)
+            out.print(f"- {sentence}", soft_wrap=True)
 
 
 def write_json(found: Comparison, path: Path) -> None:

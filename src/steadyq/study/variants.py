@@ -25,6 +25,12 @@ class Variant(NamedTuple):
     options: tuple[tuple[str, str], ...]  # those that are not the recipe's defaults
 
     @property
+    def name(self) -> str:
+        """The name that `steadyq train` gives it."""
+        options = [f"{key}={value}" for key, value in self.options]
+        return "-".join([self.recipe, f"utd{str(self.utd).replace('/', 'over')}", *options])
+
+    @property
     def words(self) -> str:
         """The variant as a label."""
         return ", ".join([self.recipe, f"UTD {self.utd}", *self.changes])
@@ -85,6 +91,9 @@ def families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[li
 
 
 def label(method: str) -> str:
-    """A method's name for a reader: its variant in words, or the name as it is."""
+    """A method's name for a reader: its variant in words, if `steadyq train` made the name, or the name as it is.
+
+    So two methods have two labels: `sac-utd2` is "sac, UTD 2", and `sac-rr2` or `sac-utd2.0` remain what they are.
+    """
     variant = parse(method)
-    return method if variant is None or "@" in method else variant.words
+    return variant.words if variant and variant.name == method else method

@@ -1,0 +1,78 @@
+"""The scripts behind the evidence: which rows they keep."""
+
+import csv
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from experiments import collect, precision
+from steadyq.run.logs import HEADER, Logger
+from steadyq.study import measures, scores
+
+ELR = "diag/critic/elr"
+
+
+def make_run(folder: Path, *, last: int) -> Path:
+    """A run that was evaluated and diagnosed each ten frames."""
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    log = Logger(folder, exp_name="sac", env_name="dog-run", seeds=[0], tensorboard=False)
+    for frame in range(0, last + 1, 10):
+        log.write(seed=0, frame=frame, metrics={"eval/mean_reward": float(frame), ELR: 1.0, "train/q_mean": 7.0})
+    log.close()
+    return folder
+
+
+def collected(out: Path, *runs: Path) -> dict[tuple[str, int], float]:
+    """Values of the table, by metric and frame, after it took up these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        how = {"precision": "float32", "threads": 1, "commit": "abc", "machine": {"cpu": "some"}}
+        patch.setattr(collect, "read_record", lambda run: SimpleNamespace(stretches=[how]))
+        patch.setattr(sys, "argv", ["collect.py", *map(str, runs), "--out", str(out)])
+        collect.main()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["metric"], int(row["env_step"])): float(row["value"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_what_was_diagnosed_twice_is_collected_once(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "run", last=20), tmp_path / "table.csv"
+    later = [f"sac,dog-run,0,{ELR},{frame},2\n" for frame in (0, 5, 20)]
+    (run / "diagnostics.csv").write_text(HEADER + "".join(later))
+    found = collected(out, run)
+    assert found == {("eval/mean_reward", f): f for f in (0, 10, 20)} | {(ELR, f): 1 for f in (0, 10, 20)} | {
+        (ELR, 5): 2
+    }
+    assert scores.read([out], also=measures.wanted).complaints == []
+
+
+def test_the_run_that_got_further_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long, short, out = make_run(tmp_path / "m", last=50), make_run(tmp_path / "z", last=30), tmp_path / "table.csv"
+    says = f"seed 0 of sac on dog-run is in {long} to frame 50 and in {short} to frame 30; only the first counts\n"
+    assert ("eval/mean_reward", 50) in collected(out, long, short)
+    assert capsys.readouterr().err == says
+    early = short.rename(tmp_path / "a")  # the order of their names does not matter
+    out.unlink()
+    assert ("eval/mean_reward", 50) in collected(out, early, long)
+    assert capsys.readouterr().err == says.replace(str(short), str(early))
+    assert ("eval/mean_reward", 50) in collected(out, early)
+    assert capsys.readouterr().err == says.replace(str(short), str(early)).replace(str(long), str(out))
+    further = make_run(tmp_path / "further", last=60)
+    assert ("eval/mean_reward", 60) in collected(out, further)
+    assert capsys.readouterr().err == ""  # brought up to date
+
+
+def test_precisions_are_compared_of_one_experiment_only(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    names = {"crossq_wn-utd2": 100, "crossq_wn-utd20": 900, "crossq_wn-utd2-project=none": 500}
+    lines = [
+        f"{name},dog-run,0,eval/mean_reward,{frame},{value},float32\n"
+        for name, value in names.items()
+        for frame in (0, 10)
+    ]
+    table.write_text(HEADER.strip() + ",precision\n" + "".join(lines))
+    assert precision.areas(str(table)) == {("dog-run", 0, "float32"): 100}
