@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from small import double
 from steadyq.algorithm.nn import Dense, Norm, Readout
@@ -140,6 +141,20 @@ def test_adamw_with_a_schedule_against_torch(updates: int) -> None:
         schedule.step()
         for got, copy in zip(leaves(params), leaves(copies), strict=True):
             torch.testing.assert_close(got, copy.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_it_counts_beyond_the_whole_numbers_of_float32() -> None:
+    """At 2**24 float32 has no next one; a schedule would stop there. Two seeds, one of them at its schedule's end."""
+    ours = adamw(linear(1.0, 0.0, updates=2**25))
+    params = torch.zeros(2)
+    memory = tree_map(lambda leaf: torch.stack([leaf, leaf]), ours.init(params))
+    seeds, grads = torch.zeros(2, 2), torch.ones(2, 2)
+    memory = memory._replace(updates=memory.updates + torch.tensor([2**24, 2**25]))
+    for _ in range(3):
+        before, (seeds, memory) = seeds, vmap(ours.update)(grads, memory, seeds)
+    assert memory.updates.tolist() == [2**24 + 3, 2**25 + 3]
+    assert seeds.dtype == torch.float32
+    assert (seeds != before).tolist() == [[True, True], [False, False]]
 
 
 def test_global_norm() -> None:

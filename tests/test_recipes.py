@@ -218,6 +218,15 @@ def test_each_projection_is_another(choice: str) -> None:
     assert differ(state, outcome("crossq_wn", tuple({**start, "project": choice}.items()))[1])
 
 
+def test_readouts_alone_can_be_projected() -> None:
+    chosen = base("crossq_wn") | {"project": "none", "project_readout": True}
+    _, state = outcome("crossq_wn", tuple(chosen.items()))
+    for network, readout in (("actor", "1.mean.w"), ("critic", "1.w")):
+        of_readout, of_hidden = (np.linalg.norm(state[f"{network}.params.{w}"], axis=-2) for w in (readout, "0.1.w"))
+        np.testing.assert_allclose(of_readout, 1, rtol=1e-5)
+        assert not np.allclose(of_hidden, 1, rtol=0.1)
+
+
 def test_options_are_read_off_the_signature() -> None:
     known = options("crossq_wn")
     assert known["lr"] == Option("lr", float, 3e-4, (), "step size of AdamW for critic and actor.")
@@ -274,7 +283,8 @@ def test_what_is_chosen_reaches_the_recipe() -> None:
         ("sac", {"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),
         ("sac", {"tau": 1.01}, r"tau is 1.01; give a number in \(0, 1\]"),
         ("crossq_wn", {"decay": -1e-9}, "decay is -1e-09; give a number of at least 0"),
-        ("sac", {"target_entropy": float("-inf")}, "target_entropy is -inf; give a finite number"),
+        ("sac", {"target_entropy": float("-inf")}, "target_entropy is -inf; give a number below 0.693 "),
+        ("sac", {"target_entropy": 0.694}, "target_entropy is 0.694; give a number below 0.693 "),
     ],
 )
 def test_what_cannot_work_is_refused(name: str, chosen: dict[str, Any], message: str) -> None:
@@ -283,7 +293,7 @@ def test_what_cannot_work_is_refused(name: str, chosen: dict[str, Any], message:
 
 
 def test_the_limits_themselves_are_accepted() -> None:
-    chosen = {"b1": 0.0, "tau": 1.0, "decay": 0.0, "norm_warm_up": 0, "width": 1, "target_entropy": 3.0}
+    chosen = {"b1": 0.0, "tau": 1.0, "decay": 0.0, "norm_warm_up": 0, "width": 1, "target_entropy": 0.69}
     assert make_recipe("crossq_wn", chosen).n_critics == 2
 
 

@@ -22,7 +22,7 @@ from runs import run_at as at_full_length
 from steadyq.algorithm.learner import PATIENCE
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError, RunError
-from steadyq.run import checkpoint, disk, lock, logs, measure
+from steadyq.run import checkpoint, disk, lock, logs, measure, sealed
 from steadyq.run.current import RESTARTS, Run
 from steadyq.run.env import BadStepError, EnvError
 from steadyq.run.folder import read_record, seed_folder, write_record
@@ -659,6 +659,18 @@ def test_a_closing_terminal_stops_a_run_unless_it_shall_not(before: signal.Handl
         assert signal.getsignal(signal.SIGHUP) == before
     finally:
         signal.signal(signal.SIGHUP, outside)
+
+
+def test_a_checkpoint_that_counted_updates_in_float32_goes_on(halfway: Path, undisturbed: Path) -> None:
+    for frame in checkpoint.frames(halfway / SEED):
+        path = halfway / SEED / "checkpoints" / f"{frame:012d}.safetensors"
+        arrays, description, _ = sealed.read(path, "checkpoint")
+        counts = [name for name in arrays if name.endswith(".opt.updates")]
+        assert len(counts) == 3
+        arrays |= {name: arrays[name].astype(np.float32) for name in counts}
+        sealed.write(path, "checkpoint", arrays, description)
+    assert resume(halfway).finished
+    assert digest(halfway, 0) == digest(undisturbed, 0)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(halfway: Path) -> None:

@@ -95,7 +95,8 @@ class Agent(NamedTuple):
     actor_step: `(state, obs[B, O], noise) -> (state, metrics)`: actor, temperature and what explores.
     order: of the two where both are due.
     critic_gradient: `(state, batch, noise) -> (grads, (stats, out[E, B, K], target[B]), loss[])`: the critic's step up
-        to the optimiser's; `target` is the mean of what `out` is trained towards.
+        to the optimiser's; `target` is the mean of what `out` is trained towards, as it is before a categorical critic
+        cuts it off at its atoms' ends.
     sample: `(state, obs[B, O], noise[B, A]) -> (action[B, A], log_prob[B])`, from the policy, not exploring.
     q: `(state, obs[B, O], action[B, A]) -> q[E, B]`, each critic's value in eval mode and without noise.
     act: `(state, obs[O], noise[A]) -> action[A]`, exploring.
@@ -159,12 +160,18 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             normalise=recipe.normalise.init(obs_dim),
         )
 
-    def features(params: Params, stats: Params, obs: Tensor, train: bool) -> tuple[Tensor, Params]:
-        return recipe.actor.apply(round_hidden(params[0], hidden), stats, obs, train)
+    def rounded(params: Params) -> Params:
+        return round_hidden(params, hidden)
+
+    def features(params: Params, stats: Params, obs: Tensor, train: bool) -> tuple[Params, Tensor, Params]:
+        """What the policy takes, its parameters first, and the statistics."""
+        torso, head = rounded(params)
+        seen, stats = recipe.actor.apply(torso, stats, obs, train)
+        return head, seen, stats
 
     def critics(params: Params, stats: Params, rows: Tensor, train: bool, noise: Params) -> tuple[Tensor, Params]:
         def one(params: Params, stats: Params, noise: Params) -> tuple[Tensor, Params]:
-            return critic.apply(round_hidden(params, hidden), stats, rows, train, noise)
+            return critic.apply(rounded(params), stats, rows, train, noise)
 
         return vmap(one)(params, stats, noise)
 
@@ -182,8 +189,8 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             next_obs=recipe.normalise.obs(state.normalise, batch.next_obs),
         )
         actor = state.target_actor or state.actor.params
-        next_features, _ = features(actor, state.actor.stats, batch.next_obs, False)
-        next_action, log_prob = policy.backup(actor[1], next_features, noise.next_action)
+        head, seen, _ = features(actor, state.actor.stats, batch.next_obs, False)
+        next_action, log_prob = policy.backup(head, seen, noise.next_action)
         bonus = -temperature.alpha(state.temperature.params) * log_prob
 
         def loss(params: Params) -> tuple[Tensor, tuple[Params, Tensor, Tensor]]:
@@ -202,7 +209,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         net = learn(state.critic, grads, recipe.critic_optimiser, recipe.project, stats)
         new = state._replace(critic=net, target=recipe.target.update(state.target, net.params))
         q = value.mean(out)
-        measured = (total, global_norm(grads), q.mean(), q.std(correction=0), soft.mean())
+        measured = (if_all_finite(stats, total), global_norm(grads), q.mean(), q.std(correction=0), soft.mean())
         metrics = dict(zip(CRITIC_METRICS, measured, strict=True))
         return if_finite(metrics, new, state), metrics
 
@@ -215,8 +222,8 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             return critics(state.critic.params, state.critic.stats, rows, False, noise.critic)[0]
 
         def loss(params: Params) -> tuple[Tensor, tuple[Params, Tensor]]:
-            hidden_features, stats = features(params, state.actor.stats, obs, True)
-            action, log_prob = policy.sample(params[1], hidden_features, noise.action)
+            head, seen, stats = features(params, state.actor.stats, obs, True)
+            action, log_prob = policy.sample(head, seen, noise.action)
             voice = recipe.improve(q(action), value, noise.members)
             return (alpha * log_prob - value.mean(voice)).mean(), (stats, -log_prob.mean())
 
@@ -229,7 +236,8 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         slope = grad(temperature_loss)(state.temperature.params)
         new_temperature = learn(state.temperature, slope, temperature.optimiser, nothing(), ())
         slack = temperature_loss(state.temperature.params)
-        metrics = dict(zip(ACTOR_METRICS, (total, global_norm(grads), entropy, alpha, slack), strict=True))
+        measured = (if_all_finite(stats, total), global_norm(grads), entropy, alpha, slack)
+        metrics = dict(zip(ACTOR_METRICS, measured, strict=True))
         new = state._replace(
             actor=actor,
             temperature=new_temperature,
@@ -241,21 +249,21 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         return if_finite(metrics, new, state), metrics
 
     def base(state: State) -> Base:
-        def seen(obs: Tensor) -> Tensor:
-            return features(state.actor.params, state.actor.stats, obs, False)[0]
+        def seen(obs: Tensor) -> tuple[Params, Tensor]:
+            return features(state.actor.params, state.actor.stats, obs, False)[:2]
 
-        head = state.actor.params[1]
         return Base(
-            lambda obs, noise: policy.sample(head, seen(obs), noise)[0],
-            lambda obs: policy.gaussian(head, seen(obs)),
+            lambda obs, noise: policy.sample(*seen(obs), noise)[0],
+            lambda obs: policy.gaussian(*seen(obs)),
+            rounded,
         )
 
     def sample(
         state: State, obs: Float[Tensor, "B O"], noise: Float[Tensor, "B A"]
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"]]:
         rows = recipe.normalise.obs(state.normalise, obs)
-        seen, _ = features(state.actor.params, state.actor.stats, rows, False)
-        return policy.sample(state.actor.params[1], seen, noise)
+        head, seen, _ = features(state.actor.params, state.actor.stats, rows, False)
+        return policy.sample(head, seen, noise)
 
     def ensemble_q(state: State, obs: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "E B"]:
         rows = torch.cat([recipe.normalise.obs(state.normalise, obs), action], -1)
@@ -327,6 +335,15 @@ def value_and_aux(loss: Callable, params: Params) -> tuple[Params, tuple, Tensor
 
     grads, (aux, value) = grad(kept, has_aux=True)(params)
     return grads, aux, value
+
+
+def if_all_finite(stats: Params, loss: Tensor) -> Tensor:
+    """The loss, or NaN if one of the new running statistics is not finite: then the update has failed, and says so.
+
+    A number of 2e19 makes a batch's variance infinite, and what is divided by its root finite, the loss included.
+    """
+    moments = [leaf.flatten() for leaf in leaves(stats) if leaf.is_floating_point()]
+    return torch.where(torch.cat(moments).isfinite().all(), loss, torch.nan) if moments else loss
 
 
 def if_finite(metrics: Metrics, new: State, old: State) -> State:

@@ -19,10 +19,12 @@ class Base(NamedTuple):
 
     sample: `(obs[B, O], noise[B, A]) -> action[B, A]`.
     gaussian: `obs[B, O] -> (mean[B, A], log_std[B, A])`, before the tanh.
+    rounded: `params -> params`, hidden weights in the precision of their products, for networks of exploration alone.
     """
 
     sample: Callable[[Tensor, Tensor], Tensor]
     gaussian: Callable[[Tensor], tuple[Tensor, Tensor]]
+    rounded: Callable[[Params], Params] = lambda params: params
 
 
 class Explore(NamedTuple):
@@ -109,15 +111,14 @@ def optimistic(
         params, stats, _ = shift_layer(action_dim).init(rng, obs_dim + action_dim)
         return Optimism(Net(params, stats, optimiser.init(params), ()), weight_net(optimism), weight_net(regulariser))
 
-    def shifted(params: Params, stats: Params, obs: Tensor, mean: Tensor) -> Tensor:
-        hidden = shift_layer(mean.shape[-1])
-        return mean + hidden.apply(params, stats, torch.cat([obs, mean], -1), False)[0]
+    def shifted(base: Base, params: Params, stats: Params, obs: Tensor, mean: Tensor) -> Tensor:
+        shift = shift_layer(mean.shape[-1])
+        return mean + shift.apply(base.rounded(params), stats, torch.cat([obs, mean], -1), False)[0]
 
     def act(state: Optimism, base: Base, obs: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = base.gaussian(obs)
-        return (
-            shifted(state.actor.params, state.actor.stats, obs, mean) + std_multiplier * log_std.exp() * noise
-        ).tanh()
+        moved = shifted(base, state.actor.params, state.actor.stats, obs, mean)
+        return (moved + std_multiplier * log_std.exp() * noise).tanh()
 
     def learn(
         state: Optimism,
@@ -131,7 +132,7 @@ def optimistic(
         eager, costly = weight(state.optimism.params), weight(state.regulariser.params)
 
         def loss(params: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            moved = shifted(params, state.actor.stats, obs, mean)
+            moved = shifted(base, params, state.actor.stats, obs, mean)
             out = q((moved + std_multiplier * std * noise).tanh())  # [E, B, K]
             spread = (out - out.mean(0)).abs().mean(0)  # of two: half their distance
             kl = ((moved - mean).square() / (2 * std.square())).sum(-1).mean()

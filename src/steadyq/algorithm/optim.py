@@ -18,7 +18,7 @@ class Optimiser(NamedTuple):
 
 
 Schedule = Callable[[Tensor], Tensor]
-"""`updates so far[] -> step size[]`."""
+"""`updates so far[] -> step size[]`; the number of updates comes in the type of the parameters."""
 
 
 def linear(start: float, end: float, *, updates: int) -> Schedule:
@@ -31,7 +31,7 @@ class Adam(NamedTuple):
 
     m: Params
     v: Params
-    updates: Tensor  # float32 stops counting at 2**24, when both bias corrections are 1 long since
+    updates: Tensor  # float32 would stop counting at 2**24, and a schedule with it: int64
 
 
 def adamw(
@@ -55,21 +55,22 @@ def adamw(
     """
 
     def init(params: Params) -> Adam:
-        return Adam(tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params), torch.zeros(()))
+        m, v = (tree_map(torch.zeros_like, params) for _ in range(2))
+        return Adam(m, v, torch.zeros((), dtype=torch.int64))
 
     def update(grads: Params, state: Adam, params: Params) -> tuple[Params, Adam]:
-        updates = state.updates + 1
+        done = state.updates.to(leaves(params)[0].dtype)  # beyond 2**24 the nearest even one: near enough
         m = tree_map(lambda m, g: torch.lerp(m, g, 1 - b1), state.m, grads)
         v = tree_map(lambda v, g: b2 * v + (1 - b2) * g.square(), state.v, grads)
-        m_scale, v_scale = 1 / (1 - b1**updates), 1 / (1 - b2**updates)
+        m_scale, v_scale = 1 / (1 - b1 ** (done + 1)), 1 / (1 - b2 ** (done + 1))
 
-        size = lr(state.updates) if callable(lr) else lr
+        size = lr(done) if callable(lr) else lr
 
         def step(theta: Tensor, m: Tensor, v: Tensor, decay: float) -> Tensor:
             return theta - size * (m * m_scale / ((v * v_scale).sqrt() + eps) + decay * theta)
 
         decay = decay_tree(params, weight_decay, decays)
-        return tree_map(step, params, m, v, decay), Adam(m, v, updates)
+        return tree_map(step, params, m, v, decay), Adam(m, v, state.updates + 1)
 
     return Optimiser(init, update)
 

@@ -54,7 +54,9 @@ RANGES: dict[str, Range] = {
     "b1": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
     "tau": Range("a number in (0, 1]", lambda x: 0 < x <= 1),
     "decay": NOT_NEGATIVE,
-    "target_entropy": Range("a finite number", math.isfinite),
+    "target_entropy": Range(
+        "a number below 0.693 (log 2, the most that actions in [-1, 1] have)", lambda x: -math.inf < x < math.log(2)
+    ),
     "norm_warm_up": AT_LEAST_0,
     "rate": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
     "kl_target": POSITIVE,

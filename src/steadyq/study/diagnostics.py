@@ -20,6 +20,7 @@ from steadyq.run.diagnose import Examiner, examine, examiner
 from steadyq.run.disk import FileError
 from steadyq.run.folder import Record, seed_folder, snapshot_path
 from steadyq.run.replay import Replay
+from steadyq.run.save import counted
 from steadyq.study import tables
 
 FILE = "diagnostics.csv"
@@ -142,8 +143,9 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
         saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
     except FileError:
         return state
+    found = counted(saved.tensors)
     names = dict(named_leaves(blank, "state"))
-    whole = folder.fill(blank, {name.removeprefix("state."): saved.tensors[name] for name in names}, path)
+    whole = folder.fill(blank, {name.removeprefix("state."): found[name] for name in names}, path)
     same = folder.snapshot_tensors(whole)
     return whole if all(same[name].equal(tensor) for name, tensor in tensors.items()) else state
 

@@ -26,7 +26,7 @@ from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import fixed, tuned
 from steadyq.algorithm.types import Params
 from steadyq.algorithm.values import categorical, first, scalar
-from steadyq.algorithm.weight_norm import every_update, nothing, unit_norm
+from steadyq.algorithm.weight_norm import every_update, unit_norm
 
 
 def crossq(
@@ -118,8 +118,8 @@ def crossq_wn(
         actor_every: critic updates per update of actor and temperature.
         target: a slow copy of the critic for the target (polyak), or the critic itself (none).
         tau: speed of the target network's average; has no effect with `target none`.
-        project: each unit's weights and bias to norm 1 (unit), its weights alone (weights), or no projection (none).
-        project_readout: project the readouts' weights too, as the authors' later code does.
+        project: each hidden unit's weights and bias to norm 1 (unit), its weights alone (weights), or neither (none).
+        project_readout: the readouts' weights to norm 1, as the authors' later code does beside the hidden ones.
         decay: AdamW's weight decay of the readouts, times lr.
         decay_norms: let the scale and shift of the normalisation layers decay too.
         norm: batch normalisation, or CrossQ's batch renormalisation.
@@ -132,7 +132,8 @@ def crossq_wn(
         return batch_renorm(warm_up=norm_warm_up) if norm == "renorm" else batch_norm()
 
     def projection(params: Params) -> Params:
-        params = unit_norm(params, with_bias=project == "unit")
+        if project != "none":
+            params = unit_norm(params, with_bias=project == "unit")
         return unit_norm(params, types=(Readout,), with_bias=False) if project_readout else params
 
     decays = (Readout, Norm) if decay_norms else (Readout,)
@@ -147,7 +148,7 @@ def crossq_wn(
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(temperature_lr)),
-        project=nothing() if project == "none" else every_update(projection),
+        project=every_update(projection),
         resets=resets.every_updates(reset_updates),
         protocol=replace(parent.protocol, utd=2, source="the paper, danielpalenicek/xqc"),
     )
@@ -207,8 +208,9 @@ def xqc(
     """XQC, the successor of CrossQ with weight normalisation: deeper, categorical, normalised before the activation.
 
     Palenicek et al. 2026, after the official code, its quirks included: the schedules of actor and temperature count
-    their own updates, so these step sizes fall a third of the way; readouts are projected, biases left out. (There the
-    actor's running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
+    their own updates, so these step sizes fall a third of the way, and further in a run that goes on beyond its planned
+    end (`--past-schedule`), where the critic's stays; readouts are projected, biases left out. (There the actor's
+    running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
 
     Args:
         width: units in each of the critic's hidden layers.
