@@ -196,14 +196,13 @@ def test_a_gradient_that_overflows_changes_nothing() -> None:
     assert same_bits(after, state)
 
 
-@pytest.mark.parametrize("size", [1e18, 1e20])
 @pytest.mark.parametrize("field", ["obs", "next_obs"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_huge_number_leaves_a_finite_state(name: str, field: str, size: float) -> None:
+def test_a_huge_number_leaves_a_finite_state(name: str, field: str) -> None:
     """The square of 1e20 is infinite: a batch's variance, but not what is divided by its root."""
     _, agent, state = small(name)
     leaf = getattr(BATCH_0, field).clone()
-    leaf[3, 0] = size
+    leaf[3, 0] = 1e20
     critic, critic_metrics = agent.critic_step(state, BATCH_0._replace(**{field: leaf}), for_critic(agent, NOISE))
     actor, actor_metrics = agent.actor_step(state, leaf, for_actor(agent, NOISE))
     for after, metrics in ((critic, critic_metrics), (actor, actor_metrics)):
