@@ -30,6 +30,7 @@ from steadyq.run.replay import Replay, Saved, SegmentFile, check_segment
 from steadyq.run.sealed import Arrays
 
 HEAD = "replay.head"
+COUNTS = ".opt.updates"  # how the names of whole numbers end that older versions kept in float32
 SEGMENT_BYTES = 16 * 2**20  # of one file of the replay at most: 64 MiB take 1.5 times as long to read, by page faults
 
 
@@ -248,7 +249,8 @@ def _read(
     head = arrays.pop(HEAD, None)
     if sizes is not None:
         _check_replay(path, description["replay"], head, sizes)
-    return Checkpoint(frame, sealed.tensors(arrays), description["meta"]), segments, head
+    tensors = {name: leaf.long() if name.endswith(COUNTS) else leaf for name, leaf in sealed.tensors(arrays).items()}
+    return Checkpoint(frame, tensors, description["meta"]), segments, head
 
 
 def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: int) -> Arrays:

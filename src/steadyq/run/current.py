@@ -99,14 +99,15 @@ class Run:
     @property
     def evaluation_due(self) -> bool:
         """Whether the policies are to be evaluated at this frame, and were not yet."""
-        every = self.settings.eval_every
-        return every > 0 and (self.step == 0 or self.crosses(every)) and self.evaluated != self.frame
+        return self._is_due(self.settings.eval_every, self.evaluated)
 
     @property
     def diagnosis_due(self) -> bool:
         """Whether the networks are to be diagnosed at this frame, and were not yet."""
-        every = self.settings.diagnose_every
-        return every > 0 and (self.step == 0 or self.crosses(every)) and self.diagnosed != self.frame
+        return self._is_due(self.settings.diagnose_every, self.diagnosed)
+
+    def _is_due(self, every: int, last: int) -> bool:
+        return every > 0 and (self.step == 0 or self.crosses(every)) and last != self.frame
 
     @property
     def reset_due(self) -> bool:

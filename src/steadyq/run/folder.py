@@ -178,9 +178,7 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
     like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
     if which == "last":
         saved = checkpoint.load(seed_folder(run, seed), replay=None)
-        names = [name for name, _ in named_leaves(like)]
-        tensors = {name: saved.tensors[f"state.{name}"] for name in names if f"state.{name}" in saved.tensors}
-        return fill(like, tensors, seed_folder(run, seed)), saved.frame
+        return state_of(saved, like, seed_folder(run, seed)), saved.frame
     frame = best_frame(run, seed) if which == "best" else _frame(which)
     path = snapshot_path(run, seed, frame)
     if not path.is_file():
@@ -189,6 +187,12 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
     tensors, _ = checkpoint.read_snapshot(path)
     return fill(like, tensors, path), frame
+
+
+def state_of(saved: checkpoint.Checkpoint, like: State, source: Path) -> State:
+    """As much of a checkpoint's state as `like` has; errors as of `fill`."""
+    names = {name: f"state.{name}" for name, _ in named_leaves(like)}
+    return fill(like, {name: saved.tensors[key] for name, key in names.items() if key in saved.tensors}, source)
 
 
 def fill(like: State, tensors: Mapping[str, Tensor], source: Path) -> State:

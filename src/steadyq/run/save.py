@@ -1,7 +1,7 @@
 """A run into its checkpoints, and back out of them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -178,11 +178,6 @@ def earliest(saved: Sequence[checkpoint.Checkpoint]) -> checkpoint.Checkpoint:
     return min(saved, key=lambda one: mark_of(one).size)
 
 
-def counted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, with updates counted in whole numbers: older versions took float32."""
-    return {name: leaf.long() if name.endswith(".opt.updates") else leaf for name, leaf in tensors.items()}
-
-
 def to_come(saved: Sequence[checkpoint.Checkpoint]) -> tuple[str, ...]:
     """Of what is measured at a checkpoint's own frame, the prefixes of that which the run has still to measure."""
     meta, frame = {**OLDER, **earliest(saved).meta}, saved[0].frame
@@ -206,7 +201,7 @@ def restore(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
     inexact = []
     for i, (one, loaded) in enumerate(zip(run.seeds, saved, strict=True)):
         lane, meta = run.learner.seed(i), {**OLDER, **loaded.meta}
-        agent = {name: leaf for name, leaf in counted(loaded.tensors).items() if not name.startswith(STREAM)}
+        agent = {name: leaf for name, leaf in loaded.tensors.items() if not name.startswith(STREAM)}
         if odd := [name for name, leaf in agent.items() if not torch.isfinite(leaf).all()]:
             raise FileError(f"the checkpoint of frame {loaded.frame:,} holds numbers that are not finite: {odd[0]}")
         try:

@@ -5,7 +5,7 @@ Imports neither torch nor an environment, so the command line can show its help 
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from math import floor
@@ -175,12 +175,17 @@ def complete(
     if settings.precision != "auto":
         changed["precision"] = settings.precision
     utd = given.get("utd", defaults["utd"])
-    parts = [settings.recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{k}={v}" for k, v in sorted(changed.items()))]
+    name = settings.name or name_of(settings.recipe, utd, sorted(changed.items()))
     options = {**option_defaults, **settings.options}
-    completed = replace(settings, **(defaults | given), options=options, name=settings.name or "-".join(parts))
+    completed = replace(settings, **(defaults | given), options=options, name=name)
     if options.get("schedule_updates") == 0:  # fixed now: a longer run later must not change what was
         options["schedule_updates"] = completed.planned_updates
     return completed
+
+
+def name_of(recipe: str, utd: Fraction, changed: Iterable[tuple[str, Any]]) -> str:
+    """The name of an experiment: its recipe, UTD and the options that are not the defaults."""
+    return "-".join([recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{key}={value}" for key, value in changed)])
 
 
 def check(settings: Settings) -> None:

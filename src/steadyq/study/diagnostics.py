@@ -12,7 +12,6 @@ from rich.progress import track
 from rich.table import Table
 
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import named_leaves
 from steadyq.algorithm.types import State
 from steadyq.errors import InputError
 from steadyq.run import checkpoint, disk, folder, logs
@@ -20,10 +19,9 @@ from steadyq.run.diagnose import Examiner, examine, examiner
 from steadyq.run.disk import FileError
 from steadyq.run.folder import Record, seed_folder, snapshot_path
 from steadyq.run.replay import Replay
-from steadyq.run.save import counted
 from steadyq.study import tables
+from steadyq.study.curves import DIAGNOSTICS
 
-FILE = "diagnostics.csv"
 LOCK = ".diagnostics.lock"
 """Held while that file is changed. The run's own lock is that of a training in progress, which may be diagnosed."""
 
@@ -99,7 +97,7 @@ def diagnose(
             note(run, record, one.seed, frame, measured)
         show(console, run, record, one, found[one.seed], chosen)
     chosen.env.close()
-    console.print(f"everything {run / FILE}")
+    console.print(f"everything {run / DIAGNOSTICS}")
     return found
 
 
@@ -143,16 +141,14 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
         saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
     except FileError:
         return state
-    found = counted(saved.tensors)
-    names = dict(named_leaves(blank, "state"))
-    whole = folder.fill(blank, {name.removeprefix("state."): found[name] for name in names}, path)
+    whole = folder.state_of(saved, blank, path)
     same = folder.snapshot_tensors(whole)
     return whole if all(same[name].equal(tensor) for name, tensor in tensors.items()) else state
 
 
 def note(run: Path, record: Record, seed: int, frame: int, measured: Mapping[str, float]) -> None:
     """Put one diagnosis into `diagnostics.csv`, in the place of an earlier one of this seed and frame."""
-    path, settings = run / FILE, record.settings
+    path, settings = run / DIAGNOSTICS, record.settings
     about = (settings.resolved("name"), settings.env, seed)
     new = [logs.Row(*about, name, frame, value) for name, value in measured.items() if math.isfinite(value)]
     with FileLock(run / LOCK):

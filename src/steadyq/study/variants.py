@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from steadyq.errors import InputError
+from steadyq.run.settings import name_of
 from steadyq.study import bands
 from steadyq.study.scores import Run
 
@@ -27,8 +28,7 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """The name that `steadyq train` gives it."""
-        options = [f"{key}={value}" for key, value in self.options]
-        return "-".join([self.recipe, f"utd{str(self.utd).replace('/', 'over')}", *options])
+        return name_of(self.recipe, self.utd, self.options)
 
     @property
     def words(self) -> str:
