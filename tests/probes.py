@@ -115,9 +115,9 @@ def observations(state: np.ndarray) -> np.ndarray:
     return np.stack([state, -state], -1)
 
 
-def transitions(probe: Probe, rng: np.random.Generator, batch: int) -> Transition:
+def transitions(probe: Probe, rng: np.random.Generator, batch_size: int) -> Transition:
     """Random states and uniform actions, with what follows."""
-    state, action = rng.choice([-1.0, 1.0], batch), rng.uniform(-1, 1, batch)
+    state, action = rng.choice([-1.0, 1.0], batch_size), rng.uniform(-1, 1, batch_size)
     numbers = (
         observations(state),
         action[:, None],
@@ -173,21 +173,21 @@ def train(
     the norm of a projected unit. In `rest` updates the moments catch up with weights that stand still.
     """
 
-    def recipe(lr: float) -> Recipe:
-        def known(lr: float) -> Recipe:
-            wanted = {
-                "width": 32,
-                "actor_width": 32,
-                "lr": lr,
-                "tau": 0.1,
-                "norm_warm_up": fast,
-                "quantiles": 20,
-                "bins": 51,
-            }
-            return make_recipe(name, {key: value for key, value in wanted.items() if key in options(name)})
+    def small(lr: float) -> Recipe:
+        wanted = {
+            "width": 32,
+            "actor_width": 32,
+            "lr": lr,
+            "tau": 0.1,
+            "norm_warm_up": fast,
+            "quantiles": 20,
+            "bins": 51,
+        }
+        return make_recipe(name, {key: value for key, value in wanted.items() if key in options(name)})
 
-        actor_optimiser = known(min(lr, actor_lr)).actor_optimiser
-        return replace(known(lr), actor_optimiser=actor_optimiser, temperature=fixed(0.0))
+    def recipe(lr: float) -> Recipe:
+        actor_optimiser = small(min(lr, actor_lr)).actor_optimiser
+        return replace(small(lr), actor_optimiser=actor_optimiser, temperature=fixed(0.0))
 
     rng = np.random.default_rng(seed)
     agent = make_agent(recipe(FAST), obs_dim=OBS, action_dim=ACTION)

@@ -16,7 +16,7 @@ import pytest
 
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.recipes import RECIPES
-from steadyq.run import envs, logs
+from steadyq.run import envs, folder, logs
 from steadyq.run.evaluate import play
 
 pytestmark = pytest.mark.slow
@@ -67,13 +67,9 @@ def test_cartpole_swingup(name: str, tmp_path: Path) -> None:
         command += [f"--{key.replace('_', '-')}", *map(str, values)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows = logs.read(run / "metrics.csv")
-    by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        if row.metric == "eval/mean_reward":
-            by_seed.setdefault(row.env_step, []).append(row.value)
-    returns = {frame: float(np.median(values)) for frame, values in by_seed.items()}
-    restarted = [row.value for row in rows if row.metric == "eval_after_reset/mean_reward"]
+    by_seed = [folder.returns(run, seed) for seed in CHOSEN[name].get("seeds", (0,))]
+    returns = {frame: float(np.median([found[frame] for found in by_seed])) for frame in by_seed[0]}
+    restarted = [row.value for row in logs.read(run / logs.FILE) if row.metric == "eval_after_reset/mean_reward"]
     reached, wanted = float(np.mean(list(returns.values())[-2:])), 3 * random_return(repeat)
     print(f"{name}: wanted {wanted:.0f}, reached {reached:.0f}; {returns}, after a reset {restarted}")
     assert bool(restarted) == (name in RESETTING)
