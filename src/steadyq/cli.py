@@ -351,8 +351,11 @@ def compare_runs(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers as one tidy table")
     values = parse(parser, arguments)
 
-    from steadyq.study import compare, published, tables
+    from steadyq.study import compare, output, published, statistics, tables
 
+    statistics.check(level=values.level, resamples=values.reps, seed=values.seed)
+    for path in filter(None, (values.json, values.csv)):
+        output.check(path)
     against = values.against or published.USUAL
     study = compare.read(
         values.places, published_file=values.published, against=against, tasks=values.tasks, metric=values.metric
@@ -390,7 +393,7 @@ def figures_of_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     values = parse(parser, arguments)
 
-    from steadyq.study import paper_figures, progress, report
+    from steadyq.study import output, paper_figures, progress, report
 
     against = values.against or paper_figures.BESIDE
 
@@ -399,6 +402,7 @@ def figures_of_runs(arguments: list[str]) -> int:
     numbers, places = values.what[:count], [Path(word) for word in values.what[count:]]
     if not numbers:
         raise InputError(f"which figure? got {values.what[0]!r} first; give some of {', '.join(known)}, then the runs")
+    output.check(values.out / "figure.png")
     with progress.shown() as say:
         study = report.read(
             places,
@@ -426,8 +430,9 @@ def report_on_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
     values = parse(parser, arguments)
 
-    from steadyq.study import progress, report
+    from steadyq.study import output, progress, report
 
+    output.check(values.out)
     with progress.shown() as say:
         study = report.read(
             values.places, published_file=values.published, against=values.against, tasks=values.tasks, say=say

@@ -1,0 +1,21 @@
+"""Where a study's files go: what cannot be written there is refused before runs are read, which takes long."""
+
+import os
+from pathlib import Path
+
+from steadyq.errors import InputError
+
+
+def check(path: Path) -> None:
+    """Refuse a file that cannot be written; nothing is made. Folders on its way need not be there yet.
+
+    Raises:
+        InputError: it is a folder, a file stands where a folder should, or permission is missing.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file to write")
+    ground = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if ground != path and not ground.is_dir():
+        raise InputError(f"cannot write {path}: {ground} is no folder; give another place")
+    if not os.access(ground, os.W_OK):
+        raise InputError(f"cannot write {path}: {ground} may not be changed; give another place")
