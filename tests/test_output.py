@@ -30,6 +30,20 @@ def test_what_may_not_be_changed_is_refused(tmp_path: Path, monkeypatch: pytest.
         output.check(tmp_path / "new/x")
 
 
+def test_where_one_may_not_look_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def closed(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
+        if tmp_path in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"{tmp_path} may not be changed"):
+        output.check(tmp_path / "x")
+
+
 @pytest.mark.parametrize("command", ["compare --json", "compare --csv", "report --out", "figures 3 --out"])
 def test_every_command_refuses_before_it_reads(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -12,7 +12,7 @@ def check(path: Path) -> None:
     Raises:
         InputError: it is a folder, a file stands where a folder should, or permission is missing.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error where one may not look
         raise InputError(f"{path} is a folder; give the name of a file to write")
     ground = next(place for place in (path, *path.parents) if os.path.exists(place))
     if ground != path and not ground.is_dir():
