@@ -1,4 +1,4 @@
-"""A study's files: what cannot be written is refused at once, and nothing is made by asking."""
+"""Files a command is asked for: what cannot be written is refused at once, and nothing is made by asking."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from steadyq import output
 from steadyq.cli import main
 from steadyq.errors import InputError
-from steadyq.study import compare, output
+from steadyq.run import show
+from steadyq.study import compare
 
 
 def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
@@ -62,3 +64,21 @@ def test_every_command_refuses_before_it_reads(
     if name != "figures":  # which has a folder as its output
         assert main([name, *numbers, "somewhere", option, str(tmp_path)]) == 2
         assert capsys.readouterr().err == f"steadyq: {tmp_path} is a folder; give the name of a file to write\n"
+
+
+@pytest.mark.parametrize(("option", "ending"), [("--video", ".mp4"), ("--film-strip", ".png")])
+def test_a_picture_is_refused_before_the_policy_plays(
+    option: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def read(*arguments: Any, **more: Any) -> None:
+        raise AssertionError("the run was read")
+
+    monkeypatch.setattr(show, "read_record", read)
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    for path, reason in [
+        (blocked / f"inside{ending}", f"{blocked} is no folder; give another place"),
+        (tmp_path / "picture.gif", f"give a file ending in {ending}"),
+    ]:
+        assert main(["evaluate", str(tmp_path), option, str(path)]) == 2
+        assert reason in capsys.readouterr().err

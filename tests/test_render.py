@@ -244,8 +244,15 @@ def test_a_film_strip_is_never_wider_than_it_may_be_and_takes_few_frames(tmp_pat
 def test_nothing_to_write_and_nowhere_to_write_to_are_refused(write, tmp_path):
     with pytest.raises(InputError, match="no frames"):
         write([], tmp_path / "x", fps=10)
-    with pytest.raises(InputError, match="does not exist"):
-        write(moving(2), tmp_path / "missing" / "x", fps=10)
+    with pytest.raises(InputError, match="is a folder"):
+        write(moving(2), tmp_path, fps=10)
+
+
+@pytest.mark.parametrize(("write", "name"), [(render.video, "x.mp4"), (render.film_strip, "x.png")])
+def test_folders_on_the_way_to_a_picture_are_made(write, name, tmp_path):
+    path = tmp_path / "new" / "folder" / name
+    write(moving(2), path, fps=10)
+    assert path.stat().st_size
 
 
 def test_a_checkered_floor_is_in_register_with_opengls():

@@ -351,7 +351,8 @@ def compare_runs(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers as one tidy table")
     values = parse(parser, arguments)
 
-    from steadyq.study import compare, output, published, statistics, tables
+    from steadyq import output
+    from steadyq.study import compare, published, statistics, tables
 
     statistics.check(level=values.level, resamples=values.reps, seed=values.seed)
     for path in filter(None, (values.json, values.csv)):
@@ -393,7 +394,8 @@ def figures_of_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     values = parse(parser, arguments)
 
-    from steadyq.study import output, paper_figures, progress, report
+    from steadyq import output
+    from steadyq.study import paper_figures, progress, report
 
     against = values.against or paper_figures.BESIDE
 
@@ -430,7 +432,8 @@ def report_on_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
     values = parse(parser, arguments)
 
-    from steadyq.study import output, progress, report
+    from steadyq import output
+    from steadyq.study import progress, report
 
     output.check(values.out)
     with progress.shown() as say:

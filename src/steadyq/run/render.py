@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from steadyq import output
 from steadyq.errors import InputError
 from steadyq.run.env import Env, Spec
 from steadyq.run.mujoco_view import backend as backend  # what draws MuJoCo here
@@ -64,11 +65,11 @@ def video(frames: Sequence[np.ndarray], path: Path | str, *, fps: float) -> None
     """Write frames as an MP4 that every browser plays (H.264, 4:2:0).
 
     Raises:
-        InputError: no frames, or the folder does not exist.
+        InputError: no frames, or a place that cannot be written.
     """
     import imageio.v3
 
-    _check(frames, path)
+    _prepare(frames, Path(path))
     height, width = frames[0].shape[:2]
     even = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 halves both sides
     imageio.v3.imwrite(
@@ -98,11 +99,11 @@ def film_strip(
         columns: how many side by side.
 
     Raises:
-        InputError: no frames, or the folder does not exist.
+        InputError: no frames, or a place that cannot be written.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    _check(frames, path)
+    _prepare(frames, Path(path))
     chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
     columns = min(columns, len(chosen))
     height, width = frames[0].shape[:2]
@@ -128,8 +129,8 @@ def film_strip(
     strip.save(path, format="PNG", optimize=True)
 
 
-def _check(frames: Sequence[np.ndarray], path: Path | str) -> None:
+def _prepare(frames: Sequence[np.ndarray], path: Path) -> None:
     if not len(frames):
         raise InputError(f"there are no frames to write to {path}; record at least one")
-    if not Path(path).absolute().parent.is_dir():
-        raise InputError(f"{path} is in a folder that does not exist; make it first")
+    output.check(path)
+    path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+from steadyq import output
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.errors import InputError
 from steadyq.run import render
@@ -34,12 +35,14 @@ def show(
         trust: import the module that the run's environment names.
 
     Raises:
-        InputError: no such run, seed, checkpoint or folder for a picture.
+        InputError: no such run, seed or checkpoint, or a picture that cannot be written.
         RunError: the environment failed, or gave numbers that are not finite.
     """
     for path, ending in ((video, ".mp4"), (film_strip, ".png")):
-        if path is not None and (path.suffix.lower() != ending or not path.absolute().parent.is_dir()):
-            raise InputError(f"{path} cannot be written; give a file ending in {ending} in a folder that exists")
+        if path is not None:
+            if path.suffix.lower() != ending:
+                raise InputError(f"{path} cannot be written; give a file ending in {ending}")
+            output.check(path)
     record = read_record(run)
     check_trust(record, trust=trust)
     settings = record.settings

@@ -1,4 +1,4 @@
-"""Where a study's files go: what cannot be written there is refused before runs are read, which takes long."""
+"""Where the files go that a command is asked for: what cannot be written is refused before anything long begins."""
 
 import os
 from pathlib import Path
