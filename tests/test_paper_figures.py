@@ -191,6 +191,34 @@ def test_long_names_find_room(tmp_path: Path) -> None:
         assert not one.padded(-2).overlaps(other)
 
 
+def test_what_is_said_below_a_panel_is_neither_cut_off_nor_hidden() -> None:
+    names = [f"crossq_wn-utd{utd}-precision=bfloat16-project=none" for utd in (1, 2, 5, 10)]
+    study = Study(
+        [run for name in names for run in runs(name, "walker-run", five(100))],
+        [],
+        {
+            measure.metric: runs(names[0], "walker-run", five(1), frames=FRAMES // 2)
+            for measure in (*measures.Q_BIAS, measures.WEIGHT_NORM, measures.GRADIENT_NORM, *measures.DEAD)
+        },
+    )
+    for number in ("1", "4"):
+        figure = paper_figures.draw(number, study)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        notes = [axes.xaxis.label for axes in figure.get_axes() if "no " in axes.get_xlabel()]
+        boxes = [Text.get_window_extent(note, canvas.get_renderer()) for note in notes]
+        assert len(boxes) > 1
+        assert max(box.x1 for box in boxes) < figure.bbox.width
+        boxes += [
+            Text.get_window_extent(text, canvas.get_renderer())
+            for axes in figure.get_axes()
+            for text in axes.texts
+            if "seeds" in text.get_text()
+        ]
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.padded(-2).overlaps(other)
+
+
 def test_few_seeds_are_said_on_the_face() -> None:
     for count, says in ((1, "TOO FEW SEEDS: 1 on some task. No interval"), (3, "3 on some task. A 95% interval truly")):
         study = Study([*runs("a", "dog-run", five(100)), *runs("b", "dog-run", five(100)[:count])], [])
@@ -244,6 +272,18 @@ def test_figure_5_compares_with_the_recipe_as_it_is() -> None:
     assert "target none 5 seeds" in said
     assert "320" in said
     assert "no recipe here was run with an option changed" in texts(paper_figures.draw("5", Study(study.runs[:5], [])))
+
+
+def test_figure_5_has_room_for_many_changes() -> None:
+    names = ["crossq_wn-utd2", *(f"crossq_wn-utd2-{name}=1" for name in "abcdefghijklmn")]
+    figure = paper_figures.draw("5", Study([run for name in names for run in runs(name, "dog-run", five(300))], []))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.get_axes()
+    boxes = [Text.get_window_extent(label, canvas.get_renderer()) for label in axes.get_yticklabels()]
+    assert len(boxes) == len(names)
+    for one, other in itertools.pairwise(boxes):
+        assert not one.overlaps(other)
 
 
 def test_figure_6_is_over_the_options_values() -> None:

@@ -127,8 +127,18 @@ def note(axes: Axes, sentences: Iterable[str]) -> None:
     """Say below a panel what its curves do not show."""
     text = "; ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
     label = axes.get_xlabel()
-    said = "\n".join([label, textwrap.fill(text, 70)] if text else [label])
+    said = "\n".join([label, textwrap.fill(text, 62)] if text else [label])
     axes.set_xlabel(said, color="0.35", fontsize=SMALL, loc="left").set_parse_math(False)
+
+
+def make_room(figure: Figure) -> None:
+    """Grow a figure by what `note` has said, or its panels would shrink and the labels at their lines' ends overlap."""
+    lines = dict[int, int]()
+    for axes in figure.get_axes():
+        if place := axes.get_subplotspec():
+            row = place.rowspan.start
+            lines[row] = max(lines.get(row, 0), axes.get_xlabel().count("\n"))
+    figure.set_figheight(figure.get_figheight() + LINE * sum(lines.values()))
 
 
 def curves(

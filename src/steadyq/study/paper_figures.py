@@ -59,9 +59,9 @@ def draw(number: str, study: Study, *, against: Sequence[str] = BESIDE) -> Figur
     """
     if number not in FIGURES:
         raise unknown("figure", number, FIGURES)
-    if number == "3":
-        return by_task(study, against)
-    return FIGURES[number](study)
+    figure = by_task(study, against) if number == "3" else FIGURES[number](study)
+    panels.make_room(figure)
+    return figure
 
 
 def of_methods(study: Study, patterns: Sequence[str]) -> Study:
@@ -181,14 +181,18 @@ def ablations(study: Study) -> Figure:
     several = [(members, ends) for members in found if len(members) > 1 and (ends := _ends(members))]
     if not several:
         return _only(title, "no recipe here was run with an option changed and, on the same tasks, without")
-    runs = [run for members, _ in several for member in members for run in member.runs]
-    figure, places = panels.empty(title, runs, len(several), columns=1, wide=1.8)
-    for (_, ends), axes in zip(several, places, strict=True):
-        base = ends.values[0][0]
-        panels.entitle(axes, f"{base.recipe}, UTD {base.utd}", ends.words)
+    forests = []
+    for _, ends in several:
         ordered = sorted(ends.values, key=lambda value: (len(value[0].options), value[0].options))
         rows = [(wrap(", ".join(v.changes) or "as it is", 40), i, not v.options) for v, i in ordered]
-        panels.forest(axes, [(f"{name}\n{_seeds(i.runs)}", i, marked) for name, i, marked in rows])
+        forests.append([(f"{name}\n{_seeds(i.runs)}", i, marked) for name, i, marked in rows])
+    runs = [run for members, _ in several for member in members for run in member.runs]
+    labels = [name for name, *_ in max(forests, key=len)]
+    figure, places = panels.empty(title, runs, len(several), columns=1, labels=labels, wide=1.8)
+    for (_, ends), rows, axes in zip(several, forests, places, strict=True):
+        base = ends.values[0][0]
+        panels.entitle(axes, f"{base.recipe}, UTD {base.utd}", ends.words)
+        panels.forest(axes, rows)
         plain = any(marked for *_, marked in rows)
         panels.note(axes, ["" if plain else "no run of the recipe as it is: nothing to compare with"])
     return figure
