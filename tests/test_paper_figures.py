@@ -263,6 +263,13 @@ def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     assert "published" not in texts(last)
 
 
+def test_figure_3_says_that_no_method_has_all_tasks() -> None:
+    study = Study([*runs("a-utd1", "dog-run", five(100)), *runs("b-utd1", "cheetah-run", five(100))], [])
+    together = paper_figures.draw("3", study, against=[]).get_axes()[-1]
+    assert "all 2 tasks no method was run on all of them" in " ".join(texts(together).split())
+    assert not lines(together)
+
+
 def test_figure_5_compares_with_the_recipe_as_it_is() -> None:
     study = Study(
         [*runs("crossq_wn-utd2", "dog-run", five(300)), *runs("crossq_wn-utd2-target=none", "dog-run", five(100))], []

@@ -167,7 +167,12 @@ def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
         notes = [f"not on all of them: {', '.join(lacking)}" if lacking else ""]
         if together and references:
             notes.append("published: over several tasks from per-seed results only (--published)")
-        panels.entitle(axes, name, _about((), lines.values()))
+        panels.entitle(axes, name, _about((), lines.values()) if any(lines.values()) else "")
+        if not any(lines.values()):
+            panels.blank(
+                axes, f"no method was run on {'all of them' if together else 'it'} to frames that its seeds share"
+            )
+            continue
         beside = [row for row in references if (row.task,) == tasks]
         panels.curves(axes, _named(lines.values()), how, y="return", spread=not together, beside=beside)
         panels.note(axes, [*notes, *(line.until for line in lines.values() if line)])
