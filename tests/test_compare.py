@@ -105,6 +105,19 @@ def test_mixed_suites_have_no_aggregate() -> None:
     assert any("no aggregate of b at frame 100: no run there on dog-run" in note for note in both.notes)
 
 
+def test_what_holds_for_many_methods_is_said_once() -> None:
+    tasks = {"a": "dog-run", "b": "dog-run", "c": "dog-run", "d": "dog-walk", "e": "dog-walk"}
+    found = compared([run for method, task in tasks.items() for run in runs(method, task, GOOD)])
+    assert [note for note in found.notes if note.startswith("no aggregate")] == [
+        "no aggregate of a, b, c at frame 100: no run there on dog-walk; choose other tasks with --tasks",
+        "no aggregate of d, e at frame 100: no run there on dog-run; choose other tasks with --tasks",
+    ]
+    assert [note for note in found.notes if "in common" in note] == [
+        "d has no task in common with a, b, c",
+        "e has no task in common with a, b, c",
+    ]
+
+
 def test_few_runs_are_not_taken_at_face_value() -> None:
     found = compared(runs("a", "dog-run", GOOD[:3]))
     coverage = found.returns[0].iqm.coverage

@@ -89,7 +89,10 @@ def test_the_reading_claims_what_the_verdicts_do() -> None:
     assert "probability 0.80 (95% interval 0.70 to 0.90" in worse
     assert "holds one half" in found.undecided[0]
     assert "nothing about other seeds follows" in found.undecided[1]
-    assert found.cautions[0].startswith("3 comparisons are made here. If all methods were equal, about 0.6 of them")
+    assert found.cautions[0].startswith(
+        "3 comparisons are made here, besides 1 with one run only, which decide nothing. If all methods were equal, "
+        "about 0.6 of them"
+    )
     assert "nothing is compared" in read().cautions[0]
 
 
@@ -101,6 +104,17 @@ def test_comparisons_with_published_runs_stand_apart() -> None:
 
 
 # ---- the page
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_tasks_together_are_drawn_if_a_method_has_them_all(tmp_path: Path, *, shared: bool) -> None:
+    path = tmp_path / "runs.csv"
+    tasks = {"a": ["dog-run"], "b": ["dog-run"], "c": ["walker-run", "dog-run"] if shared else ["walker-run"]}
+    path.write_text(HEADER + "".join(rows(name, task, 0, 100) for name, which in tasks.items() for task in which))
+    panels = {panel["title"]: panel for panel in numbers(report.page(report.read([path])))["returns"]}
+    assert list(panels) == ["dog-run", "walker-run", *(["all 2 tasks"] if shared else [])]
+    if shared:
+        assert panels["all 2 tasks"]["notes"] == ["not on all of these tasks: a; b"]
 
 
 def test_tables_sentences_and_curves(tmp_path: Path) -> None:

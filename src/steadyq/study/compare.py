@@ -4,10 +4,11 @@ Everything a reader needs to judge the numbers comes with them: `Comparison.note
 are not equal and what the intervals are worth, `Comparison.complaints` what could not be read.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,12 +198,16 @@ def compare(
     for frame in chosen:
         at = scores.at(study.runs, [frame])
         returns += [_entry(found, (task,), frame, how) for task, found in _by_task(at)]
-        for method in _methods(study.runs):
+        without: dict[str, list[str]] = {}
+        for method in _methods(study.runs) if len(dmc) > 1 else ():
             lacking = [task for task in dmc if method not in at or task not in at[method].tasks]
-            if len(dmc) > 1 and lacking:
-                notes.append(f"no aggregate of {method} at frame {frame:,}: no run there on {', '.join(lacking)}")
-            elif len(dmc) > 1:
+            if lacking:
+                without.setdefault(", ".join(lacking), []).append(method)
+            else:
                 aggregates.append(_aggregate(at[method].on(dmc), frame, how))
+        for lacked, methods in without.items():
+            why = f"no run there on {lacked}; choose other tasks with --tasks"
+            notes.append(f"no aggregate of {', '.join(methods)} at frame {frame:,}: {why}")
     if not returns:
         ends = ", ".join(f"{run.name} ends at {run.env_step[-1]:,}" for run in study.runs[:3])
         where = ", ".join(f"{frame:,}" for frame in chosen)
@@ -303,16 +308,27 @@ def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list
         wanted = list(combinations(others, 2))
     else:
         return [], [f"no pairs: {len(others)} published methods are too many to compare each with each; see --against"]
-    found, notes = [], []
+    found, apart = [], []
     for a, b in wanted:
         tasks = tuple(sorted(area[a].tasks.keys() & area[b].tasks.keys()))
         if not tasks:
-            notes.append(f"{a} and {b} have no task in common")
+            apart.append((a, b))
             continue
         settings = how | {"level": VERDICT_LEVEL}
         probability = statistics.probability_of_improvement(area[a].on(tasks), area[b].on(tasks), **settings).at(0)
         found.append(Pair(a, b, tasks, probability, verdict(probability)))
-    return found, notes
+    return found, _apart(apart)
+
+
+def _apart(pairs: list[tuple[str, str]]) -> list[str]:
+    """Few sentences about the pairs that have no task in common: the method that is in most of them comes first."""
+    found = []
+    while pairs:
+        ((method, _),) = Counter(chain(*pairs)).most_common(1)
+        others = [b if a == method else a for a, b in pairs if method in (a, b)]
+        found.append(f"{method} has no task in common with {', '.join(others)}")
+        pairs = [pair for pair in pairs if method not in pair]
+    return found
 
 
 def _values(references: Sequence[Reference], frames: Sequence[int]) -> list[ReferenceValue]:

@@ -77,7 +77,10 @@ def _chance(pairs: Sequence[Pair]) -> list[str]:
         for pair in decidable
     ]
     expected = sum(1 - share / 100 for share in covered)
+    count = f"{len(decidable)} comparisons are made here"
+    if alone := len(pairs) - len(decidable):
+        count += f", besides {alone} with one run only, which decide nothing"
     return [
-        f"{len(decidable)} comparisons are made here. If all methods were equal, about {expected:.1f} of them would "
+        f"{count}. If all methods were equal, about {expected:.1f} of them would "
         "still come out as supported or contradicted, by chance."
     ]

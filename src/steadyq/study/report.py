@@ -226,6 +226,8 @@ def _curves(
     metrics = measures.ordered(list(study.more))
     page = _Page(study, methods, len(metrics))
     returns = []
+    have = [{run.task for run in group} for group in bands.by_method(runs).values()]
+    groups = [(title, which) for title, which in groups if any(set(which) <= tasks_of for tasks_of in have)]
     for number, (title, which) in enumerate(groups):
         say(f"learning curves {number + 1} of {len(groups)}: {title}")
         beside = [row for row in shown if (row.task,) == which]
@@ -277,10 +279,10 @@ class _Page:
     ) -> dict[str, Any]:
         """One panel: a line per method, the single runs where it is about one task, and published curves."""
         chosen = [run for run in runs if run.task in tasks]
-        lines, notes = [], []
+        lines, notes, lacking = [], [], []
         for method, group in bands.by_method(chosen).items():
             if {run.task for run in group} != set(tasks):
-                notes.append(f"{variants.label(method)} is not on all of these tasks")
+                lacking.append(variants.label(method))
                 continue
             try:
                 line = bands.line(group, points=self.points, interval=interval)
@@ -289,6 +291,8 @@ class _Page:
                 continue
             lines.append(self._line(line, interval=interval))
             notes.append(line.until)
+        if lacking:
+            notes.append(f"not on all of these tasks: {'; '.join(lacking)}")
         alone = len(tasks) == 1 and interval
         return {
             "title": title,
