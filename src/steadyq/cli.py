@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from steadyq import output
 from steadyq.errors import InputError, RunError, unknown
 from steadyq.run.settings import CHOICES, Settings, flag, frames_or_minutes
 from steadyq.run.stop import Stopped
@@ -351,7 +352,6 @@ def compare_runs(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers as one tidy table")
     values = parse(parser, arguments)
 
-    from steadyq import output
     from steadyq.study import compare, published, statistics, tables
 
     statistics.check(level=values.level, resamples=values.reps, seed=values.seed)
@@ -394,7 +394,6 @@ def figures_of_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     values = parse(parser, arguments)
 
-    from steadyq import output
     from steadyq.study import paper_figures, progress, report
 
     against = values.against or paper_figures.BESIDE
@@ -432,7 +431,6 @@ def report_on_runs(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
     values = parse(parser, arguments)
 
-    from steadyq import output
     from steadyq.study import progress, report
 
     output.check(values.out)
