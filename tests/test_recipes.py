@@ -109,7 +109,7 @@ def golden(name: str) -> dict[str, Any]:
     """Three critic updates and one of the actor: the metrics, and each leaf's sum and norm.
 
     In float64: of a gradient that is nothing but float32's rounding, as that of XQC's first shift, Adam makes whole
-    steps, and they differ between processors.
+    steps, and they differ between processors. Of float64's rounding it still makes some of 1e-12.
     """
     _, agent, state = small(name)
     state = double(state)
@@ -142,7 +142,8 @@ def test_golden_update(name: str) -> None:
         assert got[part].keys() == stored[part].keys()
         for key, values in got[part].items():
             scale = max(map(abs, stored[part][key]))  # a sum may cancel, its norm says how large the numbers are
-            np.testing.assert_allclose(values, stored[part][key], rtol=1e-6, atol=1e-14 + 1e-6 * scale, err_msg=key)
+            least = 1e-14 if ".opt." in key else 1e-10  # Adam's moments can be small, other numbers are not
+            np.testing.assert_allclose(values, stored[part][key], rtol=1e-6, atol=least + 1e-6 * scale, err_msg=key)
 
 
 # Options
