@@ -74,6 +74,7 @@ BESIDE = [
         (ours + precision, theirs)
         for ours, theirs in (
             ("xqc-utd2", "XQC-utd2@danielpalenicek"),
+            ("xqc-utd2-schedule_updates=990000", "XQC-utd2@danielpalenicek"),
             ("simba-utd2", "SimBa-utd2@SonyResearch"),
             ("bro_fast-utd2", "BRO-utd2@naumix"),
             ("bro-utd10", "BRO-utd10@naumix"),

@@ -218,7 +218,8 @@ def xqc(
         depth: hidden layers of critic and actor.
         lr: step size of Adam for critic, actor and temperature at the start.
         lr_end: and at the end of its schedule, between which it falls linearly.
-        schedule_updates: updates of the schedule; 0 for the critic updates of the run.
+        schedule_updates: updates of the schedule; 0 for the critic updates of the run. Its authors' is 990,000: that of
+            their runs of a million frames. Give it to compare a shorter run with theirs.
         tau: speed of the target network's average.
         alpha: temperature at the start.
         target_entropy: what the temperature steers the policy's entropy to, per action dimension.
