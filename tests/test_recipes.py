@@ -142,7 +142,8 @@ def test_golden_update(name: str) -> None:
         assert got[part].keys() == stored[part].keys()
         for key, values in got[part].items():
             scale = max(map(abs, stored[part][key]))  # a sum may cancel, its norm says how large the numbers are
-            least = 1e-14 if ".opt." in key else 1e-10  # Adam's moments can be small, other numbers are not
+            rounding = part == "leaves" and ".opt." not in key  # Adam's moments can be as small and mean something
+            least = 1e-10 if rounding else 1e-14
             np.testing.assert_allclose(values, stored[part][key], rtol=1e-6, atol=least + 1e-6 * scale, err_msg=key)
 
 
