@@ -263,6 +263,23 @@ def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     assert "published" not in texts(last)
 
 
+def test_figure_3_says_where_published_curves_begin_that_begin_too_late() -> None:
+    figure = paper_figures.draw("3", Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 10), []))
+    (axes,) = figure.get_axes()
+    assert len(lines(axes)) == 1
+    assert "BRO-utd10@naumix: published from frame 25,000 on" in texts(axes)
+    figure.draw_without_rendering()  # which warns if the panel has no room
+
+
+def test_figure_3_shows_a_published_curve_of_one_point() -> None:
+    study = Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 4), [])  # to 25,000
+    (axes,) = paper_figures.draw("3", study).get_axes()
+    points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    assert [(line.get_xdata().tolist(), line.get_marker()) for line in points] == [([25_000], "o")] * 2
+    bars = [band for band in axes.collections if band.get_linewidth()[0]]
+    assert len(bars) == 2
+
+
 def test_figure_3_says_that_no_method_has_all_tasks() -> None:
     study = Study([*runs("a-utd1", "dog-run", five(100)), *runs("b-utd1", "cheetah-run", five(100))], [])
     together = paper_figures.draw("3", study, against=[]).get_axes()[-1]

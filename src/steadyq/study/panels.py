@@ -160,22 +160,29 @@ def curves(
         y: what the values are.
         log: draw them on a logarithmic axis if all are above 0.
         spread: which band.
-        beside: published curves to draw behind, with the percentiles of their runs.
+        beside: published curves to draw behind, with the percentiles of their runs; each begins before the lines end.
     """
     ends, lows = {}, list[np.ndarray]()
     longest = max((found.last for found in lines.values()), default=0.0) or 1.0
     for number, row in enumerate(beside):
-        inside = row.env_step <= max(longest, row.env_step[0])
+        inside = row.env_step <= longest
         frames, grey = row.env_step[inside], GREYS[number % len(GREYS)]
-        axes.fill_between(frames, row.p05[inside], row.p95[inside], color=grey, alpha=0.15, linewidth=0, zorder=1)
+        _band(axes, frames, row.p05[inside], row.p95[inside], grey, alpha=0.15, zorder=1)
         lows.append(row.p05[inside])
         (ends[f"{wrap(row.method, 24)}\npublished, {row.seeds[inside][-1]} seeds"],) = axes.plot(
-            frames, row.iqm[inside], color=grey, linestyle=STYLES[number % len(STYLES)], linewidth=1.1, zorder=2
+            frames,
+            row.iqm[inside],
+            color=grey,
+            marker="o" if len(frames) == 1 else "",
+            linestyle=STYLES[number % len(STYLES)],
+            markersize=4,
+            linewidth=1.1,
+            zorder=2,
         )
     for label, found in lines.items():
         look, frames = how[found.method], found.band.points
         low, high = (found.spread.low, found.spread.high) if spread else (found.band.low, found.band.high)
-        axes.fill_between(frames, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
+        _band(axes, frames, low, high, look.colour, alpha=0.18, zorder=2)
         lows.append(low)
         (ends[label],) = axes.plot(
             frames,
@@ -260,6 +267,14 @@ def forest(axes: Axes, rows: Sequence[tuple[str, Interval, bool]]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     axes.set_xlabel("return")
+
+
+def _band(
+    axes: Axes, frames: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, *, alpha: float, zorder: int
+) -> None:
+    """The area between two curves; of a single frame a bar."""
+    edge = 5 if len(frames) == 1 else 0
+    axes.fill_between(frames, low, high, color=colour, alpha=alpha, linewidth=edge, zorder=zorder)
 
 
 def _line_height(axes: Axes) -> float:

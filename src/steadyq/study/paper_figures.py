@@ -173,8 +173,12 @@ def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
                 axes, f"no method was run on {'all of them' if together else 'it'} to frames that its seeds share"
             )
             continue
-        beside = [row for row in references if (row.task,) == tasks]
+        last = max(line.last for line in lines.values() if line)
+        published_here = [row for row in references if (row.task,) == tasks]
+        beside = [row for row in published_here if row.env_step[0] <= last]
         panels.curves(axes, _named(lines.values()), how, y="return", spread=not together, beside=beside)
+        late = [row for row in published_here if row.env_step[0] > last]
+        notes += [f"{row.method}: published from frame {row.env_step[0]:,} on" for row in late]
         panels.note(axes, [*notes, *(line.until for line in lines.values() if line)])
     return figure
 
