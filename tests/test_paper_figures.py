@@ -226,6 +226,25 @@ def test_few_seeds_are_said_on_the_face() -> None:
             assert says in texts(paper_figures.draw(number, study))
 
 
+def test_what_hardly_moves_looks_so() -> None:
+    same = [run._replace(value=np.full(3, 46.669 + 1e-6 * k)) for k, run in enumerate(runs("a", "dog-run", five(1)))]
+    figure = paper_figures.draw("1", Study(runs("a", "dog-run", five(300)), [], {NORM: same}))
+    bottom, top = figure.get_axes()[-1].get_ylim()
+    assert bottom < 46 < 47 < top
+    boxes_of(figure, [])  # draws it
+    assert not figure.get_axes()[-1].yaxis.get_offset_text().get_text()
+
+
+def test_a_multiplier_of_ticks_stands_clear_of_the_title() -> None:
+    huge = {measures.Q_BIAS[0].metric: runs("a", "dog-run", five(1e8))}
+    figure = paper_figures.draw("1", Study(runs("a", "dog-run", five(300)), [], huge))
+    axes = figure.get_axes()[1]
+    multiplier, *titles = boxes_of(figure, [axes.yaxis.get_offset_text(), *axes.texts])
+    assert axes.yaxis.get_offset_text().get_text() == "1e8"
+    assert titles
+    assert not any(multiplier.overlaps(title) for title in titles)
+
+
 def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
     study = Study(
         [

@@ -37,7 +37,9 @@ def remedy(metric: str) -> str:
     """What to do if runs have no such quantity: some are measured afterwards, the others come from training alone."""
     if metric.startswith("diag/"):
         return "measure it with `steadyq diagnose`"
-    return "training logs it, so draw from the run folders or from a table that keeps it"
+    return (
+        "training logs it each --log-every frames once it updates: draw from run folders, or from a table that keeps it"
+    )
 
 
 def wanted(metric: str) -> bool:

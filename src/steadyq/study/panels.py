@@ -20,6 +20,7 @@ from steadyq.study.statistics import Interval
 
 DPI, PANEL, SMALL = 150, (4.3, 2.9), 7.5  # dots per inch; inches; points of text
 LINE = 1.3 * SMALL / 72  # inches that a line of small text is high
+NARROWEST = 0.05  # of its values that a vertical axis shows: what hardly moves shall look so
 GREYS = ("0.45", "0.6", "0.3")  # of published curves: one's own have the colours
 STYLES = ("-", (0, (5, 1.5)), "-.", (0, (1, 1.2)), (0, (8, 1.5, 1, 1.5)), (0, (3, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
@@ -208,6 +209,10 @@ def curves(
         axes.yaxis.minorticks_off()
     elif least >= 0:
         axes.set_ylim(bottom=0)
+    bottom, top = axes.get_ylim()
+    if top - bottom < NARROWEST * max(abs(bottom), abs(top)):
+        half = NARROWEST / 2 * max(abs(bottom), abs(top))
+        axes.set_ylim((bottom + top) / 2 - half, (bottom + top) / 2 + half)
     axes.set_ylabel(y, color=INK, fontsize=8)
     axes.set_xlabel("environment frames")
     label_ends(axes, ends, size=SMALL, height=_line_height(axes))

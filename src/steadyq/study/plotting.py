@@ -28,6 +28,7 @@ def dress(axes: Axes, *, size: float = 10) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.5")
     axes.tick_params(colors="0.3", labelsize=size)
+    axes.yaxis.get_offset_text().set(x=-0.02, horizontalalignment="right", color="0.3", fontsize=size)  # off the title
 
 
 def label_ends(axes: Axes, labels: Mapping[str, Line2D], *, size: float = 10, height: float = 0.045) -> None:
