@@ -263,7 +263,7 @@ def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
     assert points.get_ydata().tolist() == [320, 520]
     assert "UTD 10 5 seeds" in texts(left)
     assert "dog-run, dog-walk; frame 100,000; 5 seeds" in texts(right)
-    assert "no method here tells its UTD" in texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
+    assert "tells its UTD in its name" in texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
 
 
 def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:

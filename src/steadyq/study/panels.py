@@ -164,7 +164,7 @@ def curves(
         beside: published curves to draw behind, with the percentiles of their runs; each begins before the lines end.
     """
     ends, lows = {}, list[np.ndarray]()
-    longest = max((found.last for found in lines.values()), default=0.0) or 1.0
+    longest = max((found.last for found in lines.values()), default=0.0) or 1_000.0
     for number, row in enumerate(beside):
         inside = row.env_step <= longest
         frames, grey = row.env_step[inside], GREYS[number % len(GREYS)]
@@ -198,7 +198,7 @@ def curves(
         )
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ends.values()] or [np.zeros(1)])
     least = np.nanmin(np.concatenate([values, *lows]))  # the ends of one run's interval are no numbers
-    axes.set_xlim(0, max(longest, 1.0) * 1.01)
+    axes.set_xlim(0, longest * 1.01)
     if log and least > 0:
         axes.set_yscale("log")
         if values.max() < 30 * values.min():

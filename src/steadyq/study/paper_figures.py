@@ -109,7 +109,10 @@ def scaling(study: Study) -> Figure:
     everything = _families(study.runs, lambda variant: (variant.recipe, variant.options))
     several = [members for members in everything if len(members) > 1] or everything
     if not several:
-        return _only(title, "no method here tells its UTD in its name, as `steadyq train` writes it: sac-utd1")
+        return _only(
+            title,
+            "no method with a value after frame 0 tells its UTD in its name, as `steadyq train` writes it: sac-utd1",
+        )
     shown, left_out = several[:MOST], several[MOST:]
     warnings = [f"{len(left_out)} more recipes are not drawn: choose with --methods"] if left_out else []
     runs = [run for members in shown for member in members for run in member.runs]
