@@ -170,9 +170,23 @@ def test_references_are_of_the_tasks_and_methods_asked_for() -> None:
         ("BRO-utd10@naumix", "walker-run", 572),
         ("SAC@SonyResearch", "walker-run", 97),
     ]
+    assert {row.evaluated for row in found.references} == {"50,000"}
     assert compared(runs("a", "walker-run", GOOD, frames=(0, 50_000)), metric="loss").references == []
     for pattern in published.USUAL:
         assert compared(runs("a", "dog-run", GOOD, frames=(0, 50_000)), against=[pattern]).references
+
+
+def test_references_say_where_they_are_interpolated() -> None:
+    row = next(
+        row for row in published.summary() if (row.method, row.task) == ("XQC-utd2@danielpalenicek", "walker-run")
+    )
+    assert row.env_step[:2].tolist() == [0, 100_000]
+    ours = runs("a", "walker-run", GOOD, frames=(0, 100_000))
+    found = compared(ours, frames=[25_000, 100_000], against=[row.method])
+    between, there = found.references
+    assert (between.evaluated, there.evaluated) == ("0 and 100,000 (interpolated)", "100,000")
+    assert between.iqm == pytest.approx(0.75 * row.iqm[0] + 0.25 * row.iqm[1])
+    assert there.iqm == row.iqm[1]
 
 
 # ---- the command

@@ -79,10 +79,18 @@ class ReferenceValue(NamedTuple):
     method: str
     task: str
     frame: int
+    before: int  # the evaluations that the frame is between; itself, if there was one there
+    after: int
     seeds: int
     iqm: float
     p05: float
     p95: float
+
+    @property
+    def evaluated(self) -> str:
+        """Where the method was evaluated, and whether this value had to be interpolated."""
+        there = self.before == self.after
+        return f"{self.frame:,}" if there else f"{self.before:,} and {self.after:,} (interpolated)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,8 +345,10 @@ def _values(references: Sequence[Reference], frames: Sequence[int]) -> list[Refe
     for row, frame in product(references, frames):
         if row.env_step[0] <= frame <= row.env_step[-1]:
             iqm, p05, p95 = (float(np.interp(frame, row.env_step, column)) for column in (row.iqm, row.p05, row.p95))
-            seeds = int(row.seeds[np.searchsorted(row.env_step, frame)])
-            found.append(ReferenceValue(row.method, row.task, frame, seeds, iqm, p05, p95))
+            place = int(np.searchsorted(row.env_step, frame))
+            after, seeds = int(row.env_step[place]), int(row.seeds[place])
+            before = after if after == frame else int(row.env_step[place - 1])
+            found.append(ReferenceValue(row.method, row.task, frame, before, after, seeds, iqm, p05, p95))
     return sorted(found, key=lambda row: (row.frame, row.task, -row.iqm))
 
 

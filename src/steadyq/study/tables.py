@@ -63,10 +63,10 @@ def show(found: Comparison) -> None:
         out.print(table)
     for frame, references in groupby(found.references, key=lambda row: row.frame):
         title = f"published, at frame {frame:,}; percentiles are a spread of runs, not an interval of the IQM"
-        table = _table(title, "task", "method", "runs", "IQM", "5th to 95th percentile")
-        for reference in references:
-            spread = f"{reference.p05:,.1f} to {reference.p95:,.1f}"
-            table.add_row(reference.task, reference.method, str(reference.seeds), f"{reference.iqm:,.1f}", spread)
+        table = _table(title, "task", "method", "runs", "IQM", "5th to 95th percentile", "evaluated at")
+        for value in references:
+            spread = f"{value.p05:,.1f} to {value.p95:,.1f}"
+            table.add_row(value.task, value.method, str(value.seeds), f"{value.iqm:,.1f}", spread, value.evaluated)
         out.print(table)
     out.print(
         f"Intervals: percentile bootstrap, {found.resamples:,} resamples, seed {found.seed}. "
@@ -90,7 +90,7 @@ def write_csv(found: Comparison, path: Path) -> None:
     """Write the numbers as one tidy table; an empty field is a number that there is not.
 
     `low` and `high` are the ends of the interval of nominal `level`; of `published_iqm`, which has no level, they are
-    the 5th and 95th percentile of runs.
+    the 5th and 95th percentile of runs, and `verdict` says at which frames these were evaluated.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -120,7 +120,7 @@ def _rows(found: Comparison) -> Iterator[tuple[Any, ...]]:
         yield *names, r.task, r.stop, r.runs, r.median, "", "", "", "", f"{r.reached} of {r.runs}"
     for v in found.references:
         names = (found.metric, "published_iqm", v.method, "")
-        yield *names, v.task, v.frame, v.seeds, v.iqm, v.p05, v.p95, "", "", ""
+        yield *names, v.task, v.frame, v.seeds, v.iqm, v.p05, v.p95, "", "", f"evaluated at {v.evaluated}"
 
 
 def _entries(title: str, entries: Sequence[Entry], interval: str) -> Table:
