@@ -263,7 +263,8 @@ def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
     assert points.get_ydata().tolist() == [320, 520]
     assert "UTD 10 5 seeds" in texts(left)
     assert "dog-run, dog-walk; frame 100,000; 5 seeds" in texts(right)
-    assert "tells its UTD in its name" in texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
+    untold = texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
+    assert "no method with a value after frame 0 tells its UTD" in untold
 
 
 def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:

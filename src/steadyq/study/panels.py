@@ -210,9 +210,9 @@ def curves(
     elif least >= 0:
         axes.set_ylim(bottom=0)
     bottom, top = axes.get_ylim()
-    if top - bottom < NARROWEST * max(abs(bottom), abs(top)):
-        half = NARROWEST / 2 * max(abs(bottom), abs(top))
-        axes.set_ylim((bottom + top) / 2 - half, (bottom + top) / 2 + half)
+    shown = max(top - bottom, NARROWEST * max(abs(bottom), abs(top)))
+    if shown > top - bottom:
+        axes.set_ylim((bottom + top - shown) / 2, (bottom + top + shown) / 2)
     axes.set_ylabel(y, color=INK, fontsize=8)
     axes.set_xlabel("environment frames")
     label_ends(axes, ends, size=SMALL, height=_line_height(axes))
