@@ -233,7 +233,7 @@ def compare(
         and row.task in tasks
         and row.method not in present
         and matches(row.method, against)
-        and any(row.env_step[0] <= frame <= row.env_step[-1] for frame in chosen)
+        and any(row.covers(frame) for frame in chosen)
     ]
     return Comparison(
         metric=metric,
@@ -343,7 +343,7 @@ def _values(references: Sequence[Reference], frames: Sequence[int]) -> list[Refe
     """The published curves' values at these frames, the best first; between two frames interpolated."""
     found = []
     for row, frame in product(references, frames):
-        if row.env_step[0] <= frame <= row.env_step[-1]:
+        if row.covers(frame):
             iqm, p05, p95 = (float(np.interp(frame, row.env_step, column)) for column in (row.iqm, row.p05, row.p95))
             place = int(np.searchsorted(row.env_step, frame))
             after, seeds = int(row.env_step[place]), int(row.seeds[place])

@@ -49,6 +49,10 @@ class Reference(NamedTuple):
     p75: Float64[np.ndarray, " points"]
     p95: Float64[np.ndarray, " points"]
 
+    def covers(self, frame: float) -> bool:
+        """Whether there is a value at this frame: at an evaluation, or between two."""
+        return bool(self.env_step[0] <= frame <= self.env_step[-1])
+
 
 @functools.cache
 def summary() -> tuple[Reference, ...]:
