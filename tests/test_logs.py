@@ -419,6 +419,17 @@ def test_plain_lines() -> None:
     ]
 
 
+@pytest.mark.parametrize(("seconds", "shown"), [(0.25, "4"), (0.8, "1.2"), (2.5, "0.4"), (1 / 2500, "2,500")])
+def test_a_slow_runs_speed_is_not_rounded_to_whole_frames(seconds: float, shown: str) -> None:
+    clock, stream = Clock(), io.StringIO()
+    view = watch.PlainView(board(clock), stream)
+    view.progress(0)
+    clock.now += 1000 * seconds
+    view.progress(1000)
+    view.update(seed=0, frame=1000, metrics={"eval/mean_reward": 10.0})
+    assert f"  {shown} frames/s  ETA" in stream.getvalue()
+
+
 def test_speed_forgets_a_slow_start() -> None:
     clock = Clock()
     seen = board(clock)

@@ -245,7 +245,7 @@ def table(board: Board, *, levels: str) -> RenderableType:
     updates = board.update_speed()
     pace = [f"elapsed {_duration(board.elapsed())}", *reversed(_pace(board))]
     if updates is not None:
-        pace.append(f"{updates:,.0f} updates/s")
+        pace.append(f"{_rate(updates)} updates/s")
     seeds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("seed", "train", "eval", "best", "Q", "alpha", "entropy"):
         seeds.add_column(column, justify="right", no_wrap=True)
@@ -292,7 +292,11 @@ def _pace(board: Board) -> list[str]:
     speed, remaining = board.speed(), board.remaining()
     if speed is None or remaining is None:
         return []
-    return [f"{speed:,.0f} frames/s", f"ETA {_duration(remaining)}"]
+    return [f"{_rate(speed)} frames/s", f"ETA {_duration(remaining)}"]
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 def _percent(frame: int, frames: int) -> str:
