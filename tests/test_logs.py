@@ -430,6 +430,21 @@ def test_a_slow_runs_speed_is_not_rounded_to_whole_frames(seconds: float, shown:
     assert f"  {shown} frames/s  ETA" in stream.getvalue()
 
 
+def test_a_slow_run_says_every_ten_minutes_how_far_it_is() -> None:
+    clock, stream = Clock(), io.StringIO()
+    view = watch.PlainView(board(clock), stream)
+    for frame in range(1, 1001):
+        clock.now += 2.0
+        view.progress(frame)
+        if frame == 500:  # a line of its own: the next is due ten minutes later
+            view.message("saved")
+    assert [line.split("  ")[0] for line in stream.getvalue().splitlines()] == [
+        "frame 300/100,000 (0%)",
+        "saved",
+        "frame 800/100,000 (0%)",
+    ]
+
+
 def test_speed_forgets_a_slow_start() -> None:
     clock = Clock()
     seen = board(clock)

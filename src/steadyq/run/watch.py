@@ -29,6 +29,7 @@ Q, ALPHA, ENTROPY, UPDATES = "train/q_mean", "train/ent_coef", "train/entropy", 
 REFRESH = 0.25  # seconds between two draws
 WINDOW = 240  # samples of speed, one per draw: the last minute, so that a slow start is soon forgotten
 SPARKS = 16  # evaluations in a sparkline
+QUIET = 600  # seconds: a log that has been told nothing for so long is told how far the run is
 
 
 def view(
@@ -145,15 +146,20 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class PlainView:
-    """One line per seed and call of `update` that has something to say: for logs, pipes and simple terminals."""
+    """One line per seed and call of `update` that has something to say: for logs, pipes and simple terminals.
+
+    And one of how far the run is after ten minutes without any, so that a slow run does not look dead.
+    """
 
     def __init__(self, board: Board, stream: IO[str]) -> None:
         self.board, self.stream, self.silent = board, stream, False
+        self._printed = board.clock()
 
     @harmless
     def progress(self, frame: int) -> None:
         """Take note of the environment frame reached; call it as often as you like."""
-        self.board.due(frame)
+        if self.board.due(frame) and self.board.clock() - self._printed >= QUIET:
+            self._print("  ".join([self._reached(frame), *_pace(self.board)]))
 
     @harmless
     def update(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
@@ -162,8 +168,7 @@ class PlainView:
         self.board.note(seed, frame, metrics)
         measured = list(_measured(metrics))
         if measured:
-            where = f"frame {frame:,}/{self.board.frames:,} ({_percent(frame, self.board.frames)})"
-            self._print("  ".join([where, f"seed {seed}", *measured, *_pace(self.board)]))
+            self._print("  ".join([self._reached(frame), f"seed {seed}", *measured, *_pace(self.board)]))
 
     @harmless
     def message(self, text: str) -> None:
@@ -176,7 +181,11 @@ class PlainView:
     def give_up(self) -> None:
         """Nothing is left open."""
 
+    def _reached(self, frame: int) -> str:
+        return f"frame {frame:,}/{self.board.frames:,} ({_percent(frame, self.board.frames)})"
+
     def _print(self, text: str) -> None:
+        self._printed = self.board.clock()
         print(text, file=self.stream, flush=True)
 
 
