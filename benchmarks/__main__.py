@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import growth, loop, memory, start, together, update
 from benchmarks.rows import Row
-from steadyq.run import machine
+from steadyq.engine import machine
 
 PARTS: dict[str, tuple[str, Any]] = {
     "update": ("Updates", update),

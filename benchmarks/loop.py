@@ -10,10 +10,10 @@ from typing import Any
 
 import steadyq
 from benchmarks.rows import Row, row, table
-from steadyq.algorithm.learner import Learner
+from steadyq.engine.learner import Learner
+from steadyq.envs.episodes import EpisodeStream
 from steadyq.run import loop
-from steadyq.run.episodes import EpisodeStream
-from steadyq.run.replay import Replay
+from steadyq.store.replay import Replay
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "env": [(EpisodeStream, "step"), (EpisodeStream, "next_episode")],

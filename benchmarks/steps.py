@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm.agent import CRITIC_METRICS, Precision, make_agent
-from steadyq.algorithm.compiled import trace
-from steadyq.algorithm.learner import Learner, at, in_place
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import leaves
+from steadyq.algorithm.tree import at, leaves
 from steadyq.algorithm.types import Transition
-from steadyq.run import machine
+from steadyq.engine import machine
+from steadyq.engine.compiled import trace
+from steadyq.engine.learner import Learner, in_place
 
 SIZES = {"cheetah-run": (17, 6), "dog-run": (223, 38)}  # observations, actions
 BATCH = 256

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.rows import Row, milliseconds, row, spread, table
 from benchmarks.steps import SIZES, Product, Steps
-from steadyq.run import machine
+from steadyq.engine import machine
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "crossq_wn": ("crossq_wn", {}),

@@ -15,8 +15,8 @@ import sys
 
 import numpy as np
 
-from steadyq.study import statistics
-from steadyq.study.statistics import Scores
+from steadyq.results import statistics
+from steadyq.results.statistics import Scores
 
 TASKS, RUNS, RESAMPLES, SEED = 15, 10, 50_000, 0
 TARGET, THRESHOLDS = 1.0, [0.25, 0.5, 1.0]

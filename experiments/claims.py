@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from steadyq.study import published, scores
-from steadyq.study.compare import verdict
-from steadyq.study.scores import Run, Study
-from steadyq.study.statistics import Scores, probability_of_improvement
+from steadyq.results import published, scores
+from steadyq.results.compare import verdict
+from steadyq.results.scores import Run, Study
+from steadyq.results.statistics import Scores, probability_of_improvement
 
 END = 50_000
 ALL_REACHED = 45_000  # the machine that held the last two runs of utd.txt was lost before their end

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from steadyq.run import logs
-from steadyq.run.folder import read_record
-from steadyq.study import curves
+from steadyq.results import curves
+from steadyq.store import metrics_csv
+from steadyq.store.record import read_record
 
 KEPT = (
     "eval/mean_reward",
@@ -55,7 +55,9 @@ def main() -> None:
         with values.out.open(newline="") as file:
             for row in list(csv.reader(file))[1:]:
                 found.setdefault(tuple(row[:3]), Found(values.out, [])).rows.append(row)
-    for run in sorted(path for path in values.runs if (path / "run.json").is_file() and (path / logs.FILE).is_file()):
+    for run in sorted(
+        path for path in values.runs if (path / "run.json").is_file() and (path / metrics_csv.FILE).is_file()
+    ):
         for key, rows in of(run).items():
             further, shorter = Found(run, rows), found.get(key)
             if shorter and shorter.last > further.last:

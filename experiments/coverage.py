@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from steadyq.study import published
-from steadyq.study.statistics import Scores, estimate, iqm, probability_of_improvement
+from steadyq.results import published
+from steadyq.results.statistics import Scores, estimate, iqm, probability_of_improvement
 
 RUNS = range(2, 11)
 DATA_SETS, RESAMPLES, FRAME = 3_000, 1_000, 500_000

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from steadyq.run import checkpoint
+from steadyq.store import checkpoint
 
 
 def folder(line: str, out: Path) -> Path:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from steadyq.run import checkpoint, go
-from steadyq.run.current import Run
-from steadyq.run.folder import seed_folder
+from steadyq.run import go
 from steadyq.run.go import Result
 from steadyq.run.loop import loop
-from steadyq.run.replay import Replay
 from steadyq.run.train import train
+from steadyq.run.training import Training
+from steadyq.store import checkpoint
+from steadyq.store.folder import seed_folder
+from steadyq.store.replay import Replay
 
 SMALL = {
     "width": 16,
@@ -87,7 +88,7 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the next run stop after so many agent steps."""
     stop = StopAt(step)
 
-    def watched(run: Run, given: object) -> bool:
+    def watched(run: Training, given: object) -> bool:
         stop.run = run
         return loop(run, stop)
 

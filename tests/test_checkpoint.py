@@ -17,9 +17,9 @@ import safetensors.numpy
 import torch
 
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, disk, sealed
-from steadyq.run.disk import FileError
-from steadyq.run.replay import Replay
+from steadyq.store import checkpoint, disk, sealed, snapshot
+from steadyq.store.disk import FileError
+from steadyq.store.replay import Replay
 
 OBS, ACTION, CAPACITY = 3, 2, 20
 
@@ -196,13 +196,13 @@ def test_a_large_replay_is_cut_into_several_files(tmp_path: Path, monkeypatch: p
 
 def test_a_snapshot_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "snapshots" / "1"
-    checkpoint.write_snapshot(path, TENSORS, META)
+    snapshot.write_snapshot(path, TENSORS, META)
     before = files(tmp_path)
     for n in range(1, 5):
         with pytest.MonkeyPatch.context() as monkeypatch:
             interrupt(monkeypatch, n, OSError(5, "Input/output error"))
             with pytest.raises(OSError, match="Input/output"):
-                checkpoint.write_snapshot(path, {}, {})
+                snapshot.write_snapshot(path, {}, {})
         assert files(tmp_path) == before
 
 
@@ -420,11 +420,11 @@ def test_a_flipped_bit_in_any_file_is_found_before_anything_changes(tmp_path: Pa
 
     def read(path: Path, into: Replay) -> None:
         if path == snapshot:
-            checkpoint.read_snapshot(path)
+            snapshot.read_snapshot(path)
         else:
             checkpoint.load(tmp_path, replay=into)
 
-    checkpoint.write_snapshot(snapshot, TENSORS, META)
+    snapshot.write_snapshot(snapshot, TENSORS, META)
     whole = files(tmp_path)
     assert len(whole) == 4
     rng = np.random.default_rng(0)
@@ -578,7 +578,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(FileError, match=match) as caught:
             checkpoint.load(tmp_path, replay=empty())
         assert isinstance(caught.value, InputError)  # so the command line says it in one line
-    checkpoint.write_snapshot(path, plain, {})
+    snapshot.write_snapshot(path, plain, {})
     with pytest.raises(FileError, match="steadyq snapshot 1"):
         checkpoint.load(tmp_path, replay=None)
     path.unlink()
@@ -638,8 +638,8 @@ def test_what_cannot_be_written_is_said_before_anything_is_written(tmp_path: Pat
 
 def test_a_snapshot_is_one_file_that_other_programs_can_read(tmp_path: Path) -> None:
     path = tmp_path / "snapshots" / "000000000001.safetensors"
-    checkpoint.write_snapshot(path, TENSORS, META)
-    tensors, meta = checkpoint.read_snapshot(path)
+    snapshot.write_snapshot(path, TENSORS, META)
+    tensors, meta = snapshot.read_snapshot(path)
     assert meta == META
     assert_tensors(tensors)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -647,7 +647,7 @@ def test_a_snapshot_is_one_file_that_other_programs_can_read(tmp_path: Path) -> 
         assert json.loads(file.metadata()["steadyq"].splitlines()[2]) == META
         assert torch.equal(file.get_tensor("weight"), TENSORS["weight"])
     with pytest.raises(FileError, match="there is no"):
-        checkpoint.read_snapshot(tmp_path / "other")
+        snapshot.read_snapshot(tmp_path / "other")
 
 
 def test_one_command_writes_the_same_bytes(tmp_path: Path) -> None:

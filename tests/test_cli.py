@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from steadyq.cli import main
+from steadyq.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_mistake_is_answered_in_one_line(arguments: str, words: str, capsys: p
 
 HELP = """
 import sys
-from steadyq.cli import main
+from steadyq.cli.main import main
 try:
     main(["--help"])
 finally:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steadyq.cli import main
+from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.study import compare, differences, published
-from steadyq.study.scores import Protocol, Run, Study
-from steadyq.study.statistics import Interval
+from steadyq.results import compare, differences, published
+from steadyq.results.scores import Protocol, Run, Study
+from steadyq.results.statistics import Interval
 
 GOOD, POOR = [300.0, 310.0, 330.0, 350.0, 390.0], [100.0, 110.0, 130.0, 150.0, 190.0]
 

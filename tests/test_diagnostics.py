@@ -18,16 +18,16 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
 from steadyq.algorithm.types import State
-from steadyq.cli import main
+from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, folder, logs, q_bias
-from steadyq.run.diagnose import Examiner, examine, examiner
-from steadyq.run.disk import FileError
-from steadyq.run.folder import without_optimisers
-from steadyq.run.replay import Replay
+from steadyq.examine import q_bias, snapshots
+from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.run.resume import resume
 from steadyq.run.train import settings_of
-from steadyq.study import diagnostics
+from steadyq.store import checkpoint, metrics_csv, snapshot
+from steadyq.store.disk import FileError
+from steadyq.store.replay import Replay
+from steadyq.store.snapshot import without_optimisers
 
 ALWAYS = {
     "diag/alpha",
@@ -162,7 +162,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, few_pairs: None) -> Path:
 
 
 def values(path: Path, prefix: str = "diag/") -> dict[tuple[int, int, str], float]:
-    return {(r.seed, r.env_step, r.metric): r.value for r in logs.read(path) if r.metric.startswith(prefix)}
+    return {(r.seed, r.env_step, r.metric): r.value for r in metrics_csv.read(path) if r.metric.startswith(prefix)}
 
 
 def test_training_with_diagnoses_is_the_same_to_the_bit(run: Path, tmp_path: Path) -> None:
@@ -217,13 +217,13 @@ def test_afterwards_is_the_same_as_meanwhile(run: Path, tmp_path: Path, capsys: 
 
 def test_again_replaces_rows(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
-    diagnostics.diagnose(copy, seed=1, frames=[40, 0])
+    snapshots.diagnose(copy, seed=1, frames=[40, 0])
     first = values(copy / "diagnostics.csv")
-    diagnostics.diagnose(copy, seed=1, frames=[40])
-    diagnostics.diagnose(copy, seed=0, frames=[80], episodes=2)
+    snapshots.diagnose(copy, seed=1, frames=[40])
+    snapshots.diagnose(copy, seed=0, frames=[80], episodes=2)
     with (copy / "diagnostics.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == logs.HEADER.strip().split(",")
+    assert rows[0] == metrics_csv.HEADER.strip().split(",")
     assert len({tuple(row[:5]) for row in rows}) == len(rows)
     second = values(copy / "diagnostics.csv")
     assert {key: value for key, value in second.items() if key[0] == 1} == first
@@ -234,46 +234,46 @@ def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_pa
     """The snapshot is from before the reset, the checkpoint of the same frame from after it."""
     run = tmp_path / "run"
     run_at(run, "sac_primacy", reset_frames=40, save_every=40, frames=80, diagnose_every=40)
-    diagnostics.diagnose(run)
+    snapshots.diagnose(run)
     meanwhile, later = values(run / "metrics.csv"), values(run / "diagnostics.csv")
     assert (0, 40, "diag/critic/rotation") in meanwhile.keys() - later.keys()
     assert all(later[key] == meanwhile[key] for key in later)
 
 
 def test_two_processes_do_not_lose_each_others_rows(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy, record, replace = shutil.copytree(run, tmp_path / "run"), folder.read_record(run), logs.replace
+    copy, record, replace = shutil.copytree(run, tmp_path / "run"), read_record(run), metrics_csv.replace
 
-    def late(path: Path, rows: list[logs.Row]) -> None:
+    def late(path: Path, rows: list[metrics_csv.Row]) -> None:
         time.sleep(0.1)  # time for the other one to read
         replace(path, rows)
 
-    monkeypatch.setattr(logs, "replace", late)
+    monkeypatch.setattr(metrics_csv, "replace", late)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda seed: diagnostics.note(copy, record, seed, 40, {"diag/x": 1.0}), (0, 1)))
+        list(pool.map(lambda seed: snapshots.note(copy, record, seed, 40, {"diag/x": 1.0}), (0, 1)))
     assert values(copy / "diagnostics.csv") == {(0, 40, "diag/x"): 1, (1, 40, "diag/x"): 1}
 
 
 def test_a_checkpoint_may_be_gone_where_a_run_goes_on(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy, record = shutil.copytree(run, tmp_path / "run"), folder.read_record(run)
+    copy, record = shutil.copytree(run, tmp_path / "run"), read_record(run)
     frames, earlier = checkpoint.frames, [[50]]
     monkeypatch.setattr(checkpoint, "frames", lambda seed_dir: earlier.pop() if earlier else frames(seed_dir))
-    one = diagnostics.patient(copy, record, 0, None)  # listed at 50, and read when there were newer ones only
+    one = snapshots.patient(copy, record, 0, None)  # listed at 50, and read when there were newer ones only
     assert (one.saved, one.replay.added) == ([80, 90], 90)
-    blank = folder.agent_of(record).init(generator(0, Purpose.INIT))
-    assert diagnostics.load(copy, one, 80, blank).critic.opt != ()
+    blank = snapshot.agent_of(record).init(generator(0, Purpose.INIT))
+    assert snapshots.load(copy, one, 80, blank).critic.opt != ()
     (copy / "seed-0" / "checkpoints" / f"{80:012d}.safetensors").unlink()
-    assert diagnostics.load(copy, one, 80, blank).critic.opt == ()
+    assert snapshots.load(copy, one, 80, blank).critic.opt == ()
     (copy / "seed-0" / "checkpoints" / f"{90:012d}.safetensors").write_bytes(b"damaged")
     with pytest.raises(FileError, match="damaged or no safetensors file"):
-        diagnostics.patient(copy, record, 0, None)
+        snapshots.patient(copy, record, 0, None)
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_at(tmp_path / "[red]", name="a[bold]:smile:", frames=10)
     capsys.readouterr()
-    diagnostics.diagnose(tmp_path / "[red]", frames=[0], episodes=1)
+    snapshots.diagnose(tmp_path / "[red]", frames=[0], episodes=1)
     said = capsys.readouterr().out
     assert "a[bold]:smile: on toy:Point-v0, seed 0" in said
     assert "[red]" in said
@@ -281,18 +281,18 @@ def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder"):
-        diagnostics.diagnose(tmp_path)
+        snapshots.diagnose(tmp_path)
     with pytest.raises(InputError, match="--seed is 5; this run has 0 1"):
-        diagnostics.diagnose(run, seed=5)
+        snapshots.diagnose(run, seed=5)
     with pytest.raises(InputError, match="no snapshot of seed 0 at frame 50; known: 0, 40, 80"):
-        diagnostics.diagnose(run, frames=[40, 50])
+        snapshots.diagnose(run, frames=[40, 50])
     copy = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(copy / "seed-0" / "snapshots")
     with pytest.raises(InputError, match="no snapshot of seed 0 yet"):
-        diagnostics.diagnose(copy)
-    (copy / diagnostics.LOCK).symlink_to(tmp_path / "other")
+        snapshots.diagnose(copy)
+    (copy / snapshots.LOCK).symlink_to(tmp_path / "other")
     with pytest.raises(InputError, match="is a symbolic link"):
-        diagnostics.diagnose(copy)
+        snapshots.diagnose(copy)
     assert main(["diagnose", str(run), "--episodes", "0"]) == 2
     assert not (run / "diagnostics.csv").exists()
 
@@ -302,7 +302,7 @@ def test_runs_of_before_there_were_diagnoses_can_be_read(run: Path, tmp_path: Pa
     record = json.loads((copy / "run.json").read_text())
     del record["settings"]["diagnose_every"], record["sha256"]
     (copy / "run.json").write_text(json.dumps(record))
-    assert set(diagnostics.diagnose(copy, seed=0, frames=[80])[0]) == {80}
+    assert set(snapshots.diagnose(copy, seed=0, frames=[80])[0]) == {80}
 
 
 def test_the_names_are_the_documented_ones(run: Path) -> None:

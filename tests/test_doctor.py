@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from steadyq import doctor
-from steadyq.run import compiler, machine, mujoco_view
-from steadyq.run.replay import Replay
+from steadyq.cli import doctor
+from steadyq.engine import compiler, machine
+from steadyq.envs import mujoco_view
+from steadyq.store.replay import Replay
 
 WRITES_A_LIBRARY = 'while [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done; [ -z "$2" ] || : > "$2"; echo "fake++ 1.2"\n'
 
@@ -137,7 +138,7 @@ def test_freed_memory_is_kept_for_the_next_allocation() -> None:
     program = """
 import resource
 import numpy as np
-from steadyq.run import machine
+from steadyq.engine import machine
 machine.keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

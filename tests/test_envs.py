@@ -12,12 +12,12 @@ from dm_control.rl import control
 from gymnasium.spaces import Box, Dict, Discrete
 
 from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.envs import suites
+from steadyq.envs.dm_control import DmControl
+from steadyq.envs.env import BadStepError, rescaler
+from steadyq.envs.episodes import EpisodeStream
+from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
-from steadyq.run import envs
-from steadyq.run.env import BadStepError, rescaler
-from steadyq.run.env_dmc import DmControl
-from steadyq.run.episodes import EpisodeStream
-from steadyq.run.guard import Guarded
 
 LOW, HIGH = np.array([[-0.3, 2.0]]), np.array([[0.1, 2.5]])  # float64, asymmetric, of rank 2
 
@@ -108,7 +108,7 @@ def trace(env, seed, sequence):
     "name", ["cartpole-swingup", "walker-run", "finger-turn_hard", "quadruped-escape", "Counter-v0", "Pendulum-v1"]
 )
 def test_an_episode_depends_on_its_seed_and_actions_only(name):
-    fresh, used = envs.make(name), envs.make(name)
+    fresh, used = suites.make(name), suites.make(name)
     trace(used, 5, actions(used, 3, seed=1))  # left in the middle of an episode
     same = actions(fresh, 3)
     assert trace(fresh, 2**31 - 1, same) == trace(used, 2**31 - 1, same)
@@ -118,16 +118,16 @@ def test_an_episode_depends_on_its_seed_and_actions_only(name):
 def test_dm_control_tasks_have_the_sizes_of_the_papers():
     sizes = {"dog-run": (223, 38), "humanoid-stand": (67, 21), "finger-turn_hard": (12, 2), "quadruped-run": (78, 12)}
     for name, size in sizes.items():
-        spec = envs.make(name).spec
+        spec = suites.make(name).spec
         assert (spec.obs_dim, spec.action_dim) == size
         assert (spec.suite, spec.action_repeat, spec.episode_frames) == ("dmc", 2, 1000)
-    assert envs.make("ball_in_cup-catch", action_repeat=1).spec.observations == (("position", 4), ("velocity", 4))
+    assert suites.make("ball_in_cup-catch", action_repeat=1).spec.observations == (("position", 4), ("velocity", 4))
 
 
 def test_dm_control_observations_are_the_flattened_dict():
     from dm_control import suite
 
-    env, theirs = envs.make("walker-run", action_repeat=1), suite.load("walker", "run", task_kwargs={"random": 7})
+    env, theirs = suites.make("walker-run", action_repeat=1), suite.load("walker", "run", task_kwargs={"random": 7})
     action = actions(env, 1)[0]
     first, then = theirs.reset().observation, theirs.step(action)
     expected = np.concatenate([np.ravel(then.observation[key]) for key in ("orientations", "height", "velocity")])
@@ -142,7 +142,7 @@ def test_dm_control_observations_are_the_flattened_dict():
 
 @pytest.mark.parametrize(("name", "limit"), [("cartpole-swingup", 1000), ("Pendulum-v1", 200)])
 def test_a_time_limit_truncates(name, limit):
-    env = envs.make(name, action_repeat=limit // 5)
+    env = suites.make(name, action_repeat=limit // 5)
     env.reset(0)
     ends = [env.step(np.zeros(1, np.float32))[2:] for _ in range(5)]
     assert ends == [(False, False)] * 4 + [(False, True)]
@@ -191,24 +191,24 @@ def test_dm_control_discount_zero_terminates_and_one_truncates(discount, ends):
 
 
 def test_action_repeat_sums_rewards_and_stops_at_the_end():
-    env = envs.make("EndingCounter-v0", action_repeat=3)
+    env = suites.make("EndingCounter-v0", action_repeat=3)
     env.reset(0)
     assert env.step(np.zeros(2, np.float32))[1:] == (1.0 + 2.0 + 3.0, False, False)
     assert env.step(np.zeros(2, np.float32))[1:] == (4.0 + 5.0, True, False)
-    limited = envs.make("Counter-v0", action_repeat=4)
+    limited = suites.make("Counter-v0", action_repeat=4)
     limited.reset(0)
     limited.step(np.zeros(2, np.float32))
     assert limited.step(np.zeros(2, np.float32))[1:] == (5.0 + 6.0 + 7.0, False, True)
 
 
 def test_termination_at_the_time_limit_is_a_termination():
-    env = envs.make("BothCounter-v0", action_repeat=5)
+    env = suites.make("BothCounter-v0", action_repeat=5)
     env.reset(0)
     assert env.step(np.zeros(2, np.float32))[2:] == (True, False)
 
 
 def test_actions_fill_an_asymmetric_float64_box_and_never_leave_it():
-    env = envs.make("Counter-v0")
+    env = suites.make("Counter-v0")
     assert env.spec.action_dim == 2
     bare = env._env.unwrapped
     for action, wanted in [((-1, -1), LOW), ((1, 1), HIGH), ((0, 0), (LOW + HIGH) / 2), ((1, -1), [[0.1, 2.0]])]:
@@ -226,7 +226,7 @@ def test_a_box_from_minus_one_to_one_gets_the_action_bit_for_bit():
 
 
 def test_dicts_are_flattened_in_the_recorded_order():
-    env = envs.make("Dicts-v0")
+    env = suites.make("Dicts-v0")
     assert env.spec.observations == (("a/b", 3), ("a/y", 4), ("z", 1))
     assert (env.spec.obs_dim, env.spec.action_dim) == (8, 1)
     space = ODD["Dicts"]["obs"]
@@ -238,13 +238,13 @@ def test_dicts_are_flattened_in_the_recorded_order():
 
 
 def test_what_is_too_large_for_float32_becomes_infinite_for_the_loop_to_refuse():
-    assert np.isinf(envs.make("Overflow-v0").reset(0)).all()
+    assert np.isinf(suites.make("Overflow-v0").reset(0)).all()
 
 
 @pytest.mark.parametrize("action_repeat", [1, 3])
 def test_mujoco_that_diverged_and_went_on_with_finite_numbers_is_a_bad_step(action_repeat):
     bare = gymnasium.make("HalfCheetah-v5").unwrapped
-    env = envs.make("HalfCheetah-v5", action_repeat=action_repeat)
+    env = suites.make("HalfCheetah-v5", action_repeat=action_repeat)
     theirs, data = bare.data, env._env.unwrapped.data
     bare.reset(seed=0)
     theirs.qvel[2] = np.nan
@@ -279,14 +279,14 @@ def test_mujoco_that_diverged_and_went_on_with_finite_numbers_is_a_bad_step(acti
 )
 def test_refusals_name_the_reason(name, words):
     with pytest.raises(InputError) as refused:
-        envs.make(name)
+        suites.make(name)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_action_repeat_must_be_positive():
     with pytest.raises(InputError, match="at least 1"):
-        envs.make("Pendulum-v1", action_repeat=0)
+        suites.make("Pendulum-v1", action_repeat=0)
 
 
 def test_a_module_is_imported_for_its_environments(tmp_path, monkeypatch):
@@ -296,30 +296,30 @@ def test_a_module_is_imported_for_its_environments(tmp_path, monkeypatch):
     (tmp_path / "my_broken_robots.py").write_text("import not_installed_anywhere")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.chdir(tmp_path)
-    assert envs.make("my_robots:Mine-v0").spec.name == "my_robots:Mine-v0"
+    assert suites.make("my_robots:Mine-v0").spec.name == "my_robots:Mine-v0"
     assert sys.path[-1] == str(tmp_path), "the current folder must hide nothing"
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):  # their error, with their traceback
-        envs.make("my_broken_robots:Mine-v0")
+        suites.make("my_broken_robots:Mine-v0")
 
 
 def test_names_and_suites():
-    names = envs.names()
+    names = suites.names()
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-walk"} <= set(names["dmc"])
     assert "Pendulum-v1" in names["gymnasium"]
-    assert envs.suite_of("finger-turn_hard") == "dmc"
-    assert {envs.suite_of(name) for name in ("Pendulum-v1", "team/Endless-v0", "a.b:C-v0")} == {"gymnasium"}
+    assert suites.suite_of("finger-turn_hard") == "dmc"
+    assert {suites.suite_of(name) for name in ("Pendulum-v1", "team/Endless-v0", "a.b:C-v0")} == {"gymnasium"}
     with pytest.raises(InputError, match="walker-run"):
-        envs.suite_of("walker-rum")
+        suites.suite_of("walker-rum")
 
 
 def test_an_environment_without_time_limit_says_so():
-    assert envs.make("team/Endless-v0").spec.episode_frames is None
-    assert envs.make("Counter-v0", action_repeat=2).spec.episode_frames == 7
-    assert envs.make("Counter-v0").spec.frame_seconds == 0.1
+    assert suites.make("team/Endless-v0").spec.episode_frames is None
+    assert suites.make("Counter-v0", action_repeat=2).spec.episode_frames == 7
+    assert suites.make("Counter-v0").spec.frame_seconds == 0.1
 
 
 def guarded(name):
-    return Guarded(lambda: envs.make(name))
+    return Guarded(lambda: suites.make(name))
 
 
 def play(stream, n, *, seed):
@@ -395,7 +395,7 @@ def test_a_stream_whose_reward_differs_or_which_ends_sooner_is_not_the_same():
 
 
 def test_episodes_start_from_named_seeds():
-    env = envs.make("Counter-v0")
+    env = suites.make("Counter-v0")
     stream = begun("Counter-v0", seed=11, purpose=Purpose.SHOW)
     assert stream.obs.tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 0)).tobytes()
     assert stream.next_episode().tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 1)).tobytes()
@@ -413,10 +413,10 @@ def test_a_snapshot_keeps_its_actions_whatever_becomes_of_the_callers():
 FRESH = """
 import sys, warnings
 warnings.simplefilter("error")
-from steadyq.run import envs
+from steadyq.envs import suites
 assert not {"dm_control", "gymnasium", "mujoco"} & set(sys.modules), "imported before it is needed"
 for name in ("HalfCheetah-v5", "cheetah-run"):
-    envs.make(name)
+    suites.make(name)
 assert not [name for name in sys.modules if name.startswith("OpenGL")]
 """
 
@@ -436,5 +436,5 @@ def test_environments_are_made_in_silence_without_a_display(tmp_path):
 
 
 def test_a_mujoco_gl_that_does_not_work_is_refused(tmp_path):
-    done = fresh("from steadyq.run import envs; envs.make('walker-run')", cwd=tmp_path, MUJOCO_GL="vulkan")
+    done = fresh("from steadyq.envs import suites; suites.make('walker-run')", cwd=tmp_path, MUJOCO_GL="vulkan")
     assert "InputError: MuJoCo does not start with MUJOCO_GL=vulkan" in done.stderr

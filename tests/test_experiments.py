@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import collect, precision
-from steadyq.run.logs import HEADER, Logger
-from steadyq.study import measures, scores
+from steadyq.results import measures, scores
+from steadyq.store.metrics_csv import HEADER, Logger
 
 ELR = "diag/critic/elr"
 

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from steadyq.errors import InputError
-from steadyq.run.logs import Logger
-from steadyq.study import curves, figures, plotting
+from steadyq.figures import learning_curve, plotting
+from steadyq.results import curves
+from steadyq.store.metrics_csv import Logger
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 
@@ -148,7 +149,7 @@ def test_the_mean_is_over_common_frames_only() -> None:
 
 def test_one_run_of_several_seeds(tmp_path: Path) -> None:
     returns = {0: [1.0, 20.0, 300.0], 1: [3.0, 40.0, 500.0], 2: [2.0, 90.0, 100.0]}
-    figure = figures.draw_learning_curve(make_run(tmp_path / "run", returns=returns))
+    figure = learning_curve.draw_learning_curve(make_run(tmp_path / "run", returns=returns))
     each = lines(figure, label="evaluation, each seed")
     assert [line.get_ydata().tolist() for line in each] == list(returns.values())
     assert all(line.get_xdata().tolist() == [0, 5000, 10000] for line in each)
@@ -174,7 +175,9 @@ def test_one_run_of_several_seeds(tmp_path: Path) -> None:
 
 
 def test_one_run_of_one_seed(tmp_path: Path) -> None:
-    figure = figures.draw_learning_curve(make_run(tmp_path / "run", env="Pendulum-v1", returns={8: [-1500.0, -200.0]}))
+    figure = learning_curve.draw_learning_curve(
+        make_run(tmp_path / "run", env="Pendulum-v1", returns={8: [-1500.0, -200.0]})
+    )
     (line,) = lines(figure, label="evaluation")
     assert line.get_ydata().tolist() == [-1500.0, -200.0]
     assert len(lines(figure)) == 2  # and its training episodes
@@ -189,7 +192,7 @@ def test_several_runs_are_grouped_by_name(tmp_path: Path) -> None:
         make_run(tmp_path / "b", name="sac", returns={0: [2.0, 2.0, 5.0]}),
         make_run(tmp_path / "c", name="crossq", returns={1: [3.0, 30.0]}),
     ]
-    figure = figures.draw_learning_curves(runs)
+    figure = learning_curve.draw_learning_curves(runs)
     bold = [line for line in lines(figure) if line.get_linewidth() > 2]
     assert [line.get_ydata().tolist() for line in bold] == [[2.0, 20.0], [2.0, 2.0, 5.0]]
     thin = [line.get_ydata().tolist() for line in lines(figure) if line.get_linewidth() < 2]
@@ -205,13 +208,13 @@ def test_several_runs_are_grouped_by_name(tmp_path: Path) -> None:
 def test_tasks_do_not_share_an_axis(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / env, env=env, returns={0: [1.0]}) for env in ("walker-run", "dog-run")]
     with pytest.raises(InputError, match="dog-run and walker-run do not share an axis"):
-        figures.draw_learning_curves(runs)
+        learning_curve.draw_learning_curves(runs)
 
 
 def test_a_run_without_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(HEADER + "a,b,0,rollout/ep_rew_mean,0,1\n")
     with pytest.raises(InputError, match="no evaluation"):
-        figures.draw_learning_curve(tmp_path)
+        learning_curve.draw_learning_curve(tmp_path)
 
 
 def test_the_file_is_a_png_of_1200_by_750_whatever_the_users_settings(tmp_path: Path) -> None:
@@ -219,8 +222,8 @@ def test_the_file_is_a_png_of_1200_by_750_whatever_the_users_settings(tmp_path: 
     other = make_run(tmp_path / "other", name="a-rather-long-name-of-an-experiment-$x_1$", returns={0: [1.0, 20.0]})
     before = dict(mpl.rcParams)
     with mpl.rc_context({"savefig.bbox": "tight", "savefig.dpi": 30, "figure.dpi": 30}):
-        one = figures.learning_curve(run, tmp_path / "new/folder/one.png")
-        many = figures.learning_curves([run, other], tmp_path / "many.png")
+        one = learning_curve.learning_curve(run, tmp_path / "new/folder/one.png")
+        many = learning_curve.learning_curves([run, other], tmp_path / "many.png")
     assert dict(mpl.rcParams) == before
     assert one == tmp_path / "new/folder/one.png"
     for path in (one, many):
@@ -231,14 +234,14 @@ def test_the_file_is_a_png_of_1200_by_750_whatever_the_users_settings(tmp_path: 
         assert 0.005 < (pixels < 128).mean() < 0.2  # ink, on mostly white
         assert (pixels == 255).mean() > 0.7
     with pytest.raises(InputError, match=r"one\.pdf"):
-        figures.learning_curve(run, tmp_path / "one.pdf")
+        learning_curve.learning_curve(run, tmp_path / "one.pdf")
 
 
 def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", returns={0: [1.0, 20.0]})
     code = (
-        "import sys; from pathlib import Path; from steadyq.study import figures;"
-        "figures.learning_curve(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "import sys; from pathlib import Path; from steadyq.figures import learning_curve;"
+        "learning_curve.learning_curve(Path(sys.argv[1]), Path(sys.argv[2]));"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(run), str(tmp_path / "curve.png")]

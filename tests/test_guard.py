@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from dm_control.rl.control import PhysicsError
 
-from steadyq.run import envs, guard
-from steadyq.run.env import BadStepError, Env, EnvError, Spec, Step
-from steadyq.run.env_gymnasium import GymnasiumEnv
-from steadyq.run.episodes import EpisodeStream
-from steadyq.run.guard import LARGEST, Guarded, repeats
+from steadyq.envs import guard, suites
+from steadyq.envs.env import BadStepError, Env, EnvError, Spec, Step
+from steadyq.envs.episodes import EpisodeStream
+from steadyq.envs.guard import LARGEST, Guarded, repeats
+from steadyq.envs.gymnasium import GymnasiumEnv
 from toy import Point
 
 ACTION = np.zeros(1, np.float32)
@@ -141,8 +141,8 @@ def trace(env: Env, seed: int, *, steps: int = 6) -> list[object]:
 @pytest.mark.parametrize("name", ["hopper-hop", "HalfCheetah-v5"])
 def test_a_guarded_environment_is_the_same_to_the_bit_also_after_divergence(name: str, timeout: float | None) -> None:
     made: list[Env] = []
-    env = Guarded(lambda: made.append(envs.make(name)) or made[-1], timeout=timeout)
-    expected = trace(envs.make(name), 3)
+    env = Guarded(lambda: made.append(suites.make(name)) or made[-1], timeout=timeout)
+    expected = trace(suites.make(name), 3)
     assert trace(env, 3) == expected
     physics = made[0]._env.physics.data if name == "hopper-hop" else made[0]._env.unwrapped.data
     for value, place in itertools.product([np.nan, np.inf, 1e12], ["qpos", "qvel"]):
@@ -155,7 +155,7 @@ def test_a_guarded_environment_is_the_same_to_the_bit_also_after_divergence(name
 
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_rewards_and_observations_of_a_dm_control_task(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = envs.make("hopper-hop")
+    bare = suites.make("hopper-hop")
     env, task, action = Guarded(lambda: bare), bare._env.task, np.zeros(4, np.float32)
     env.reset(0)
     with monkeypatch.context() as patch:
@@ -379,16 +379,16 @@ def test_environments_that_are_replaced_leave_no_thread_behind() -> None:
 HANGING = """
 import threading, time
 import numpy as np
-from steadyq.run import envs
-from steadyq.run.env import EnvError
-from steadyq.run.guard import Guarded
+from steadyq.envs import suites
+from steadyq.envs.env import EnvError
+from steadyq.envs.guard import Guarded
 
 def busy():
     while True:
         pass
 
 def make():
-    env = envs.make("Pendulum-v1")
+    env = suites.make("Pendulum-v1")
     env.step = lambda action: {hang}
     return env
 
@@ -502,8 +502,8 @@ def two(make: Callable[[], Env], *, steps: int = 20) -> bool:
 
 @pytest.mark.parametrize("name", ["cheetah-run", "pendulum-swingup", "HalfCheetah-v5", "Pendulum-v1"])
 def test_known_environments_repeat_themselves(name: str) -> None:
-    assert two(partial(envs.make, name))
-    assert two(lambda: Guarded(partial(envs.make, name), timeout=60), steps=3)
+    assert two(partial(suites.make, name))
+    assert two(lambda: Guarded(partial(suites.make, name), timeout=60), steps=3)
 
 
 def shared(number: Callable[[], float], where: str) -> Callable[[], Bare]:

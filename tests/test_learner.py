@@ -12,12 +12,12 @@ from torch import Tensor
 
 from small import ACTION, BATCH, OBS, assert_close, double, for_actor, for_critic, normal, same_bits, small, transitions
 from steadyq.algorithm.agent import CRITIC_METRICS, Agent
-from steadyq.algorithm.compiled import Compiled
-from steadyq.algorithm.learner import Lane, Learner, in_place
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
-from steadyq.run import compiler
+from steadyq.engine import compiler
+from steadyq.engine.compiled import Compiled
+from steadyq.engine.learner import Lane, Learner, in_place
 
 U = 4
 DUE = (False, True, False, True)

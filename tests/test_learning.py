@@ -16,8 +16,9 @@ import pytest
 
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.recipes import RECIPES
-from steadyq.run import envs, folder, logs
-from steadyq.run.evaluate import play
+from steadyq.envs import suites
+from steadyq.examine.play import play
+from steadyq.store import folder, metrics_csv
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ RESETTING = ("sac_resets", "sac_primacy", "bro", "bro_fast")
 
 def random_return(action_repeat: int) -> float:
     """Of uniform actions, each held for so many frames, over 50 episodes."""
-    env, rng = envs.make(TASK, action_repeat=action_repeat), np.random.default_rng(0)
+    env, rng = suites.make(TASK, action_repeat=action_repeat), np.random.default_rng(0)
     episodes = [play(env, lambda obs: rng.uniform(-1, 1, 1).astype(np.float32), seed=seed) for seed in range(50)]
     return float(np.mean([episode.ret for episode in episodes]))
 
@@ -69,7 +70,9 @@ def test_cartpole_swingup(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     by_seed = [folder.returns(run, seed) for seed in CHOSEN[name].get("seeds", (0,))]
     returns = {frame: float(np.median([found[frame] for found in by_seed])) for frame in by_seed[0]}
-    restarted = [row.value for row in logs.read(run / logs.FILE) if row.metric == "eval_after_reset/mean_reward"]
+    restarted = [
+        row.value for row in metrics_csv.read(run / metrics_csv.FILE) if row.metric == "eval_after_reset/mean_reward"
+    ]
     reached, wanted = float(np.mean(list(returns.values())[-2:])), 3 * random_return(repeat)
     print(f"{name}: wanted {wanted:.0f}, reached {reached:.0f}; {returns}, after a reset {restarted}")
     assert bool(restarted) == (name in RESETTING)

@@ -18,8 +18,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from steadyq.errors import InputError
-from steadyq.run import disk, logs, watch
-from steadyq.run.logs import Logger, Mark, Row
+from steadyq.run import views
+from steadyq.store import disk, metrics_csv
+from steadyq.store.metrics_csv import Logger, Mark, Row
 
 HEADER = b"exp_name,env_name,seed,metric,env_step,value\n"
 
@@ -78,7 +79,7 @@ def test_names_with_commas_and_quotes_survive(tmp_path: Path) -> None:
     log = Logger(tmp_path, exp_name='a,"b" ü', env_name="my.envs:Arm-v0", seeds=[3], tensorboard=False)
     log.write(seed=3, frame=1, metrics={"train/q_mean": 2.5})
     log.close()
-    assert logs.read(tmp_path / "metrics.csv") == [Row('a,"b" ü', "my.envs:Arm-v0", 3, "train/q_mean", 1, 2.5)]
+    assert metrics_csv.read(tmp_path / "metrics.csv") == [Row('a,"b" ü', "my.envs:Arm-v0", 3, "train/q_mean", 1, 2.5)]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
@@ -86,7 +87,7 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path, value: float) -> None:
     log = logger(tmp_path)
     log.write(seed=0, frame=1, metrics={"train/q_mean": value, "train/entropy": 1.5})
     log.close()
-    assert [(row.metric, row.value) for row in logs.read(tmp_path / "metrics.csv")] == [("train/entropy", 1.5)]
+    assert [(row.metric, row.value) for row in metrics_csv.read(tmp_path / "metrics.csv")] == [("train/entropy", 1.5)]
 
 
 def test_a_second_row_for_one_measurement_is_refused_and_nothing_of_it_written(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_the_order_of_a_mapping_does_not_matter(tmp_path: Path) -> None:
 def test_rows_are_whole_for_whoever_reads_along(tmp_path: Path) -> None:
     log = logger(tmp_path)
     stretch(log, range(3))
-    assert len(logs.read(tmp_path / "metrics.csv")) == 2 * (2 * 3 + 2)
+    assert len(metrics_csv.read(tmp_path / "metrics.csv")) == 2 * (2 * 3 + 2)
     log.close()
     log.close()  # twice is fine
 
@@ -152,7 +153,7 @@ def test_a_resumed_record_equals_the_undisturbed_one(tmp_path: Path) -> None:
     killed = logger(tmp_path / "killed")
     stretch(killed, range(8))
     offset = killed.offset()
-    assert offset == logs.mark(tmp_path / "killed/metrics.csv")
+    assert offset == metrics_csv.mark(tmp_path / "killed/metrics.csv")
     stretch(killed, range(8, 13), speed=1.0)
     killed.close()
     with (tmp_path / "killed/metrics.csv").open("ab") as file:
@@ -191,7 +192,7 @@ def test_a_record_of_an_older_version_is_taken_at_its_word(tmp_path: Path) -> No
     size = log.offset().size
     log.close()
     log = logger(tmp_path, resume_at=Mark(size, ""))
-    assert log.offset() == logs.mark(tmp_path / "metrics.csv")
+    assert log.offset() == metrics_csv.mark(tmp_path / "metrics.csv")
     log.close()
 
 
@@ -217,10 +218,10 @@ def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.Mo
         assert "metrics.csv wait in memory: No space left on device" in log.trouble
         with pytest.raises(OSError, match="No space"):
             log.offset()
-        assert logs.mark(tmp_path / "metrics.csv") == before
+        assert metrics_csv.mark(tmp_path / "metrics.csv") == before
     stretch(log, range(6, 9))
     assert log.trouble is None
-    assert log.offset() == logs.mark(tmp_path / "metrics.csv")
+    assert log.offset() == metrics_csv.mark(tmp_path / "metrics.csv")
     log.close()
     assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
@@ -268,14 +269,14 @@ def test_a_damaged_record_is_mended_row_by_row(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     damaged = [lines[0][:9] + b"\n", *lines[1:4], b"\xff" + lines[4][5:], lines[5], lines[5], *lines[6:], b"crossq"]
     path.write_bytes(b"".join(damaged))
-    assert "of its rows are kept" in logs.mend(path, 4)
+    assert "of its rows are kept" in metrics_csv.mend(path, 4)
     kept = path.read_bytes().splitlines(keepends=True)
     up_to_4 = [line for line in lines[1:] if int(line.split(b",")[4]) <= 4]
     assert kept[0] == lines[0]
     assert set(up_to_4) - set(kept) <= {lines[4]}
     assert [line for line in kept[1:] if line in lines] == [line for line in up_to_4 if line in kept]
     assert (tmp_path / "metrics.damaged.csv").read_bytes() == b"".join(damaged)
-    log = logger(tmp_path, resume_at=logs.mark(path))
+    log = logger(tmp_path, resume_at=metrics_csv.mark(path))
     stretch(log, range(5, 6))
     log.close()
 
@@ -284,10 +285,10 @@ def test_a_mended_record_leaves_room_for_what_is_still_to_be_measured(tmp_path: 
     log = logger(tmp_path)
     stretch(log, range(5))
     log.close()
-    logs.mend(tmp_path / "metrics.csv", 4, missing=("eval/",))
-    at_4 = {row.metric for row in logs.read(tmp_path / "metrics.csv") if row.env_step == 4}
+    metrics_csv.mend(tmp_path / "metrics.csv", 4, missing=("eval/",))
+    at_4 = {row.metric for row in metrics_csv.read(tmp_path / "metrics.csv") if row.env_step == 4}
     assert at_4 == {"train/q_mean", "time/fps"}
-    assert any(row.metric == "eval/mean_reward" for row in logs.read(tmp_path / "metrics.csv"))
+    assert any(row.metric == "eval/mean_reward" for row in metrics_csv.read(tmp_path / "metrics.csv"))
 
 
 # ---- TensorBoard
@@ -302,7 +303,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def record(folder: Path, seed: int) -> dict[str, list[tuple[int, float]]]:
     """The same from `metrics.csv`, in the float32 that events have."""
     tags: dict[str, list[tuple[int, float]]] = {}
-    for row in logs.read(folder / "metrics.csv"):
+    for row in metrics_csv.read(folder / "metrics.csv"):
         if row.seed == seed:
             tags.setdefault(row.metric, []).append((row.env_step, float(np.float32(row.value))))
     return tags
@@ -332,7 +333,7 @@ def test_events_written_anew_are_as_old_as_the_run_says(tmp_path: Path) -> None:
         log.write(seed=7, frame=frame, metrics={"eval/mean_reward": 1.0, "time/time_elapsed": seconds})
     log.write(seed=7, frame=25, metrics={"eval/mean_reward": 1.0})
     log.close()
-    logger(tmp_path, resume_at=logs.mark(tmp_path / "metrics.csv"), tensorboard=True).close()
+    logger(tmp_path, resume_at=metrics_csv.mark(tmp_path / "metrics.csv"), tensorboard=True).close()
     accumulator = EventAccumulator(str(tmp_path / "tensorboard/seed-7"))
     accumulator.Reload()
     times = [event.wall_time for event in accumulator.Scalars("eval/mean_reward")]
@@ -348,7 +349,7 @@ def test_without_tensorboard_training_goes_on_with_one_line(tmp_path: Path, monk
     log.close()
     assert len(said) == 1
     assert said[0].startswith("no TensorBoard events (")
-    assert len(logs.read(tmp_path / "metrics.csv")) == 1
+    assert len(metrics_csv.read(tmp_path / "metrics.csv")) == 1
 
 
 def test_tensorboard_failing_midway_is_said_once(tmp_path: Path) -> None:
@@ -363,11 +364,13 @@ def test_tensorboard_failing_midway_is_said_once(tmp_path: Path) -> None:
     log.write(seed=0, frame=2, metrics={"train/q_mean": 1.0})
     log.close()
     assert said == ["TensorBoard events stop here (no space left); metrics.csv has everything"]
-    assert len(logs.read(tmp_path / "metrics.csv")) == 2
+    assert len(metrics_csv.read(tmp_path / "metrics.csv")) == 2
 
 
 def test_importing_the_logger_does_not_import_tensorboard() -> None:
-    code = "import sys, steadyq.run.logs, steadyq.run.watch; print({'torch', 'tensorboard'} & set(sys.modules))"
+    code = (
+        "import sys, steadyq.store.metrics_csv, steadyq.run.views; print({'torch', 'tensorboard'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -383,8 +386,8 @@ class Clock:
         return self.now
 
 
-def board(clock: Clock, *, seeds: tuple[int, ...] = (0, 1), start: int = 0) -> watch.Board:
-    return watch.Board(
+def board(clock: Clock, *, seeds: tuple[int, ...] = (0, 1), start: int = 0) -> views.Board:
+    return views.Board(
         exp_name="crossq_wn-utd2", env_name="walker-run", seeds=seeds, frames=100_000, start=start, clock=clock
     )
 
@@ -402,7 +405,7 @@ MEASURED = {
 
 def test_plain_lines() -> None:
     clock, stream = Clock(), io.StringIO()
-    view = watch.PlainView(board(clock), stream)
+    view = views.PlainView(board(clock), stream)
     view.message("precision float32")
     view.update(seed=0, frame=0, metrics={"eval/mean_reward": 10.0})
     for frame in range(0, 25_001, 1000):
@@ -422,7 +425,7 @@ def test_plain_lines() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.25, "4"), (0.8, "1.2"), (2.5, "0.4"), (1 / 2500, "2,500")])
 def test_a_slow_runs_speed_is_not_rounded_to_whole_frames(seconds: float, shown: str) -> None:
     clock, stream = Clock(), io.StringIO()
-    view = watch.PlainView(board(clock), stream)
+    view = views.PlainView(board(clock), stream)
     view.progress(0)
     clock.now += 1000 * seconds
     view.progress(1000)
@@ -432,7 +435,7 @@ def test_a_slow_runs_speed_is_not_rounded_to_whole_frames(seconds: float, shown:
 
 def test_a_slow_run_says_every_ten_minutes_how_far_it_is() -> None:
     clock, stream = Clock(), io.StringIO()
-    view = watch.PlainView(board(clock), stream)
+    view = views.PlainView(board(clock), stream)
     for frame in range(1, 1001):
         clock.now += 2.0
         view.progress(frame)
@@ -462,10 +465,10 @@ def test_speed_forgets_a_slow_start() -> None:
     assert not seen.due(1001)
 
 
-def live(clock: Clock, **options: int) -> tuple[watch.LiveView, io.StringIO]:
+def live(clock: Clock, **options: int) -> tuple[views.LiveView, io.StringIO]:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, color_system=None, width=100, height=30, highlight=False)
-    return watch.LiveView(board(clock, **options), console), stream
+    return views.LiveView(board(clock, **options), console), stream
 
 
 def test_the_live_table_shows_each_seed() -> None:
@@ -506,8 +509,8 @@ def test_the_live_table_is_drawn_four_times_a_second_at_most() -> None:
 def test_a_resumed_view_knows_what_was_before() -> None:
     earlier = [Row("a", "b", 4, "eval/mean_reward", frame, value) for frame, value in ((0, 1.0), (10, 9.0), (20, 5.0))]
     stream = io.StringIO()
-    view = watch.view(exp_name="a", env_name="b", seeds=[4], frames=100, start=20, earlier=earlier, stream=stream)
-    assert isinstance(view, watch.PlainView)  # not a terminal
+    view = views.view(exp_name="a", env_name="b", seeds=[4], frames=100, start=20, earlier=earlier, stream=stream)
+    assert isinstance(view, views.PlainView)  # not a terminal
     assert view.board.evaluations == {4: [1.0, 9.0, 5.0]}
     assert view.board.frame == 20
     assert stream.getvalue() == ""
@@ -517,9 +520,9 @@ def test_a_terminal_gets_the_live_view_unless_it_is_dumb(monkeypatch: pytest.Mon
     main, terminal = os.openpty()
     try:
         with open(terminal, "w", closefd=False) as stream:
-            for name, kind in (("xterm-256color", watch.LiveView), ("dumb", watch.PlainView)):
+            for name, kind in (("xterm-256color", views.LiveView), ("dumb", views.PlainView)):
                 monkeypatch.setenv("TERM", name)
-                view = watch.view(exp_name="a", env_name="b", seeds=[0], frames=100, stream=stream)
+                view = views.view(exp_name="a", env_name="b", seeds=[0], frames=100, stream=stream)
                 view.close()
                 assert isinstance(view, kind)
     finally:
@@ -532,7 +535,7 @@ def test_a_view_that_fails_falls_silent(capsys: pytest.CaptureFixture[str]) -> N
         def write(self, text: str) -> int:
             raise OSError("no space left")
 
-    plain = watch.PlainView(board(Clock()), Full())
+    plain = views.PlainView(board(Clock()), Full())
     clock = Clock()
     table, _ = live(clock)
     table.board.frames = 0  # a percentage of nothing: ZeroDivisionError in the drawing
@@ -552,7 +555,7 @@ def test_a_view_that_fails_falls_silent(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_reader_who_leaves_does_not_end_the_program() -> None:
     code = """
-from steadyq.run.watch import view
+from steadyq.run.views import view
 shown = view(exp_name="a", env_name="b", seeds=[0], frames=100_000)
 for frame in range(100_000):
     shown.update(seed=0, frame=frame, metrics={"eval/mean_reward": 1.0})

@@ -8,12 +8,12 @@ import torch
 
 from runs import digest, records, run_at, stopped_at, transitions
 from small import same_bits
-from steadyq.algorithm.learner import Learner
 from steadyq.algorithm.options import options
 from steadyq.algorithm.tree import leaves
+from steadyq.engine.learner import Learner
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, logs
 from steadyq.run.resume import resume
+from steadyq.store import checkpoint, metrics_csv
 
 
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert result.finished
     assert result.frame == 90
     assert sorted(result.returns(0)) == [0, 40, 80]
-    rows = {(row.metric, row.env_step): row.value for row in logs.read(tmp_path / "run" / "metrics.csv")}
+    rows = {(row.metric, row.env_step): row.value for row in metrics_csv.read(tmp_path / "run" / "metrics.csv")}
     assert rows["train/n_updates", 90] == 100
     assert rows["train/utd", 90] == 2
     assert {"train/critic_loss", "train/critic_grad_norm", "train/actor_weight_norm"} <= {m for m, f in rows if f == 60}
@@ -85,7 +85,7 @@ def test_resets_start_from_fresh_weights_and_show_their_dip(tmp_path: Path, monk
     monkeypatch.setattr(Learner, "reset", watched)
     run_at(tmp_path / "run", seeds=[0, 1], reset_updates=20)
     assert len({tuple(w.flatten().tolist()) for w in seen}) == len(seen) == 4  # other weights each time
-    rows = {(r.metric, r.env_step): r.value for r in logs.read(tmp_path / "run" / "metrics.csv") if r.seed == 0}
+    rows = {(r.metric, r.env_step): r.value for r in metrics_csv.read(tmp_path / "run" / "metrics.csv") if r.seed == 0}
     dips = sorted(frame for metric, frame in rows if metric == "eval_after_reset/mean_reward")
     assert dips == [50, 60, 70, 80]  # none at the end, where what was trained is kept
     assert rows["eval/mean_reward", 80] != rows["eval_after_reset/mean_reward", 80]  # before, and after
@@ -212,7 +212,7 @@ def test_a_ring_that_overflows_resumes_too(tmp_path: Path, monkeypatch: pytest.M
 
 def test_fractional_utd_is_realised_exactly(tmp_path: Path) -> None:
     result = run_at(tmp_path / "run", utd="1/3")
-    rows = {(row.metric, row.env_step): row.value for row in logs.read(result.folder / "metrics.csv")}
+    rows = {(row.metric, row.env_step): row.value for row in metrics_csv.read(result.folder / "metrics.csv")}
     assert rows["train/n_updates", 90] == 16
     assert rows["train/n_updates", 60] == 6
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from steadyq import output
-from steadyq.cli import main
+from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.run import show
-from steadyq.study import compare
+from steadyq.examine import show
+from steadyq.results import compare
 
 
 def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy.stats import trim_mean
 
-from steadyq.cli import main
+from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.study import bands, measures, panels, paper_figures, plotting, scores, variants
-from steadyq.study.scores import Run, Study
+from steadyq.figures import panels, paper, plotting
+from steadyq.results import bands, measures, scores, variants
+from steadyq.results.scores import Run, Study
 
 FRAMES = np.array([0, 50_000, 100_000])
 NORM = "train/critic_weight_norm"
@@ -149,7 +150,7 @@ def test_figure_1_draws_what_there_is_and_says_what_is_not() -> None:
         [],
         {NORM: runs("sac-utd1", "dog-run", five(40))},
     )
-    figure = paper_figures.draw("1", study)
+    figure = paper.draw("1", study)
     found = {axes.get_title(loc="left"): axes for axes in figure.get_axes()}
     assert len(found) == 2 + len(measures.Q_BIAS)
     assert lines(found["return"]) == [[0, 60, 120], [0, 160, 320]]
@@ -168,7 +169,7 @@ def test_no_band_is_cut_off_at_zero() -> None:
         Run("a", "dog-run", str(seed), FRAMES, np.full(3, value), "here") for seed, value in enumerate((-0.3, 0.2, 0.5))
     ]
     study = Study(runs("a", "dog-run", [100, 200, 300]), [], {measures.Q_BIAS[0].metric: bias})
-    found = {axes.get_title(loc="left"): axes for axes in paper_figures.draw("1", study).get_axes()}
+    found = {axes.get_title(loc="left"): axes for axes in paper.draw("1", study).get_axes()}
     assert lines(found[measures.Q_BIAS[0].title])[0] == pytest.approx([0.4 / 3] * 3)  # above, but its interval is not
     assert found[measures.Q_BIAS[0].title].get_ylim()[0] < -0.3
     assert found["return"].get_ylim()[0] == 0
@@ -178,7 +179,7 @@ def test_each_method_has_its_line_whatever_its_name() -> None:
     names = ("a-utd2", "a-rr2", "a-utd2.0")
     study = Study([run for k, name in enumerate(names) for run in runs(name, "dog-run", five(100 * k))], [])
     for number in ("1", "2", "3"):
-        axes = paper_figures.draw(number, study, against=[]).get_axes()[0]
+        axes = paper.draw(number, study, against=[]).get_axes()[0]
         assert [line[-1] for line in lines(axes)] == [20, 120, 220]
         labels = {text.get_text() for text in axes.texts if "seeds" in text.get_text()}
         assert labels == {f"{'a, UTD 2' if name == 'a-utd2' and number != '2' else name}\n5 seeds" for name in names}
@@ -188,9 +189,9 @@ def test_long_names_find_room(tmp_path: Path) -> None:
     options = "-actor_width=32-batch_size=32-buffer_size=2000-learning_starts=50-width=32"
     names = [f"{recipe}{options}" for recipe in ("sac-utd1", "crossq_wn-utd2", "bro_fast-utd10")]
     apart = Study([run for k, name in enumerate(names) for run in runs(name, f"dog-run{k}", five(100))], [])
-    paper_figures.write(paper_figures.draw("2", apart), tmp_path / "2")  # where there is none, Matplotlib warns
+    paper.write(paper.draw("2", apart), tmp_path / "2")  # where there is none, Matplotlib warns
     together = Study([run for name in names for run in runs(name, "dog-run", five(100))], [])
-    figure = paper_figures.draw("3", together)
+    figure = paper.draw("3", together)
     (axes,) = figure.get_axes()
     boxes = boxes_of(figure, [text for text in axes.texts if "seeds" in text.get_text()])
     assert len(boxes) == 4
@@ -209,7 +210,7 @@ def test_what_is_said_below_a_panel_is_neither_cut_off_nor_hidden() -> None:
         },
     )
     for number in ("1", "4"):
-        figure = paper_figures.draw(number, study)
+        figure = paper.draw(number, study)
         notes = [axes.xaxis.label for axes in figure.get_axes() if "no " in axes.get_xlabel()]
         ends = [text for axes in figure.get_axes() for text in axes.texts if "seeds" in text.get_text()]
         boxes = boxes_of(figure, [*notes, *ends])
@@ -223,12 +224,12 @@ def test_few_seeds_are_said_on_the_face() -> None:
     for count, says in ((1, "TOO FEW SEEDS: 1 on some task. No interval"), (3, "3 on some task. A 95% interval truly")):
         study = Study([*runs("a", "dog-run", five(100)), *runs("b", "dog-run", five(100)[:count])], [])
         for number in ("1", "3"):
-            assert says in texts(paper_figures.draw(number, study))
+            assert says in texts(paper.draw(number, study))
 
 
 def test_what_hardly_moves_looks_so() -> None:
     same = [run._replace(value=np.full(3, 46.669 + 1e-6 * k)) for k, run in enumerate(runs("a", "dog-run", five(1)))]
-    figure = paper_figures.draw("1", Study(runs("a", "dog-run", five(300)), [], {NORM: same}))
+    figure = paper.draw("1", Study(runs("a", "dog-run", five(300)), [], {NORM: same}))
     bottom, top = figure.get_axes()[-1].get_ylim()
     assert bottom < 46 < 47 < top
     boxes_of(figure, [])  # draws it
@@ -237,7 +238,7 @@ def test_what_hardly_moves_looks_so() -> None:
 
 def test_a_multiplier_of_ticks_stands_clear_of_the_title() -> None:
     huge = {measures.Q_BIAS[0].metric: runs("a", "dog-run", five(1e8))}
-    figure = paper_figures.draw("1", Study(runs("a", "dog-run", five(300)), [], huge))
+    figure = paper.draw("1", Study(runs("a", "dog-run", five(300)), [], huge))
     axes = figure.get_axes()[1]
     multiplier, *titles = boxes_of(figure, [axes.yaxis.get_offset_text(), *axes.texts])
     assert axes.yaxis.get_offset_text().get_text() == "1e8"
@@ -255,7 +256,7 @@ def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
         ],
         [],
     )
-    figure = paper_figures.draw("2", study)
+    figure = paper.draw("2", study)
     left, right = figure.get_axes()
     assert lines(left) == [[0, 160, 320], [0, 260, 520]]  # in the order of UTD
     (points,) = [line for line in right.get_lines() if line.get_marker() == "o"]
@@ -263,14 +264,14 @@ def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
     assert points.get_ydata().tolist() == [320, 520]
     assert "UTD 10 5 seeds" in texts(left)
     assert "dog-run, dog-walk; frame 100,000; 5 seeds" in texts(right)
-    untold = texts(paper_figures.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
+    untold = texts(paper.draw("2", Study(runs("a", "dog-run", [1.0]), [])))
     assert "no method with a value after frame 0 tells its UTD" in untold
 
 
 def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     tasks = ("cheetah-run", "dog-run", "dog-walk")
     study = Study([run for task in tasks for run in runs("mine", task, five(300))], [])
-    found = {axes.get_title(loc="left"): axes for axes in paper_figures.draw("3", study).get_axes()}
+    found = {axes.get_title(loc="left"): axes for axes in paper.draw("3", study).get_axes()}
     assert list(found) == [*tasks, "dog and humanoid: 2 tasks", "all 3 tasks"]
     assert "BRO-utd10@naumix published, 10 seeds" in texts(found["dog-run"])
     assert len(lines(found["dog-run"])) == 2  # ours and BRO's; SAC with resets was not run on dogs
@@ -278,13 +279,13 @@ def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     assert lines(found["all 3 tasks"]) == [[0, 160, 320]]
     assert "from per-seed results only (--published)" in texts(found["all 3 tasks"])
     half = Study([*study.runs, *runs("other", "dog-run", five(1))], [])
-    last = paper_figures.draw("3", half, against=["nobody"]).get_axes()[-1]
+    last = paper.draw("3", half, against=["nobody"]).get_axes()[-1]
     assert "not on all of them: other" in texts(last)
     assert "published" not in texts(last)
 
 
 def test_figure_3_says_where_published_curves_begin_that_begin_too_late() -> None:
-    figure = paper_figures.draw("3", Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 10), []))
+    figure = paper.draw("3", Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 10), []))
     (axes,) = figure.get_axes()
     assert len(lines(axes)) == 1
     assert "BRO-utd10@naumix: published from frame 25,000 on" in texts(axes)
@@ -293,7 +294,7 @@ def test_figure_3_says_where_published_curves_begin_that_begin_too_late() -> Non
 
 def test_figure_3_shows_a_published_curve_of_one_point() -> None:
     study = Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 4), [])  # to 25,000
-    (axes,) = paper_figures.draw("3", study).get_axes()
+    (axes,) = paper.draw("3", study).get_axes()
     points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
     assert [(line.get_xdata().tolist(), line.get_marker()) for line in points] == [([25_000], "o")] * 2
     bars = [band for band in axes.collections if band.get_linewidth()[0]]
@@ -302,7 +303,7 @@ def test_figure_3_shows_a_published_curve_of_one_point() -> None:
 
 def test_figure_3_says_that_no_method_has_all_tasks() -> None:
     study = Study([*runs("a-utd1", "dog-run", five(100)), *runs("b-utd1", "cheetah-run", five(100))], [])
-    together = paper_figures.draw("3", study, against=[]).get_axes()[-1]
+    together = paper.draw("3", study, against=[]).get_axes()[-1]
     assert "all 2 tasks no method was run on all of them" in texts(together)
     assert not lines(together)
 
@@ -311,16 +312,16 @@ def test_figure_5_compares_with_the_recipe_as_it_is() -> None:
     study = Study(
         [*runs("crossq_wn-utd2", "dog-run", five(300)), *runs("crossq_wn-utd2-target=none", "dog-run", five(100))], []
     )
-    said = texts(paper_figures.draw("5", study))
+    said = texts(paper.draw("5", study))
     assert "as it is 5 seeds" in said
     assert "target none 5 seeds" in said
     assert "320" in said
-    assert "no recipe here was run with an option changed" in texts(paper_figures.draw("5", Study(study.runs[:5], [])))
+    assert "no recipe here was run with an option changed" in texts(paper.draw("5", Study(study.runs[:5], [])))
 
 
 def test_figure_5_has_room_for_many_changes() -> None:
     names = ["crossq_wn-utd2", *(f"crossq_wn-utd2-{name}=1" for name in "abcdefghijklmn")]
-    figure = paper_figures.draw("5", Study([run for name in names for run in runs(name, "dog-run", five(300))], []))
+    figure = paper.draw("5", Study([run for name in names for run in runs(name, "dog-run", five(300))], []))
     (axes,) = figure.get_axes()
     boxes = boxes_of(figure, axes.get_yticklabels())
     assert len(boxes) == len(names)
@@ -332,7 +333,7 @@ def test_figure_6_is_over_the_options_values() -> None:
     study = Study(
         [*runs("crossq_wn-utd2", "dog-run", five(300)), *runs("crossq_wn-utd2-width=128", "dog-run", five(100))], []
     )
-    rate, width = paper_figures.draw("6", study).get_axes()
+    rate, width = paper.draw("6", study).get_axes()
     assert "two values of --lr" in texts(rate)
     (points,) = [line for line in width.get_lines() if line.get_marker() == "o"]
     assert points.get_xdata().tolist() == [128, 512]
@@ -341,14 +342,14 @@ def test_figure_6_is_over_the_options_values() -> None:
 
 def test_returns_without_a_common_scale_are_not_averaged() -> None:
     study = Study([*runs("a-utd1", "Ant-v4", five(3000)), *runs("a-utd1", "Hopper-v4", five(1000))], [])
-    assert "have no common scale: choose one with --tasks" in texts(paper_figures.draw("1", study))
-    assert [axes.get_title(loc="left") for axes in paper_figures.draw("3", study).get_axes()] == ["Ant-v4", "Hopper-v4"]
-    paper_figures.draw("2", study)
+    assert "have no common scale: choose one with --tasks" in texts(paper.draw("1", study))
+    assert [axes.get_title(loc="left") for axes in paper.draw("3", study).get_axes()] == ["Ant-v4", "Hopper-v4"]
+    paper.draw("2", study)
 
 
 def test_more_methods_than_colours_are_left_out_and_said() -> None:
     study = Study([run for k in range(9) for run in runs(f"m{k}", "dog-run", five(k))], [])
-    figure = paper_figures.draw("3", study, against=[])
+    figure = paper.draw("3", study, against=[])
     assert "The first 7 of 9 methods" in texts(figure)
     (axes,) = figure.get_axes()
     drawn = axes.get_lines()
@@ -359,7 +360,7 @@ def test_more_methods_than_colours_are_left_out_and_said() -> None:
 
 def test_an_unknown_figure_is_refused() -> None:
     with pytest.raises(InputError, match="unknown figure '9'"):
-        paper_figures.draw("9", Study(runs("a", "dog-run", [1.0]), []))
+        paper.draw("9", Study(runs("a", "dog-run", [1.0]), []))
 
 
 # ---- the command

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from steadyq.errors import InputError
-from steadyq.study import published, scores, statistics
-from steadyq.study.scores import Protocol
+from steadyq.results import published, scores, statistics
+from steadyq.results.scores import Protocol
 
 HEADER = "source,algorithm,suite,task,seed,env_step,episode_return\n"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from steadyq.run import envs
-from steadyq.run.env import Spec, Step
-from steadyq.run.evaluate import Interrupted
-from steadyq.run.q_bias import KEPT, Subject, q_bias, tail_steps
+from steadyq.envs import suites
+from steadyq.envs.env import Spec, Step
+from steadyq.examine.play import Interrupted
+from steadyq.examine.q_bias import KEPT, Subject, q_bias, tail_steps
 
 GAMMA, ALPHA = 0.9, 0.5
 REWARD = np.array([1.0, 3.0])
@@ -176,7 +176,7 @@ def test_it_can_be_interrupted() -> None:
 )
 def test_suites_lift_their_time_limits(name: str, repeat: int, limit: int) -> None:
     action = np.zeros(1, np.float32)
-    limited, endless = (envs.make(name, action_repeat=repeat, endless=lifted) for lifted in (False, True))
+    limited, endless = (suites.make(name, action_repeat=repeat, endless=lifted) for lifted in (False, True))
     assert limited.spec.episode_frames == limit * repeat
     assert endless.spec.obs_dim == limited.spec.obs_dim
     for env in (limited, endless):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steadyq.envs import film, mujoco_view, raycast, suites
+from steadyq.envs.mujoco_view import View
 from steadyq.errors import InputError
-from steadyq.run import envs, mujoco_view, raycast, render
-from steadyq.run.mujoco_view import View
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
 SCENE = """
@@ -89,7 +89,7 @@ def test_a_light_shades_and_casts_a_shadow():
 
 @pytest.mark.usefixtures("software")
 def test_drawing_leaves_the_simulation_alone():
-    drawn, plain = envs.make("finger-turn_hard"), envs.make("finger-turn_hard")
+    drawn, plain = suites.make("finger-turn_hard"), suites.make("finger-turn_hard")
     drawn.reset(0), plain.reset(0)
     for action in np.random.default_rng(0).uniform(-1, 1, (5, 2)).astype(np.float32):
         drawn.render(height=12, width=16)
@@ -102,7 +102,7 @@ def test_drawing_leaves_the_simulation_alone():
 def test_software_agrees_with_opengl(name, monkeypatch):
     if mujoco_view.backend() == "software":
         pytest.skip("no OpenGL here to compare with")
-    env = envs.make(name)
+    env = suites.make(name)
     env.reset(0)
     opengl = env.render(height=90, width=120).astype(float)
     monkeypatch.setattr(mujoco_view, "backend", lambda: "software")
@@ -113,7 +113,7 @@ def test_software_agrees_with_opengl(name, monkeypatch):
 
 
 def test_opengl_pictures_can_grow():
-    env = envs.make("pendulum-swingup")
+    env = suites.make("pendulum-swingup")
     env.reset(0)
     assert env.render(height=30, width=40).shape == (30, 40, 3)
     assert env.render(height=700, width=900).shape == (700, 900, 3)  # beyond MuJoCo's default buffer
@@ -175,30 +175,30 @@ def still(obs):
 
 
 def test_record_draws_the_start_and_every_so_many_steps():
-    env = envs.make("Painted-v0")
-    frames, ret = render.record(env, still, seed=0, height=30, width=40, every=2)
+    env = suites.make("Painted-v0")
+    frames, ret = film.record(env, still, seed=0, height=30, width=40, every=2)
     assert [int(frame[15, 20, 0]) for frame in frames] == [0, 20, 40, 60]
     assert all(frame.shape == (30, 40, 3) and frame.dtype == np.uint8 for frame in frames)
     assert ret == 3.0
-    frames, ret = render.record(env, still, seed=0, steps=2)
+    frames, ret = film.record(env, still, seed=0, steps=2)
     assert (len(frames), frames[0].shape, ret) == (3, (240, 320, 3), 1.0)
-    assert render.frames_per_second(env.spec, every=2) == 10
-    assert render.frames_per_second(env.spec._replace(frame_seconds=None)) == 30
+    assert film.frames_per_second(env.spec, every=2) == 10
+    assert film.frames_per_second(env.spec._replace(frame_seconds=None)) == 30
 
 
 def test_record_of_an_endless_episode_ends(monkeypatch):
-    monkeypatch.setattr(render, "ENDLESS", 11)
-    assert len(render.record(envs.make("Endless-v0"), still, seed=0, height=4, width=4)[0]) == 12
+    monkeypatch.setattr(film, "ENDLESS", 11)
+    assert len(film.record(suites.make("Endless-v0"), still, seed=0, height=4, width=4)[0]) == 12
 
 
 def test_what_cannot_draw_itself_is_refused(monkeypatch):
-    unseen = envs.make("Unseen-v0")
+    unseen = suites.make("Unseen-v0")
     unseen.reset(0)
     with pytest.raises(InputError, match="rgb_array"):
         unseen.render(height=30, width=40)
 
     monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed
-    pendulum = envs.make("Pendulum-v1")
+    pendulum = suites.make("Pendulum-v1")
     pendulum.reset(0)
     with pytest.raises(InputError, match="pip install"):
         pendulum.render(height=30, width=40)
@@ -210,7 +210,7 @@ def moving(n, *, height=31, width=45):
 
 
 def test_a_video_has_every_frame_and_even_sides(tmp_path):
-    render.video(moving(12), tmp_path / "v.mp4", fps=12.5)
+    film.video(moving(12), tmp_path / "v.mp4", fps=12.5)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", tmp_path / "v.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     told = subprocess.run(command, capture_output=True, check=True)
     read = np.frombuffer(told.stdout, np.uint8).reshape(-1, 32, 46, 3)
@@ -221,7 +221,7 @@ def test_a_video_has_every_frame_and_even_sides(tmp_path):
 
 
 def test_a_film_strip_shows_evenly_spaced_moments(tmp_path):
-    render.film_strip(moving(31, height=60, width=80), tmp_path / "s.png", fps=10, title="t", count=4, columns=2)
+    film.film_strip(moving(31, height=60, width=80), tmp_path / "s.png", fps=10, title="t", count=4, columns=2)
     with Image.open(tmp_path / "s.png") as image:
         strip = np.asarray(image)
     places = [(44 + 30, 12 + 40), (44 + 30, 12 + 84 + 40), (44 + 64 + 30, 12 + 40), (44 + 64 + 30, 12 + 84 + 40)]
@@ -232,15 +232,15 @@ def test_a_film_strip_shows_evenly_spaced_moments(tmp_path):
 def test_a_film_strip_is_never_wider_than_it_may_be_and_takes_few_frames(tmp_path):
     for columns in (3, 4, 8):
         frames = moving(8, height=240, width=640)
-        render.film_strip(frames, tmp_path / "s.png", fps=10, columns=columns)
+        film.film_strip(frames, tmp_path / "s.png", fps=10, columns=columns)
         with Image.open(tmp_path / "s.png") as strip:
             assert 1590 < strip.size[0] <= 1600
-    render.film_strip(moving(1), tmp_path / "one.png", fps=10)
+    film.film_strip(moving(1), tmp_path / "one.png", fps=10)
     with Image.open(tmp_path / "one.png") as strip:
         assert strip.size == (45 + 24, 31 + 24)
 
 
-@pytest.mark.parametrize("write", [render.video, render.film_strip])
+@pytest.mark.parametrize("write", [film.video, film.film_strip])
 def test_nothing_to_write_and_nowhere_to_write_to_are_refused(write, tmp_path):
     with pytest.raises(InputError, match="no frames"):
         write([], tmp_path / "x", fps=10)
@@ -248,7 +248,7 @@ def test_nothing_to_write_and_nowhere_to_write_to_are_refused(write, tmp_path):
         write(moving(2), tmp_path, fps=10)
 
 
-@pytest.mark.parametrize(("write", "name"), [(render.video, "x.mp4"), (render.film_strip, "x.png")])
+@pytest.mark.parametrize(("write", "name"), [(film.video, "x.mp4"), (film.film_strip, "x.png")])
 def test_folders_on_the_way_to_a_picture_are_made(write, name, tmp_path):
     path = tmp_path / "new" / "folder" / name
     write(moving(2), path, fps=10)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from steadyq.algorithm.types import Transition
+from steadyq.engine import machine
 from steadyq.errors import InputError
-from steadyq.run import machine
-from steadyq.run.replay import Replay
+from steadyq.store.replay import Replay
 
 OBS, ACTION = 3, 2
 

@@ -1,12 +1,12 @@
 """The report: what its tables and sentences say, that names stay text, and the page in a real browser."""
 
-import html
 import json
 import re
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steadyq.cli import main
+from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.study import details, reading, report, serve
-from steadyq.study.compare import Comparison, Pair
-from steadyq.study.scores import Run, Study
-from steadyq.study.statistics import Interval
+from steadyq.report import details, html, serve
+from steadyq.results import verdicts
+from steadyq.results.compare import Comparison, Pair
+from steadyq.results.scores import Run, Study
+from steadyq.results.statistics import Interval
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 NASTY = "</script><img src=x onerror=alert(1)>&amp;<b>-%{x}"
@@ -59,7 +60,7 @@ def numbers(page: str) -> dict[str, Any]:
 def words(page: str) -> str:
     """What a reader sees without the script."""
     body = page[page.index("<body>") : page.index('<script type="application/json"')]
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 # ---- sentences
@@ -69,10 +70,10 @@ def pair(verdict: str, low: float, high: float, *, runs: int = 3) -> Pair:
     return Pair("sac-utd1", "mine", ("dog-run",), Interval((low + high) / 2, low, high, 0.95, runs, 1, "81%"), verdict)
 
 
-def read(*pairs: Pair, published: tuple[str, ...] = ()) -> reading.Reading:
+def read(*pairs: Pair, published: tuple[str, ...] = ()) -> verdicts.Reading:
     empty: dict[str, Any] = {name: [] for name in ("returns", "aggregates", "areas", "reached", "references", "notes")}
     how: dict[str, Any] = {"metric": "m", "frames": (1,), "level": 0.95, "resamples": 1, "seed": 0, "area_starts": {}}
-    return reading.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
+    return verdicts.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
 
 
 def test_the_reading_claims_what_the_verdicts_do() -> None:
@@ -111,14 +112,14 @@ def test_tasks_together_are_drawn_if_a_method_has_them_all(tmp_path: Path, *, sh
     path = tmp_path / "runs.csv"
     tasks = {"a": ["dog-run"], "b": ["dog-run"], "c": ["walker-run", "dog-run"] if shared else ["walker-run"]}
     path.write_text(HEADER + "".join(rows(name, task, 0, 100) for name, which in tasks.items() for task in which))
-    panels = {panel["title"]: panel for panel in numbers(report.page(report.read([path])))["returns"]}
+    panels = {panel["title"]: panel for panel in numbers(html.page(html.read([path])))["returns"]}
     assert list(panels) == ["dog-run", "walker-run", *(["all 2 tasks"] if shared else [])]
     if shared:
         assert panels["all 2 tasks"]["notes"] == ["not on all of these tasks: a; b"]
 
 
 def test_tables_sentences_and_curves(tmp_path: Path) -> None:
-    page = report.page(report.read([table(tmp_path / "runs.csv")]))
+    page = html.page(html.read([table(tmp_path / "runs.csv")]))
     said = words(page)
     row = re.search(r"dog-run crossq_wn, UTD 2 5 620\.0 ([\d.]+) to ([\d.]+) 90% ([\d.]+) to ([\d.]+) 310\.0 ", said)
     assert row is not None
@@ -147,7 +148,7 @@ def test_tables_sentences_and_curves(tmp_path: Path) -> None:
 
 
 def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
-    page = report.page(report.read([table(tmp_path / "runs.csv")]))
+    page = html.page(html.read([table(tmp_path / "runs.csv")]))
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*', outside)
     assert "default-src 'none'" in page
@@ -155,7 +156,7 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
-    page = report.page(report.read([table(tmp_path / "runs.csv", nasty=True)]))
+    page = html.page(html.read([table(tmp_path / "runs.csv", nasty=True)]))
     assert "<img src=x" not in page
     assert NASTY in words(page)
     assert NASTY in [method["name"] for method in numbers(page)["methods"]]
@@ -164,14 +165,14 @@ def test_names_stay_text(tmp_path: Path) -> None:
 def test_curves_are_thinned_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.arange(0, 500_000, 1000)
     study = Study([Run("a", "dog-run", str(s), frames, frames / 1000.0, "here") for s in range(3)], [])
-    data = numbers(report.page(study))
-    assert data["points"] == report.MOST_POINTS
+    data = numbers(html.page(study))
+    assert data["points"] == html.MOST_POINTS
     assert [seed["x"] for seed in data["returns"][0]["seeds"]] == [0, 0, 0]  # equal frames are there once
-    assert len(data["returns"][0]["seeds"][0]["y"]) == len(data["frames"][0]) == report.MOST_POINTS
+    assert len(data["returns"][0]["seeds"][0]["y"]) == len(data["frames"][0]) == html.MOST_POINTS
     assert data["frames"][0][0] == 0
     assert data["frames"][0][-1] == 499_000
-    monkeypatch.setattr(report, "CURVES_BYTES", 600)
-    assert numbers(report.page(study))["points"] == report.FEWEST_POINTS
+    monkeypatch.setattr(html, "CURVES_BYTES", 600)
+    assert numbers(html.page(study))["points"] == html.FEWEST_POINTS
 
 
 # ---- what can be wrong with runs
@@ -233,12 +234,12 @@ def test_film_strips_are_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run = folder(tmp_path / "run", text=rows("sac-utd1", "dog-run", 0, 100), settings=SETTINGS)
     Image.new("RGB", (3000, 200), "red").save(run / "film_strip.png")
     (run / "film-strip-2.png").write_bytes(b"no picture")
-    study = report.read([run])
-    page = report.page(study)
+    study = html.read([run])
+    page = html.page(study)
     assert page.count('src="data:image/jpeg;base64,') == 1
     assert "film-strip-2.png cannot be read as a picture" in words(page)
     monkeypatch.setattr(details, "STRIPS_BYTES", 10)
-    assert "1 more film strips are left out" in words(report.page(study))
+    assert "1 more film strips are left out" in words(html.page(study))
 
 
 # ---- served
@@ -251,7 +252,7 @@ def fetch(address: str) -> str:
 
 def test_watch_serves_and_follows(tmp_path: Path) -> None:
     run = folder(tmp_path / "run", text="", settings=SETTINGS)
-    server = serve.Server([run], lambda state: report.page(report.read([run]), watched=state), port=0)
+    server = serve.Server([run], lambda state: html.page(html.read([run]), watched=state), port=0)
     server.refresh()
     server.start()
     try:
@@ -333,7 +334,7 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     path = tmp_path / "report.html"
-    path.write_text(report.page(report.read([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
+    path.write_text(html.page(html.read([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
     browser.get(path.as_uri())
     before = settled(browser)
     assert len(before) == 4  # two tasks, their aggregate, one diagnostic
@@ -404,7 +405,7 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
 
 def test_the_page_on_a_phone(tmp_path: Path, browser: Any) -> None:
     path = tmp_path / "report.html"
-    path.write_text(report.page(report.read([table(tmp_path / "runs.csv")])), encoding="utf-8")
+    path.write_text(html.page(html.read([table(tmp_path / "runs.csv")])), encoding="utf-8")
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})

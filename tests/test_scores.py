@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from steadyq.errors import InputError
-from steadyq.study import scores
-from steadyq.study.scores import Protocol, Run
+from steadyq.results import scores
+from steadyq.results.scores import Protocol, Run
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 SETTINGS = {"action_repeat": 2, "utd": "1/3", "eval_episodes": 5, "frames": 10, "log_every": 5, "eval_every": 5}

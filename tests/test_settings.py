@@ -7,8 +7,8 @@ import pytest
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.errors import InputError
-from steadyq.run.settings import Settings, check, complete, discount, from_json
 from steadyq.run.train import settings_of
+from steadyq.settings import Settings, check, complete, discount, from_json
 
 
 def completed(**choices: object) -> Settings:

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from steadyq.errors import InputError
-from steadyq.study import statistics
-from steadyq.study.statistics import Scores
+from steadyq.results import statistics
+from steadyq.results.statistics import Scores
 
 RUNS = {"a": 10, "b": 4, "c": 7}
 

@@ -19,21 +19,23 @@ import torch
 
 from runs import digest, records, transitions
 from runs import run_at as at_full_length
-from steadyq.algorithm.learner import PATIENCE
 from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.engine.learner import PATIENCE
+from steadyq.envs.env import BadStepError, EnvError
+from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError, RunError
-from steadyq.run import checkpoint, disk, lock, logs, measure, sealed
-from steadyq.run.current import RESTARTS, Run
-from steadyq.run.env import BadStepError, EnvError
-from steadyq.run.folder import read_record, seed_folder, write_record
+from steadyq.examine.show import show
+from steadyq.run import measure
 from steadyq.run.go import Result
-from steadyq.run.guard import Guarded
 from steadyq.run.loop import act_and_store
-from steadyq.run.replay import Replay
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.run.save import mark_of
-from steadyq.run.show import show
 from steadyq.run.stop import Stop
+from steadyq.run.training import RESTARTS, Training
+from steadyq.store import checkpoint, disk, lock, metrics_csv, sealed, snapshot
+from steadyq.store.folder import seed_folder
+from steadyq.store.record import read_record, write_record
+from steadyq.store.replay import Replay
 from toy import Point
 
 run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
@@ -43,7 +45,7 @@ SEED = seed_folder(Path(), 0).name
 
 def values(run: Path, metric: str, seed: int = 0) -> dict[int, float]:
     """A metric by frame."""
-    return {r.env_step: r.value for r in logs.read(run / "metrics.csv") if (r.metric, r.seed) == (metric, seed)}
+    return {r.env_step: r.value for r in metrics_csv.read(run / "metrics.csv") if (r.metric, r.seed) == (metric, seed)}
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +366,7 @@ def test_a_full_file_system(
 ) -> None:
     run, ballast = small_disk / "run", small_disk / "ballast"
 
-    def fill_at_70(going: Run) -> None:
+    def fill_at_70(going: Training) -> None:
         if going.frame == 70:
             with contextlib.suppress(OSError), ballast.open("ab", 0) as file:
                 while True:
@@ -488,7 +490,7 @@ def test_damage_anywhere_is_found_and_named(halfway: Path, how: str, offsets: in
             path.write_bytes(damaged if how == "flip" else data[:offset])
             if path.parent.name == "snapshots":
                 with pytest.raises(InputError, match=path.name):
-                    checkpoint.read_snapshot(path)
+                    snapshot.read_snapshot(path)
                 continue
             try:
                 record, notes = find_record(halfway)
@@ -550,7 +552,7 @@ def test_an_environment_that_does_not_repeat_itself_is_labelled(
 
 
 def test_a_folder_in_use_is_refused_and_a_dead_owner_makes_room(halfway: Path) -> None:
-    words = f"import time, pathlib; from steadyq.run import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
+    words = f"import time, pathlib; from steadyq.store import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
     words += " print('held', flush=True); time.sleep(600)"
     other = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None

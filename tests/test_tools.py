@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import steadyq
-from steadyq.run import checkpoint
-from steadyq.run.replay import Replay
+from steadyq.store import checkpoint, snapshot
+from steadyq.store.replay import Replay
 from tools.process import phase
 from tools.same_state import differences, load, transitions
 
@@ -82,9 +82,9 @@ def test_a_changed_transition_is_seen(run: Path, other: Path) -> None:
 
 def test_a_changed_snapshot_is_seen(run: Path, other: Path) -> None:
     path = sorted((other / "seed-0" / "snapshots").iterdir())[0]
-    tensors, meta = checkpoint.read_snapshot(path)
+    tensors, meta = snapshot.read_snapshot(path)
     next(t for t in tensors.values() if t.dtype == torch.float32).view(-1)[0] += 1
-    checkpoint.write_snapshot(path, tensors, meta)
+    snapshot.write_snapshot(path, tensors, meta)
     assert differences(run, other) == [f"seed 0, snapshots: differing: {path.name}"]
 
 

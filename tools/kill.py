@@ -23,7 +23,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steadyq.run import checkpoint, logs, machine
+from steadyq.engine import machine
+from steadyq.store import checkpoint, metrics_csv
 from tools.process import OPENING, Process, run_to_end
 from tools.same_state import differences
 
@@ -148,7 +149,7 @@ def newest_checkpoint(run: Path, case: Case) -> int:
 
 def newest_row(run: Path) -> int:
     """The frame of the newest row in the record; -1 for none."""
-    path = run / logs.FILE
+    path = run / metrics_csv.FILE
     if not path.is_file():
         return -1
     return max((int(frame) for frame in re.findall(rb",(\d+),[^,\n]*\n", path.read_bytes())), default=-1)

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from steadyq.run import checkpoint, logs
-from steadyq.run.folder import read_record, seed_folder
-from steadyq.run.replay import Replay
+from steadyq.store import checkpoint, metrics_csv, snapshot
+from steadyq.store.folder import seed_folder
+from steadyq.store.record import read_record
+from steadyq.store.replay import Replay
 
 CLOCKS = ("elapsed", "metrics_offset", "metrics_sha256", "record")
 """What a checkpoint's meta has of clocks: times, the file that rows of `time/` are in, and when the run was resumed."""
@@ -53,7 +54,7 @@ def read_snapshots(run: Path, seed: int) -> dict[str, Parts]:
     """Every snapshot of one seed, by the name of its file."""
     found = sorted((seed_folder(run, seed) / "snapshots").glob("*.safetensors"))
     return {
-        path.name: arrays({name: tensor.numpy() for name, tensor in checkpoint.read_snapshot(path)[0].items()})
+        path.name: arrays({name: tensor.numpy() for name, tensor in snapshot.read_snapshot(path)[0].items()})
         for path in found
     }
 
@@ -107,15 +108,16 @@ def records(one: Path, other: Path) -> list[str]:
     """How two `metrics.csv` differ: rows that are there twice or only once, and bytes beside clocks."""
     found, keys = [], []
     for run in (one, other):
-        counts = Counter((row.seed, row.metric, row.env_step) for row in logs.read(run / logs.FILE))
+        counts = Counter((row.seed, row.metric, row.env_step) for row in metrics_csv.read(run / metrics_csv.FILE))
         found += some(f"{run}: there more than once", [key for key, count in counts.items() if count > 1])
         keys.append(set(counts))
     found += some(f"rows that only {one} has", sorted(keys[0] - keys[1]))
     found += some(f"rows that only {other} has", sorted(keys[1] - keys[0]))
-    lines, other_lines = (without_clocks(run / logs.FILE) for run in (one, other))
+    lines, other_lines = (without_clocks(run / metrics_csv.FILE) for run in (one, other))
     if lines != other_lines:
         pairs = [pair for pair in zip(lines, other_lines, strict=False) if pair[0] != pair[1]]
-        found += some(f"{logs.FILE} differs in {len(pairs)} lines and has {len(lines)} and {len(other_lines)}", pairs)
+        counts = f"{len(pairs)} lines and has {len(lines)} and {len(other_lines)}"
+        found += some(f"{metrics_csv.FILE} differs in {counts}", pairs)
     return found
 
 

@@ -24,8 +24,8 @@ import numpy as np
 import psutil
 from scipy.stats import theilslopes
 
-from steadyq.run import machine
-from steadyq.run.folder import read_record
+from steadyq.engine import machine
+from steadyq.store.record import read_record
 from tools.process import Process
 
 SAMPLE = 10.0

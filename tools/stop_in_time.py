@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from steadyq.run import checkpoint, machine
-from steadyq.run.folder import read_record, seed_folder, write_record
-from steadyq.run.replay import Replay
+from steadyq.engine import machine
+from steadyq.store import checkpoint
+from steadyq.store.folder import seed_folder
+from steadyq.store.record import read_record, write_record
+from steadyq.store.replay import Replay
 from tools.process import Process, run_to_end
 from tools.same_state import load
 

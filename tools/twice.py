@@ -13,8 +13,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from steadyq.run import checkpoint, machine
-from steadyq.run.folder import read_record, seed_folder
+from steadyq.engine import machine
+from steadyq.store import checkpoint
+from steadyq.store.folder import seed_folder
+from steadyq.store.record import read_record
 from tools.process import run_to_end
 from tools.same_state import differences, read_state, whole
 

@@ -15,6 +15,10 @@ class RunError(RuntimeError):
     """A run that cannot go on: one sentence with the seed, the frame and what was wrong. Exit code 1."""
 
 
+class Stopped(BaseException):
+    """A signal came where there is nothing to save: before the loop, which then is not begun."""
+
+
 def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
     """The error for a name nobody knows, with the nearest known names, and with all of them where they are few.
 

@@ -1,9 +1,15 @@
-"""Where the files go that a command is asked for: what cannot be written is refused before anything long begins."""
+"""What a command gives: tables on the screen, and files, which are refused before anything long begins."""
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steadyq.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 140  # characters, where the output is not a terminal
 
 
 def check(path: Path) -> None:
@@ -19,3 +25,10 @@ def check(path: Path) -> None:
         raise InputError(f"cannot write {path}: {ground} is no folder; give another place")
     if not os.access(ground, os.W_OK):
         raise InputError(f"cannot write {path}: {ground} may not be changed; give another place")
+
+
+def console() -> "Console":
+    """Where tables are printed. Names come from users: what rich reads as markup or emoji is text here."""
+    from rich.console import Console  # takes a tenth of a second, which not every command needs
+
+    return Console(highlight=False, markup=False, emoji=False, width=None if Console().is_terminal else WIDTH)

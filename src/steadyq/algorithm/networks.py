@@ -2,18 +2,7 @@
 
 from collections.abc import Callable
 
-from steadyq.algorithm.nn import (
-    Init,
-    Layer,
-    dense,
-    dropout,
-    he_normal,
-    layer_norm,
-    orthogonal,
-    relu,
-    residual,
-    serial,
-)
+from steadyq.algorithm.nn import Init, Layer, dense, dropout, he_normal, layer_norm, orthogonal, relu, residual, serial
 
 
 def input_norm(norm: Callable[[], Layer]) -> Layer:

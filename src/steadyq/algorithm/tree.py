@@ -63,6 +63,11 @@ def stack(trees: list[Tree]) -> Tree:
     return tree_map(lambda *leaf: torch.stack(leaf), *trees)
 
 
+def at(tree: Tree, index: int) -> Tree:
+    """The part of every leaf at one place of its first axis, e.g. one update of several."""
+    return tree_map(lambda leaf: leaf[index], tree)
+
+
 def from_named(like: Tree, named: Mapping[str, Tensor]) -> Tree:
     """The tree with the structure of `like` and the tensors of `named`.
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from steadyq.engine import compiler, machine
 from steadyq.errors import InputError
-from steadyq.run import compiler, machine
-from steadyq.run.settings import Settings
+from steadyq.settings import Settings
 
 MACHINE = {"precision": "precision", "compile": "compiled", "device": "device", "threads": "threads"}
 """Settings of the machine, and what each decides in a stretch of a run."""

@@ -2,28 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from steadyq.algorithm.learner import Learner
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
+from steadyq.engine import machine
+from steadyq.engine.learner import Learner
+from steadyq.envs import guard
+from steadyq.envs.env import Spec
+from steadyq.envs.episodes import EpisodeStream
+from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
-from steadyq.run import checkpoint, disk, envs, folder, lock, logs, machine, watch
-from steadyq.run.current import Run, Seed
-from steadyq.run.diagnose import examiner
-from steadyq.run.env import Spec
-from steadyq.run.episodes import EpisodeStream
-from steadyq.run.folder import Record, agent_of, seed_folder, write_record
-from steadyq.run.guard import Guarded
+from steadyq.examine.diagnosis import examiner
+from steadyq.run import views
 from steadyq.run.loop import begin_episode, loop
-from steadyq.run.replay import Replay
 from steadyq.run.save import restore
-from steadyq.run.settings import Settings
 from steadyq.run.stop import Stop
+from steadyq.run.training import Seed, Training
+from steadyq.settings import Settings
+from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
+from steadyq.store.folder import seed_folder
+from steadyq.store.record import Record, write_record
+from steadyq.store.replay import Replay
+from steadyq.store.snapshot import agent_of
 
 
 class Result(NamedTuple):
@@ -36,14 +40,6 @@ class Result(NamedTuple):
     def returns(self, seed: int) -> Mapping[int, float]:
         """Mean evaluation return of a seed, by environment frame."""
         return folder.returns(self.folder, seed)
-
-
-def make_env(settings: Settings) -> Guarded:
-    """The run's environment, watched over."""
-    return Guarded(
-        partial(envs.make, settings.env, action_repeat=settings.resolved("action_repeat")),
-        timeout=settings.env_timeout or None,
-    )
 
 
 def check_memory(settings: Settings, spec: Spec) -> None:
@@ -59,7 +55,7 @@ def go(
     stop: Stop,
     *,
     saved: Sequence[checkpoint.Checkpoint] = (),
-    mark: logs.Mark | None = None,
+    mark: metrics_csv.Mark | None = None,
     notes: Sequence[str] = (),
 ) -> Result:
     """Run the loop from a verified checkpoint of every seed, or from the beginning if there is none.
@@ -91,8 +87,8 @@ def assemble(
     env: Guarded,
     *,
     saved: Sequence[checkpoint.Checkpoint],
-    mark: logs.Mark | None,
-) -> Run:
+    mark: metrics_csv.Mark | None,
+) -> Training:
     """All that a run needs, the transitions of its checkpoints among it; closed with `made`.
 
     Nothing in the folder is changed before the networks and the environments could be made.
@@ -111,7 +107,7 @@ def assemble(
         made.callback(examining.env.close)
     seeds = []
     for seed in settings.seeds:
-        stream = EpisodeStream(make_env(settings), seed=seed)
+        stream = EpisodeStream(guard.of_run(settings), seed=seed)
         made.callback(stream.close)
         replay = Replay(
             capacity=min(settings.resolved("buffer_size"), settings.agent_steps),
@@ -136,7 +132,7 @@ def assemble(
     if saved:
         for one in seeds:
             checkpoint.fill(seed_folder(run_folder, one.seed), frame, one.replay)
-    logger = logs.Logger(
+    logger = metrics_csv.Logger(
         run_folder,
         exp_name=settings.resolved("name"),
         env_name=settings.env,
@@ -144,16 +140,16 @@ def assemble(
         resume_at=mark,
     )
     made.callback(logger.close)
-    view = watch.view(
+    view = views.view(
         exp_name=settings.resolved("name"),
         env_name=settings.env,
         seeds=settings.seeds,
         frames=settings.frames,
         start=frame,
-        earlier=logs.read(run_folder / logs.FILE) if saved else (),
+        earlier=metrics_csv.read(run_folder / metrics_csv.FILE) if saved else (),
     )
     made.callback(view.close)
-    return Run(
+    return Training(
         record=record,
         folder=run_folder,
         agent=agent,
@@ -167,7 +163,7 @@ def assemble(
     )
 
 
-def begin(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> None:
+def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
     if not run.record.stretches[-1].get("reproducible", True):
         run.view.message(

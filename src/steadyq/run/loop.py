@@ -11,17 +11,17 @@ import torch
 
 from steadyq.algorithm.agent import normal
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.run.current import Run, Seed
-from steadyq.run.env import BadStepError, EnvError
-from steadyq.run.evaluate import Episode
+from steadyq.envs.env import BadStepError, EnvError
+from steadyq.examine.play import Episode
 from steadyq.run.measure import diagnose, evaluate, log
 from steadyq.run.save import save
 from steadyq.run.stop import Stop
+from steadyq.run.training import Seed, Training
 
 POLL = 0.1  # seconds between two looks at whether to stop, while the updates are compiled
 
 
-def loop(run: Run, stop: Stop) -> bool:
+def loop(run: Training, stop: Stop) -> bool:
     """Go on until the run's end or until asked to stop; True if nothing is left to do. Saved either way.
 
     Raises:
@@ -57,7 +57,7 @@ def loop(run: Run, stop: Stop) -> bool:
         run.view.progress(run.frame)
 
 
-def act_and_store(run: Run) -> None:
+def act_and_store(run: Training) -> None:
     """One agent step in each active seed's environment, into its replay."""
     gamma = run.settings.resolved("gamma")
     rewards, ends = np.zeros(len(run.seeds), np.float32), np.zeros(len(run.seeds), np.float32)
@@ -69,7 +69,7 @@ def act_and_store(run: Run) -> None:
         run.learner.observe(obs, torch.from_numpy(rewards), torch.from_numpy(ends), gamma)
 
 
-def take_step(run: Run, one: Seed, action: np.ndarray, gamma: float) -> tuple[float, bool]:
+def take_step(run: Training, one: Seed, action: np.ndarray, gamma: float) -> tuple[float, bool]:
     """One agent step of one seed: its reward, and whether the episode ended with it.
 
     A step that the environment did not come through is not stored, and ends its episode as if it had been cut off.
@@ -94,7 +94,7 @@ def take_step(run: Run, one: Seed, action: np.ndarray, gamma: float) -> tuple[fl
     return step.reward, last
 
 
-def begin_episode(run: Run, one: Seed, *, fresh: bool = False) -> None:
+def begin_episode(run: Training, one: Seed, *, fresh: bool = False) -> None:
     """The next episode of a seed that starts at all, unless the run is over before there is one."""
     while True:
         try:
@@ -112,7 +112,7 @@ def begin_episode(run: Run, one: Seed, *, fresh: bool = False) -> None:
         fresh = True
 
 
-def choose(run: Run) -> np.ndarray:
+def choose(run: Training) -> np.ndarray:
     """An action per seed [S, A]: uniform during the warm-up, then from the policy."""
     size = run.record.action_dim
     if run.step < run.settings.resolved("learning_starts"):
@@ -123,7 +123,7 @@ def choose(run: Run) -> np.ndarray:
     return run.learner.act(obs, noise).numpy()
 
 
-def learn(run: Run) -> None:
+def learn(run: Training) -> None:
     """The updates due after this agent step, for all seeds."""
     first, end = run.settings.updates(run.step), run.settings.updates(run.step + 1)
     if first == end or run.over:
@@ -147,7 +147,7 @@ def learn(run: Run) -> None:
             run.save_now = True
 
 
-def reset(run: Run) -> None:
+def reset(run: Training) -> None:
     """Fresh networks for every seed; what was learned of observations and returns stays, and so does the replay."""
     run.resets = run.resets_due
     run.learner.reset([run.agent.init(generator(one.seed, Purpose.INIT, run.resets)) for one in run.seeds])

@@ -4,24 +4,23 @@ import time
 from contextlib import suppress
 
 import numpy as np
-import torch
 
-from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.algorithm.tree import tree_map
-from steadyq.algorithm.types import State
 from steadyq.algorithm.weight_norm import frobenius_norms
-from steadyq.run import checkpoint, machine
-from steadyq.run.current import Run
-from steadyq.run.diagnose import Examiner, examine
-from steadyq.run.env import BadStepError, EnvError
-from steadyq.run.evaluate import Act, Episode, Interrupted, play, summarise
-from steadyq.run.folder import snapshot_path, snapshot_tensors
-from steadyq.run.replay import Replay
+from steadyq.engine import machine
+from steadyq.envs.env import BadStepError, EnvError
+from steadyq.examine.diagnosis import Examiner, examine
+from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
 from steadyq.run.stop import Stop
+from steadyq.run.training import Training
+from steadyq.store import snapshot
+from steadyq.store.folder import snapshot_path
+from steadyq.store.replay import Replay
+from steadyq.store.snapshot import snapshot_tensors
 
 
-def log(run: Run) -> None:
+def log(run: Training) -> None:
     """One record per active seed: the means of the window since the last one. What went wrong is there if it did."""
     now = time.monotonic()
     window, run.window_started = now - run.window_started, now
@@ -59,14 +58,14 @@ def log(run: Run) -> None:
     run.window_step = run.step
 
 
-def memory_at_the_end(run: Run) -> float:
+def memory_at_the_end(run: Training) -> float:
     """Bytes: what the process has once updates are made, and the transitions to come."""
     record, capacity = run.record, run.seeds[0].replay.capacity
     size = Replay.bytes_needed(capacity, record.obs_dim, record.action_dim)
     return machine.resident() + sum(size * (1 - one.replay.size / capacity) for _, one in run.active)
 
 
-def write(run: Run, seed: int, metrics: dict[str, float]) -> None:
+def write(run: Training, seed: int, metrics: dict[str, float]) -> None:
     """Into the record and onto the screen; rows that cannot be written wait, which is said once."""
     run.logger.write(seed=seed, frame=run.frame, metrics=metrics)
     run.view.update(seed=seed, frame=run.frame, metrics=metrics)
@@ -75,7 +74,7 @@ def write(run: Run, seed: int, metrics: dict[str, float]) -> None:
     run.log_trouble = run.logger.trouble
 
 
-def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
+def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
     """Deterministic episodes of each active seed's policy, and a snapshot of its weights; nothing if asked to stop.
 
     Right after a reset, the episodes of the present evaluation are played again, under names of their own and without
@@ -102,7 +101,7 @@ def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
         meta = {"frame": run.frame, "seed": one.seed, "recipe": settings.recipe, "env": settings.env}
         try:
-            checkpoint.write_snapshot(snapshot_path(run.folder, one.seed, run.frame), snapshot_tensors(state), meta)
+            snapshot.write_snapshot(snapshot_path(run.folder, one.seed, run.frame), snapshot_tensors(state), meta)
         except OSError as error:
             run.view.message(f"no snapshot at frame {run.frame:,}: {error.strerror}")
         write(run, one.seed, metrics | {"time/evaluation_seconds": seconds})
@@ -112,7 +111,7 @@ def evaluate(run: Run, stop: Stop, *, after_reset: bool = False) -> None:
     run.evaluated = run.frame
 
 
-def whole_episode(run: Run, act: Act, seed: int, stop: Stop) -> Episode | None:
+def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | None:
     """One episode of an evaluation, if need be in a fresh environment; None if asked to stop, or the run is over."""
     fresh = False
     while not (stop.asked or run.over):
@@ -136,7 +135,7 @@ def whole_episode(run: Run, act: Act, seed: int, stop: Stop) -> Episode | None:
     return None
 
 
-def diagnose(run: Run, examiner: Examiner, stop: Stop) -> None:
+def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
     """What each active seed's networks are like (see `docs/diagnostics.md`); nothing if asked to stop."""
     results = []
     for i, one in run.active:
@@ -156,13 +155,3 @@ def diagnose(run: Run, examiner: Examiner, stop: Stop) -> None:
     for one, metrics in results:
         write(run, one.seed, metrics)
     run.diagnosed = run.frame
-
-
-def mean_action(agent: Agent, state: State) -> Act:
-    """The policy that is evaluated and exported: the mean action, on the CPU."""
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return agent.mode(state, torch.from_numpy(obs)).numpy()
-
-    return act

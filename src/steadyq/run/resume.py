@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from steadyq.envs import guard
 from steadyq.errors import InputError, unknown
-from steadyq.run import checkpoint, disk, lock, logs, save
+from steadyq.run import save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
-from steadyq.run.disk import FileError
-from steadyq.run.folder import Record, check_trust, is_run, read_record, record_from_json, seed_folder
-from steadyq.run.go import Result, check_memory, go, make_env
+from steadyq.run.go import Result, check_memory, go
 from steadyq.run.save import earliest, mark_of, to_come
-from steadyq.run.settings import Settings, check, flag
 from steadyq.run.stop import Stop
+from steadyq.settings import Settings, check, flag
+from steadyq.store import checkpoint, disk, lock, metrics_csv
+from steadyq.store.disk import FileError
+from steadyq.store.folder import is_run, seed_folder
+from steadyq.store.record import Record, check_trust, read_record, record_from_json
 
 FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
 """Settings that may change when a run is resumed, without a trace in what was done."""
@@ -89,7 +92,7 @@ def resume(
         done = found.saved[0].frame if found.saved else 0
         if frames is not None:
             settings = longer(settings, frames, done, past_schedule=past_schedule)
-        with closing(make_env(settings)) as env:
+        with closing(guard.of_run(settings)) as env:
             check_memory(settings, env.spec)
             if (env.spec.obs_dim, env.spec.action_dim) != (record.obs_dim, record.action_dim):
                 raise InputError(
@@ -109,8 +112,8 @@ def resume(
             disk.sweep(run_folder)
             mark = mark_of(earliest(found.saved)) if found.saved else None
             if found.log_is_damaged:
-                notes.append(logs.mend(run_folder / logs.FILE, done, missing=to_come(found.saved)))
-                mark = logs.mark(run_folder / logs.FILE)
+                notes.append(metrics_csv.mend(run_folder / metrics_csv.FILE, done, missing=to_come(found.saved)))
+                mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
             return go(run_folder, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
 
@@ -159,7 +162,7 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
                 save.check(one, record)
             if not fallback.saved:
                 fallback = Found(saved, [*complaints], log_is_damaged=True)
-            logs.check_prefix(run_folder / logs.FILE, mark_of(earliest(saved)))
+            metrics_csv.check_prefix(run_folder / metrics_csv.FILE, mark_of(earliest(saved)))
             return Found(saved, complaints)
         except FileError as error:
             complaints.append(f"the checkpoint of frame {frame:,} cannot be used: {error}")
@@ -179,7 +182,7 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
 
 def _reached(run_folder: Path, folders: Sequence[Path]) -> int:
     """How far a run has come, by anything that is in its folder."""
-    rows = logs.read(run_folder / logs.FILE) if (run_folder / logs.FILE).exists() else []
+    rows = metrics_csv.read(run_folder / metrics_csv.FILE) if (run_folder / metrics_csv.FILE).exists() else []
     checkpoints = [frame for folder in folders for frame in checkpoint.frames(folder)]
     return max([0, *(row.env_step for row in rows), *checkpoints])
 

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.learner import Tally
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
+from steadyq.engine.learner import Tally
 from steadyq.errors import RunError
-from steadyq.run import checkpoint
-from steadyq.run.current import Run, Seed
-from steadyq.run.disk import FileError
-from steadyq.run.evaluate import Episode
-from steadyq.run.folder import Record, record_json, seed_folder
-from steadyq.run.logs import Mark
+from steadyq.examine.play import Episode
+from steadyq.run.training import Seed, Training
+from steadyq.store import checkpoint
+from steadyq.store.disk import FileError
+from steadyq.store.folder import seed_folder
+from steadyq.store.metrics_csv import Mark
+from steadyq.store.record import Record, record_json
 
 STREAM = "stream."
 
@@ -53,7 +54,7 @@ OLDER: dict[str, Any] = {
 """What checkpoints of older versions lack, as it was then; they counted updates, but none that failed."""
 
 
-def save(run: Run) -> None:
+def save(run: Training) -> None:
     """A checkpoint of every seed at this step. What the disk refuses is said once; the earlier checkpoints then stay.
 
     Raises:
@@ -86,7 +87,7 @@ def save(run: Run) -> None:
         checkpoint.prune(seed_folder(run.folder, one.seed), replay=one.replay, keep=run.settings.keep, best=best)
 
 
-def tensors(run: Run, i: int, one: Seed) -> dict[str, Any]:
+def tensors(run: Training, i: int, one: Seed) -> dict[str, Any]:
     """Everything of a seed that has numbers in it, by name, apart from its replay."""
     named = {name: leaf.detach().cpu() for name, leaf in named_leaves(run.learner.seed(i))}
     for name, leaf in named.items():
@@ -95,7 +96,7 @@ def tensors(run: Run, i: int, one: Seed) -> dict[str, Any]:
     return {**named, **{STREAM + name: value for name, value in one.stream.snapshot().items()}}
 
 
-def meta(run: Run, i: int, one: Seed, mark: Mark) -> dict[str, Any]:
+def meta(run: Training, i: int, one: Seed, mark: Mark) -> dict[str, Any]:
     """The rest of it, as JSON."""
     return {
         "record": record_json(run.record),  # should run.json be lost
@@ -190,7 +191,7 @@ def to_come(saved: Sequence[checkpoint.Checkpoint]) -> tuple[str, ...]:
     )
 
 
-def restore(run: Run, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
+def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
     """Put a checkpoint of every seed back; the seeds whose environment could not be restored to the bit are returned.
 
     The replays were filled before, and `check` has passed.

@@ -6,12 +6,10 @@ import time
 from types import FrameType
 from typing import Any
 
+from steadyq.errors import Stopped
+
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, what schedulers send before they take a machine away, and what a closing terminal sends."""
-
-
-class Stopped(BaseException):
-    """A signal came where there is nothing to save: before the loop, which then is not begun."""
 
 
 class Stop:

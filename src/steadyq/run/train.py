@@ -7,16 +7,18 @@ from fractions import Fraction
 from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options
+from steadyq.envs import guard, suites
+from steadyq.envs.guard import repeats
 from steadyq.errors import InputError, unknown
-from steadyq.run import disk, envs, lock
 from steadyq.run.conditions import choose_machine, stretch
-from steadyq.run.disk import TEMPORARY
-from steadyq.run.folder import Record, is_run
-from steadyq.run.go import Result, check_memory, go, make_env
-from steadyq.run.guard import repeats
+from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
-from steadyq.run.settings import Settings, check, complete
 from steadyq.run.stop import Stop
+from steadyq.settings import Settings, check, complete
+from steadyq.store import disk, lock
+from steadyq.store.disk import TEMPORARY
+from steadyq.store.folder import is_run
+from steadyq.store.record import Record
 
 
 def train(
@@ -71,8 +73,8 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
         settings,
         made.protocol,
         defaults,
-        suite=envs.suite_of(env),
-        episode_frames=lambda: envs.make(env).spec.episode_frames,
+        suite=suites.suite_of(env),
+        episode_frames=lambda: suites.make(env).spec.episode_frames,
     )
     check(settings)
     return settings
@@ -109,7 +111,7 @@ def start(
         )
     if occupied:
         disk.refuse_links(run_folder)
-    with Stop(max_minutes=max_minutes) as stop, closing(make_env(settings)) as env:
+    with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as env:
         check_memory(settings, env.spec)
         how = choose_machine(settings)
         try:
@@ -118,7 +120,7 @@ def start(
             raise InputError(f"cannot make {run_folder} ({error.strerror}); give another --out") from None
         with lock.hold(run_folder):
             observations = [list(part) for part in env.spec.observations]
-            with closing(make_env(settings)) as spare:
+            with closing(guard.of_run(settings)) as spare:
                 reproducible = repeats(env, spare)
             record = Record(
                 settings,

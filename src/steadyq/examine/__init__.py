@@ -1,0 +1,4 @@
+"""What one policy is worth: episodes played, Q-bias, diagnoses.
+
+May import: `algorithm`, `engine`, `envs`, `store`, `settings`.
+"""

@@ -1,0 +1,71 @@
+"""A trained policy shown to a person: returns over fresh episodes, a video, a film strip."""
+
+from contextlib import closing
+from pathlib import Path
+
+from steadyq import output
+from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.envs import film, guard
+from steadyq.errors import InputError
+from steadyq.examine.play import Episode, mean_action, play, summarise
+from steadyq.store.record import check_trust, read_record
+from steadyq.store.snapshot import agent_of, load_state
+
+
+def show(
+    run: Path,
+    *,
+    seed: int | None = None,
+    which: str = "last",
+    episodes: int = 10,
+    video: Path | None = None,
+    film_strip: Path | None = None,
+    trust: bool = False,
+) -> list[Episode]:
+    """Play episodes with a run's policy and print their returns.
+
+    Args:
+        run: the run folder.
+        seed: which of its agents; the first if None.
+        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+        episodes: how many; their starts are other ones than those of training and evaluation.
+        video: an MP4 of a typical episode: the one whose return is nearest the mean.
+        film_strip: a PNG of moments of that episode, side by side.
+        trust: import the module that the run's environment names.
+
+    Raises:
+        InputError: no such run, seed or checkpoint, or a picture that cannot be written.
+        RunError: the environment failed, or gave numbers that are not finite.
+    """
+    for path, ending in ((video, ".mp4"), (film_strip, ".png")):
+        if path is not None:
+            if path.suffix.lower() != ending:
+                raise InputError(f"{path} cannot be written; give a file ending in {ending}")
+            output.check(path)
+    record = read_record(run)
+    check_trust(record, trust=trust)
+    settings = record.settings
+    seed = settings.seeds[0] if seed is None else seed
+    state, frame = load_state(run, record, seed=seed, which=which)
+    act = mean_action(agent_of(record), state)
+    with closing(guard.of_run(settings)) as env:
+        starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
+        played = []
+        for number, start in enumerate(starts):
+            played.append(play(env, act, seed=start))
+            print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
+        mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
+        print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
+        if video or film_strip:
+            typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
+            every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
+            frames, _ = film.record(env, act, seed=starts[typical], every=every)  # played again: it is known only now
+            fps = film.frames_per_second(env.spec, every=every)
+            if video:
+                film.video(frames, video, fps=fps)
+                print(f"video      {video}")
+            if film_strip:
+                title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[typical].ret:.0f}"
+                film.film_strip(frames, film_strip, fps=fps, title=title)
+                print(f"film strip {film_strip}")
+    return played

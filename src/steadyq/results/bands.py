@@ -1,0 +1,122 @@
+"""Curves to draw: a statistic of several runs over frames, with its interval and with the spread of the runs."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from steadyq.results import scores, statistics
+from steadyq.results.scores import Run
+from steadyq.results.statistics import Band, Spread
+
+RESAMPLES = 2_000  # of an interval that is drawn: its ends shake by less than a line's width
+POINTS = 100
+FEW = 5
+"""Fewer runs than this per task are too few to tell methods apart; see `docs/statistics.md`."""
+
+
+class Line(NamedTuple):
+    """One method's curve over some tasks."""
+
+    method: str
+    tasks: tuple[str, ...]
+    band: Band
+    spread: Spread
+    until: str  # why the curve ends before its longest run, or empty
+    runs: tuple[Run, ...]
+
+    @property
+    def last(self) -> float:
+        """The frame at which it ends."""
+        return float(self.band.points[-1])
+
+
+def line(runs: Sequence[Run], *, points: int = POINTS, resamples: int = RESAMPLES, interval: bool = True) -> Line:
+    """IQM over these runs of one method, at frames that all of them reach; far cheaper without the interval.
+
+    Only there: where one run ends before another, a mean over the rest would jump. A run that has its evaluation of
+    frame 0 only has just begun and does not count, unless all have.
+
+    Raises:
+        InputError: the runs have no frame in common.
+    """
+    begun = [run for run in runs if run.env_step[-1] > 0] or list(runs)
+    frames = thin(scores.grid(begun), points)
+    (found,) = scores.at(begun, [int(frame) for frame in frames]).values()
+    shortest = min(begun, key=lambda run: run.env_step[-1])
+    longest = max(int(run.env_step[-1]) for run in begun)
+    until = f"drawn to frame {frames[-1]:,}, where {shortest.name} ends"
+    if interval:
+        band = statistics.estimate(statistics.iqm, found, resamples=resamples)
+    else:
+        none = np.full(len(frames), np.nan)
+        centre = statistics.iqm(found.tasks)
+        band = Band(found.axis, found.points, centre, none, none, 0.95, found.runs, len(found.tasks), "")
+    return Line(
+        found.method,
+        tuple(sorted(found.tasks)),
+        band,
+        statistics.spread(found),
+        until if longest > shortest.env_step[-1] else "",
+        tuple(begun),
+    )
+
+
+def thin(values: np.ndarray, points: int) -> np.ndarray:
+    """At most so many of them, evenly chosen, the first and the last always."""
+    if len(values) <= points:
+        return values
+    return values[np.unique(np.linspace(0, len(values) - 1, points).round().astype(int))]
+
+
+def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of each method, in the order in which the methods come."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.method, []).append(run)
+    return found
+
+
+def cut(runs: Sequence[Run]) -> list[Run]:
+    """The same, with published runs ending where the longest of one's own on that task does, if there is one."""
+    last: dict[str, int] = {}
+    for run in runs:
+        if not run.source:
+            last[run.task] = max(last.get(run.task, 0), int(run.env_step[-1]))
+    found = []
+    for run in runs:
+        inside = run.env_step <= last.get(run.task, run.env_step[-1])
+        if not run.source:
+            found.append(run)
+        elif inside.any():
+            found.append(run._replace(env_step=run.env_step[inside], value=run.value[inside]))
+    return found
+
+
+def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
+    """The tasks on which each of these groups has a run."""
+    found = [{run.task for run in runs} for runs in groups]
+    return tuple(sorted(set.intersection(*found))) if found else ()
+
+
+def seeds(runs: Sequence[Run]) -> str:
+    """How many runs per task these are, in words."""
+    counts = [sum(run.task == task for run in runs) for task in {run.task for run in runs}]
+    low, high = min(counts), max(counts)
+    if low == high:
+        return f"{low} seed{'s' if low > 1 else ''}"
+    return f"{low} to {high} seeds"
+
+
+def fewest(runs: Sequence[Run]) -> int:
+    """The smallest number of runs that one of these methods has on one of its tasks."""
+    counts: dict[tuple[str, str], int] = {}
+    for run in runs:
+        counts[run[:2]] = counts.get(run[:2], 0) + 1
+    return min(counts.values())
+
+
+def rounded(values: Float64[np.ndarray, " n"], digits: int = 4) -> list[float | None]:
+    """Numbers for a page: so many significant digits, and None for what is no number."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,385 @@
+"""Methods compared at equal frames: what `steadyq compare` prints, as values.
+
+Everything a reader needs to judge the numbers comes with them: `Comparison.notes` says where runs, frames or protocols
+are not equal and what the intervals are worth, `Comparison.complaints` what could not be read.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain, combinations, product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from steadyq.errors import InputError
+from steadyq.results import differences, published, scores, statistics
+from steadyq.results.published import Reference
+from steadyq.results.scores import DMC_RETURN, Run, Study
+from steadyq.results.statistics import RESAMPLES, Interval, Scores
+from steadyq.store.names import EPISODES, EVALUATION
+
+SCORE = 500.0  # half of a DeepMind Control task's highest return: what "frames to score" asks for unless told otherwise
+PAIRS_OF = 8  # of so many published methods each is compared with each; of more, nobody would read the table
+VERDICT_LEVEL = 0.95  # the rule's, whatever the level of the other intervals
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decidable at this budget"
+
+
+class Entry(NamedTuple):
+    """IQM of one method on one task, or over several; of the return at a frame, or of the area up to it."""
+
+    method: str
+    tasks: tuple[str, ...]
+    frame: int
+    iqm: Interval
+    low: float  # 5th percentile of the runs: a spread, not an interval
+    high: float  # 95th
+
+
+class Aggregate(NamedTuple):
+    """One method over several DeepMind Control tasks at a frame. The gap is in units of the highest return, 1000."""
+
+    method: str
+    tasks: tuple[str, ...]
+    frame: int
+    iqm: Interval
+    mean: Interval
+    median: Interval
+    optimality_gap: Interval
+
+
+class Reached(NamedTuple):
+    """When the runs of one method on one task first reached a score."""
+
+    method: str
+    task: str
+    score: float
+    median: float  # frame; infinity if fewer than half of the runs reached it
+    reached: int
+    runs: int
+    stop: int  # looked at up to this frame
+
+
+class Pair(NamedTuple):
+    """Is A better than B? By the probability that a run of A has a larger area under the curve than one of B."""
+
+    a: str
+    b: str
+    tasks: tuple[str, ...]
+    probability: Interval
+    verdict: str
+
+
+class ReferenceValue(NamedTuple):
+    """A published method's runs on one task at a frame, from the summary that ships with the package."""
+
+    method: str
+    task: str
+    frame: int
+    before: int  # the evaluations that the frame is between; itself, if there was one there
+    after: int
+    seeds: int
+    iqm: float
+    p05: float
+    p95: float
+
+    @property
+    def evaluated(self) -> str:
+        """Where the method was evaluated, and whether this value had to be interpolated."""
+        there = self.before == self.after
+        return f"{self.frame:,}" if there else f"{self.before:,} and {self.after:,} (interpolated)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All that was found, in the order in which it is printed."""
+
+    metric: str
+    frames: tuple[int, ...]
+    level: float
+    resamples: int
+    seed: int
+    returns: list[Entry]
+    aggregates: list[Aggregate]
+    areas: list[Entry]
+    area_starts: dict[str, int]  # by task, the frame from which areas count; they end at the last of `frames`
+    reached: list[Reached]
+    pairs: list[Pair]
+    references: list[ReferenceValue]
+    notes: list[str]
+    complaints: list[str]
+
+
+def read(
+    places: Sequence[Path],
+    *,
+    published_file: Path | None = None,
+    against: Sequence[str] = published.USUAL,
+    tasks: Sequence[str] = ("*",),
+    metric: str = EVALUATION,
+    also: Callable[[str], bool] = scores.nothing,
+    note: Callable[[Path], None] = lambda path: None,
+) -> Study:
+    """One's own runs in these places, and the published runs of a file: on the same tasks, or on all if there are none.
+
+    Args:
+        places: as `scores.read`.
+        published_file: as `published.read`.
+        against: patterns of the published methods to keep, such as `BRO*`.
+        tasks: patterns of the tasks to keep.
+        metric: the one to compare.
+        also: further metrics, as `scores.read`.
+        note: as `scores.read`.
+
+    Raises:
+        InputError: nothing could be read; all complaints are in the sentence.
+    """
+    own = scores.read(places, metric=metric, also=also, note=note)
+    runs = [run for run in own.runs if matches(run.task, tasks)]
+    more = {name: [run for run in found if matches(run.task, tasks)] for name, found in own.more.items()}
+    complaints = list(own.complaints)
+    if own.runs and not runs:
+        complaints.append(f"no run is on a task like {' or '.join(tasks)}")
+    if published_file is not None:
+        ours = {run.task for run in runs}
+
+        def keep(method: str, task: str) -> bool:
+            return matches(method, against) and matches(task, tasks) and (not ours or task in ours)
+
+        try:
+            if metric != EVALUATION:
+                raise InputError(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
+            runs += published.read(published_file, keep=keep)
+        except InputError as error:
+            complaints.append(str(error))
+    if not runs:
+        raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
+    return Study(runs, complaints, more)
+
+
+def compare(
+    study: Study,
+    *,
+    metric: str = EVALUATION,
+    frames: Sequence[int] | None = None,
+    score: float | None = None,
+    against: Sequence[str] = published.USUAL,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the methods of these runs.
+
+    Args:
+        study: the runs, and complaints to pass on.
+        metric: what they measure; aggregates and published references are for returns only.
+        frames: where to compare; None for the last frame that all of one's own runs reach.
+        score: what "frames to score" asks for; None for 500 on DeepMind Control and nothing elsewhere.
+        against: patterns of the published methods of the shipped summary to put beside, on tasks that there are.
+        level: of the intervals, other than the verdicts', which have 95%.
+        resamples: of each bootstrap.
+        seed: of each bootstrap.
+
+    Raises:
+        InputError: no run has a value at these frames, or as `statistics.check`.
+    """
+    statistics.check(level=level, resamples=resamples, seed=seed)
+    own = [run for run in study.runs if not run.source]
+    first = own or study.runs
+    returns, aggregates, notes = list[Entry](), list[Aggregate](), list[str]()
+    if frames:
+        chosen = tuple(sorted(set(frames)))
+    else:
+        # A run that has its evaluation of frame 0 only has just begun: it does not count.
+        shortest = min(first, key=lambda run: run.env_step[-1] or np.inf)
+        chosen = (int(shortest.env_step[-1]),)
+        if any(run.env_step[-1] > chosen[0] for run in first):
+            why = f"because {shortest.name} ends there; choose another with --at"
+            notes.append(f"compared at frame {chosen[0]:,} {why}")
+    stop = chosen[-1]
+    is_return = metric in (EVALUATION, EPISODES)
+    dmc = tuple(task for task in sorted({run.task for run in first}) if is_return and scores.is_dmc(task))
+    how = {"level": level, "resamples": resamples, "seed": seed}
+    for frame in chosen:
+        at = scores.at(study.runs, [frame])
+        returns += [_entry(found, (task,), frame, how) for task, found in _by_task(at)]
+        without: dict[str, list[str]] = {}
+        for method in _methods(study.runs) if len(dmc) > 1 else ():
+            lacking = [task for task in dmc if method not in at or task not in at[method].tasks]
+            if lacking:
+                without.setdefault(", ".join(lacking), []).append(method)
+            else:
+                aggregates.append(_aggregate(at[method].on(dmc), frame, how))
+        for lacked, methods in without.items():
+            why = f"no run there on {lacked}; choose other tasks with --tasks"
+            notes.append(f"no aggregate of {', '.join(methods)} at frame {frame:,}: {why}")
+    if not returns:
+        ends = ", ".join(f"{run.name} ends at {run.env_step[-1]:,}" for run in study.runs[:3])
+        where = ", ".join(f"{frame:,}" for frame in chosen)
+        raise InputError(f"no run has a value at frame {where} ({ends}); choose with --at")
+    area, starts = scores.areas(study.runs, stop=stop)
+    areas = [_entry(found, (task,), stop, how) for task, found in _by_task(area)]
+    if len(dmc) > 1:
+        areas += [_entry(found, dmc, stop, how) for found in area.values() if set(dmc) <= found.tasks.keys()]
+    pairs, unpaired = _pairs(area, own, how)
+    present, tasks = {run.method for run in study.runs}, {run.task for run in first}
+    references = [
+        row
+        for row in published.summary()
+        if metric == EVALUATION
+        and row.task in tasks
+        and row.method not in present
+        and matches(row.method, against)
+        and any(row.covers(frame) for frame in chosen)
+    ]
+    return Comparison(
+        metric=metric,
+        frames=chosen,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+        returns=returns,
+        aggregates=aggregates,
+        areas=areas,
+        area_starts=starts,
+        reached=_reached(study.runs, stop, score, is_return=is_return),
+        pairs=pairs,
+        references=_values(references, chosen),
+        notes=[
+            *notes,
+            *differences.all_of(study.runs, chosen, {row.method: row.protocol for row in references}),
+            *_no_scale(first, is_return=is_return),
+            *unpaired,
+            *_worth(returns, areas, pairs),
+        ],
+        complaints=list(study.complaints),
+    )
+
+
+def verdict(probability: Interval) -> str:
+    """The fixed rule for "A is better than B": its 95% interval lies above one half, below it, or neither."""
+    if probability.low > 0.5:
+        return SUPPORTED
+    return CONTRADICTED if probability.high < 0.5 else UNDECIDED  # no interval, NaN, decides nothing
+
+
+def _entry(found: Scores, tasks: tuple[str, ...], frame: int, how: dict) -> Entry:
+    chosen = found.on(tasks)
+    spread = statistics.spread(chosen)
+    iqm = statistics.estimate(statistics.iqm, chosen, **how).at(0)
+    return Entry(found.method, tasks, frame, iqm, float(spread.low[0]), float(spread.high[0]))
+
+
+def _aggregate(found: Scores, frame: int, how: dict) -> Aggregate:
+    def interval(statistic: statistics.Statistic) -> Interval:
+        return statistics.estimate(statistic, found, **how).at(0)
+
+    gap = statistics.optimality_gap(target=DMC_RETURN)
+    chosen = (statistics.iqm, statistics.mean, statistics.median, gap)
+    return Aggregate(found.method, tuple(found.tasks), frame, *map(interval, chosen))
+
+
+def _by_task(found: dict[str, Scores]) -> Iterable[tuple[str, Scores]]:
+    """Every task with every method that has runs on it."""
+    tasks = sorted({task for one in found.values() for task in one.tasks})
+    return [(task, one) for task in tasks for one in found.values() if task in one.tasks]
+
+
+def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: bool) -> list[Reached]:
+    found = []
+    for task in sorted({run.task for run in runs}):
+        wanted = SCORE if score is None and is_return and scores.is_dmc(task) else score
+        for method in _methods(runs):
+            chosen = [run for run in runs if (run.method, run.task) == (method, task) and run.covers(stop)]
+            if wanted is None or not chosen:
+                continue
+            inside = [run.env_step <= stop for run in chosen]
+            at = [
+                statistics.frames_to_reach(run.env_step[part], run.value[part], score=wanted)
+                for run, part in zip(chosen, inside, strict=True)
+            ]
+            count = int(np.isfinite(at).sum())
+            found.append(Reached(method, task, wanted, float(np.median(at)), count, len(at), stop))
+    return found
+
+
+def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list[Pair], list[str]]:
+    """Each pair with one of one's own methods in it, and what to say about pairs that are left out."""
+    ours = [method for method in _methods(own) if method in area]
+    others = [method for method in area if method not in ours]
+    if own:
+        wanted = [*combinations(ours, 2), *product(ours, others)]
+    elif len(others) <= PAIRS_OF:
+        wanted = list(combinations(others, 2))
+    else:
+        return [], [f"no pairs: {len(others)} published methods are too many to compare each with each; see --against"]
+    found, apart = [], []
+    for a, b in wanted:
+        tasks = tuple(sorted(area[a].tasks.keys() & area[b].tasks.keys()))
+        if not tasks:
+            apart.append((a, b))
+            continue
+        settings = how | {"level": VERDICT_LEVEL}
+        probability = statistics.probability_of_improvement(area[a].on(tasks), area[b].on(tasks), **settings).at(0)
+        found.append(Pair(a, b, tasks, probability, verdict(probability)))
+    return found, _apart(apart)
+
+
+def _apart(pairs: list[tuple[str, str]]) -> list[str]:
+    """Few sentences about the pairs that have no task in common: the method that is in most of them comes first."""
+    found = []
+    while pairs:
+        ((method, _),) = Counter(chain(*pairs)).most_common(1)
+        others = [b if a == method else a for a, b in pairs if method in (a, b)]
+        found.append(f"{method} has no task in common with {', '.join(others)}")
+        pairs = [pair for pair in pairs if method not in pair]
+    return found
+
+
+def _values(references: Sequence[Reference], frames: Sequence[int]) -> list[ReferenceValue]:
+    """The published curves' values at these frames, the best first; between two frames interpolated."""
+    found = []
+    for row, frame in product(references, frames):
+        if row.covers(frame):
+            iqm, p05, p95 = (float(np.interp(frame, row.env_step, column)) for column in (row.iqm, row.p05, row.p95))
+            place = int(np.searchsorted(row.env_step, frame))
+            after, seeds = int(row.env_step[place]), int(row.seeds[place])
+            before = after if after == frame else int(row.env_step[place - 1])
+            found.append(ReferenceValue(row.method, row.task, frame, before, after, seeds, iqm, p05, p95))
+    return sorted(found, key=lambda row: (row.frame, row.task, -row.iqm))
+
+
+def _no_scale(runs: Sequence[Run], *, is_return: bool) -> list[str]:
+    tasks = sorted({run.task for run in runs})
+    odd = tasks if not is_return else [task for task in tasks if not scores.is_dmc(task)]
+    if not odd or len(tasks) == 1:
+        return []
+    return [
+        f"aggregates leave out {', '.join(odd)}: only returns of DeepMind Control tasks have one scale, 0 to 1000; "
+        "the probability of improvement, which compares within tasks, does not need one"
+    ]
+
+
+def _worth(returns: Sequence[Entry], areas: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
+    """What intervals of so few runs are worth."""
+    found = []
+    intervals, probabilities = [entry.iqm for entry in (*returns, *areas)], [pair.probability for pair in pairs]
+    if any(interval.runs < 2 for interval in (*intervals, *probabilities)):
+        found.append("where a task has one run only there is no interval, and no verdict")
+    for sentence, which in (("of the IQM", intervals), ("of the probability of improvement", probabilities)):
+        for runs, tasks, share in sorted({(i.runs, i.tasks, i.coverage) for i in which if i.coverage}):
+            over = "one task" if tasks == 1 else f"{tasks} tasks"
+            found.append(f"with {runs} runs on {over} a 95% interval {sentence} truly covers about {share}")
+    return found
+
+
+def _methods(runs: Iterable[Run]) -> list[str]:
+    return list(dict.fromkeys(run.method for run in runs))
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name fits one of the patterns, in which * stands for anything; capitals do not matter."""
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

@@ -1,0 +1,161 @@
+"""The run that is going on: everything that moves while it does."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from steadyq.algorithm.agent import Agent, Recipe
+from steadyq.engine.learner import Learner
+from steadyq.envs.episodes import EpisodeStream
+from steadyq.envs.guard import Guarded
+from steadyq.errors import RunError
+from steadyq.examine.diagnosis import Examiner
+from steadyq.examine.play import Episode
+from steadyq.run.views import LiveView, PlainView
+from steadyq.settings import Settings
+from steadyq.store.metrics_csv import Logger
+from steadyq.store.record import Record
+from steadyq.store.replay import Replay
+
+RESTARTS, HOUR = 10, 3600.0
+"""Environments that may be replaced within so many seconds."""
+
+
+@dataclass
+class Seed:
+    """What one seed has of its own, besides its lane of the learner."""
+
+    seed: int
+    stream: EpisodeStream
+    replay: Replay
+    finished: list[Episode] = field(default_factory=list)  # training episodes since the last log record
+    bad_steps: int = 0  # since the last log record
+    restarts: int = 0  # of its environment, since the last log record
+    best: tuple[float, int] | None = None  # return and frame of the best evaluation
+    given_up_at: int | None = None  # the frame at which its updates had failed too often
+
+
+@dataclass
+class Training:
+    """Everything that moves while a run goes on."""
+
+    record: Record
+    folder: Path
+    agent: Agent
+    learner: Learner
+    seeds: list[Seed]
+    evaluation_env: Guarded
+    logger: Logger
+    view: LiveView | PlainView
+    recipe: Recipe
+    examiner: Examiner | None = None  # where diagnoses are due
+    step: int = 0  # agent steps done
+    evaluated: int = -1  # frame of the last evaluation
+    diagnosed: int = -1  # frame of the last diagnosis
+    resets: int = 0  # of the networks so far
+    resets_evaluated: int = 0  # after how many of them there was an evaluation
+    elapsed: float = 0.0  # seconds of earlier stretches
+    started: float = field(default_factory=time.monotonic)
+    window_started: float = field(default_factory=time.monotonic)
+    window_step: int = 0  # the speed of a log record is that of this stretch only
+    saved: int = -1  # frame of the last checkpoint
+    save_started: float = field(default_factory=time.monotonic)  # when the last save was tried
+    save_trouble: str = ""  # why that failed
+    log_trouble: str | None = None  # what was said last of rows that could not be written
+    save_now: bool = False  # a checkpoint is due whatever the frame
+    memory_said: bool = False
+    over: str = ""  # why the run cannot go on
+    restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
+
+    @property
+    def settings(self) -> Settings:
+        """What the run is asked to do."""
+        return self.record.settings
+
+    @property
+    def active(self) -> list[tuple[int, Seed]]:
+        """The seeds that still learn, with their places."""
+        return [(i, one) for i, one in enumerate(self.seeds) if one.given_up_at is None]
+
+    @property
+    def frame(self) -> int:
+        """Environment frames done, per seed."""
+        return self.step * self.settings.resolved("action_repeat")
+
+    def crosses(self, every: int) -> bool:
+        """Whether the latest step reached a multiple of so many frames."""
+        repeat = self.settings.resolved("action_repeat")
+        return self.step > 0 and self.frame // every > (self.frame - repeat) // every
+
+    @property
+    def save_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        frames, seconds = self.settings.save_frames, self.settings.save_seconds
+        by_frame = frames is not None and self.crosses(frames)
+        by_clock = seconds is not None and time.monotonic() - self.save_started >= seconds
+        return by_frame or by_clock or self.save_now
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the policies are to be evaluated at this frame, and were not yet."""
+        return self._is_due(self.settings.eval_every, self.evaluated)
+
+    @property
+    def diagnosis_due(self) -> bool:
+        """Whether the networks are to be diagnosed at this frame, and were not yet."""
+        return self._is_due(self.settings.diagnose_every, self.diagnosed)
+
+    def _is_due(self, every: int, last: int) -> bool:
+        return every > 0 and (self.step == 0 or self.crosses(every)) and last != self.frame
+
+    @property
+    def reset_due(self) -> bool:
+        """Whether the networks are to be reset before the next step; what a run ends with is what was trained."""
+        return self.resets < self.resets_due and self.step < self.settings.agent_steps
+
+    @property
+    def resets_due(self) -> int:
+        """Resets that the schedule wants by now."""
+        schedule = self.recipe.resets
+        return schedule.due(self.frame if schedule.unit == "frames" else self.settings.updates(self.step))
+
+    @property
+    def reset_evaluation_due(self) -> bool:
+        """Whether the networks that were just reset are to be evaluated."""
+        return self.settings.eval_every > 0 and self.resets_evaluated < self.resets
+
+    def may_restart(self, error: Exception) -> bool:
+        """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
+        now = time.monotonic()
+        while self.restarts and now - self.restarts[0] > HOUR:
+            self.restarts.popleft()
+        if len(self.restarts) >= RESTARTS:
+            self.over = f"{error}, for more than the {RESTARTS}th time within an hour"
+            return False
+        self.restarts.append(now)
+        self.view.message(f"{error}; a fresh environment takes its place")
+        return True
+
+    def tolerate(self, error: Exception) -> None:
+        """RunError over numbers that nobody can learn from, unless their episode may just end.
+
+        Nothing is saved then: a resumed run comes to the same step again, and may do with it what is asked.
+        """
+        if self.settings.on_bad_step != "end-episode":
+            raise RunError(
+                f"{error}, after frame {self.frame:,}; the last checkpoint is whole, "
+                f"and `steadyq resume {self.folder} --on-bad-step end-episode` would end such episodes instead"
+            )
+
+    def check_over(self) -> None:
+        """RunError if anything has gone wrong that the run did not get over."""
+        lost = [
+            f"seed {one.seed} was given up at frame {one.given_up_at:,}: {tally.failure} was not finite in "
+            f"{tally.failed_in_a_row} updates in a row; none of them was applied"
+            for one, tally in zip(self.seeds, self.learner.tallies, strict=True)
+            if one.given_up_at is not None
+        ]
+        troubles = [*filter(None, [self.over, self.save_trouble]), *lost]
+        if troubles:
+            raise RunError("; ".join(troubles))

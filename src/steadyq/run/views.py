@@ -1,0 +1,325 @@
+"""What a person sees of a training run: a live table on a terminal, plain lines when the output is piped.
+
+A view is told the same metrics as the `Logger`. It is cheap to call at every step (a draw is due four times a second at
+most), and nothing that goes wrong with a screen reaches the training: a view that fails falls silent.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import IO, Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from steadyq.store.metrics_csv import Row
+from steadyq.store.names import ALPHA, ENTROPY, EPISODES, EVALUATION, EVALUATION_STD, UPDATES, Q
+
+REFRESH = 0.25  # seconds between two draws
+WINDOW = 240  # samples of speed, one per draw: the last minute, so that a slow start is soon forgotten
+SPARKS = 16  # evaluations in a sparkline
+QUIET = 600  # seconds: a log that has been told nothing for so long is told how far the run is
+
+
+def view(
+    *,
+    exp_name: str,
+    env_name: str,
+    seeds: Sequence[int],
+    frames: int,
+    start: int = 0,
+    earlier: Iterable[Row] = (),
+    stream: TextIO | None = None,
+) -> "View":
+    """The view that suits the output: a live table on a terminal that can redraw, plain lines otherwise.
+
+    Args:
+        exp_name: the run's NAME.
+        env_name: the environment's name.
+        seeds: the seeds trained together.
+        frames: the environment frame at which the run ends.
+        start: the frame at which it begins or is resumed.
+        earlier: what was recorded before a resume, so that the table shows the whole run.
+        stream: where to write; standard output by default.
+    """
+    stream = stream or sys.stdout
+    board = Board(exp_name=exp_name, env_name=env_name, seeds=seeds, frames=frames, start=start)
+    for row in earlier:
+        board.note(row.seed, row.env_step, {row.metric: row.value})
+    console = Console(file=stream, highlight=False)
+    redraws = stream.isatty() and console.is_terminal and not console.is_dumb_terminal
+    return LiveView(board, console) if redraws else PlainView(board, stream)
+
+
+class Board:
+    """What is known about the run: its newest metrics per seed, its evaluations, its speed."""
+
+    def __init__(
+        self,
+        *,
+        exp_name: str,
+        env_name: str,
+        seeds: Sequence[int],
+        frames: int,
+        start: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.exp_name, self.env_name, self.frames, self.frame, self.clock = exp_name, env_name, frames, start, clock
+        self.latest: dict[int, dict[str, float]] = {seed: {} for seed in seeds}
+        self.evaluations: dict[int, list[float]] = {seed: [] for seed in seeds}
+        self._began = self._sampled = clock()
+        self._samples = deque([(self._began, start)], maxlen=WINDOW)
+        self._updates: deque[tuple[int, float]] = deque(maxlen=2)  # (frame, updates so far)
+
+    def due(self, frame: int) -> bool:
+        """Take note of the frame reached; true when it is time to draw."""
+        self.frame = frame
+        now = self.clock()
+        if now - self._sampled < REFRESH:
+            return False
+        self._sampled = now
+        self._samples.append((now, frame))
+        return True
+
+    def note(self, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
+        """Take note of what was measured."""
+        self.latest[seed].update(metrics)
+        if math.isfinite(metrics.get(EVALUATION, math.nan)):
+            self.evaluations[seed].append(metrics[EVALUATION])
+        if UPDATES in metrics and (not self._updates or frame > self._updates[-1][0]):
+            self._updates.append((frame, metrics[UPDATES]))
+
+    def elapsed(self) -> float:
+        """Seconds since the start or the resume."""
+        return self.clock() - self._began
+
+    def speed(self) -> float | None:
+        """Environment frames per second over the last minute or so; None until there is something to go by."""
+        (first, first_frame), (last, last_frame) = self._samples[0], self._samples[-1]
+        return (last_frame - first_frame) / (last - first) if last_frame > first_frame else None
+
+    def update_speed(self) -> float | None:
+        """Critic updates per second and seed: the speed times the updates per frame lately."""
+        speed = self.speed()
+        if speed is None or len(self._updates) < 2:
+            return None
+        (first_frame, first), (last_frame, last) = self._updates
+        return speed * (last - first) / (last_frame - first_frame)
+
+    def remaining(self) -> float | None:
+        """Seconds to the end at this speed."""
+        speed = self.speed()
+        return None if speed is None else max(self.frames - self.frame, 0) / speed
+
+
+def harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Make a view's method fall silent for good when it fails: a screen must never stop a training run."""
+
+    @functools.wraps(method)
+    def guarded(self: "View", *args: Any, **kwargs: Any) -> None:
+        if self.silent:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except (Exception, SystemExit) as error:  # SystemExit is what rich makes of a closed pipe
+            self.silent = True
+            with contextlib.suppress(Exception, SystemExit):
+                self.give_up()
+            with contextlib.suppress(OSError, ValueError):
+                if isinstance(error, (BrokenPipeError, SystemExit)):
+                    drain(self.stream)
+                else:
+                    print(f"the view of the run failed ({error}); training goes on", file=sys.stderr)
+
+    return guarded
+
+
+class PlainView:
+    """One line per seed and call of `update` that has something to say: for logs, pipes and simple terminals.
+
+    And one of how far the run is after ten minutes without any, so that a slow run does not look dead.
+    """
+
+    def __init__(self, board: Board, stream: IO[str]) -> None:
+        self.board, self.stream, self.silent = board, stream, False
+        self._printed = board.clock()
+
+    @harmless
+    def progress(self, frame: int) -> None:
+        """Take note of the environment frame reached; call it as often as you like."""
+        if self.board.due(frame) and self.board.clock() - self._printed >= QUIET:
+            self._print("  ".join([self._reached(frame), *_pace(self.board)]))
+
+    @harmless
+    def update(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
+        """Print what was measured of one seed at one environment frame."""
+        self.board.due(max(frame, self.board.frame))
+        self.board.note(seed, frame, metrics)
+        measured = list(_measured(metrics))
+        if measured:
+            self._print("  ".join([self._reached(frame), f"seed {seed}", *measured, *_pace(self.board)]))
+
+    @harmless
+    def message(self, text: str) -> None:
+        """Print one line."""
+        self._print(text)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def give_up(self) -> None:
+        """Nothing is left open."""
+
+    def _reached(self, frame: int) -> str:
+        return f"frame {frame:,}/{self.board.frames:,} ({_percent(frame, self.board.frames)})"
+
+    def _print(self, text: str) -> None:
+        self._printed = self.board.clock()
+        print(text, file=self.stream, flush=True)
+
+
+class LiveView:
+    """A table that is redrawn in place, with announcements printed above it."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self.board, self.stream, self.silent = board, console.file, False
+        self._console = console
+        # Drawn from the training thread: a thread of its own would draw while the numbers change.
+        self._live = Live(console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+        self._begin()
+
+    @harmless
+    def progress(self, frame: int) -> None:
+        """Take note of the environment frame reached; call it as often as you like."""
+        if self.board.due(frame):
+            self._draw()
+
+    @harmless
+    def update(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
+        """Take note of what was measured of one seed at one environment frame."""
+        self.board.note(seed, frame, metrics)
+        if self.board.due(max(frame, self.board.frame)):
+            self._draw()
+
+    @harmless
+    def message(self, text: str) -> None:
+        """Print one line above the table."""
+        self._console.print(Text(text))
+
+    @harmless
+    def close(self) -> None:
+        """Draw once more and give the terminal back; the last table stays on it. Closing twice is fine."""
+        if self._live.is_started:
+            self._draw()
+            self._live.stop()
+
+    def give_up(self) -> None:
+        """Give the terminal back."""
+        self._live.stop()
+
+    @harmless
+    def _begin(self) -> None:
+        self._live.start()
+        self._draw()
+
+    def _draw(self) -> None:
+        unicode = self._console.encoding.lower().startswith("utf")
+        self._live.update(table(self.board, levels="▁▂▃▄▅▆▇█" if unicode else "_.-=*#"), refresh=True)
+
+
+View = LiveView | PlainView
+"""What the training loop reports to."""
+
+
+def table(board: Board, *, levels: str) -> RenderableType:
+    """The live view of the run as something rich can draw; `levels` are a sparkline's characters from low to high."""
+    title = Text.assemble((board.env_name, "bold"), "  ", (board.exp_name, "dim"))
+    bar = Table.grid(padding=(0, 2, 0, 0))
+    bar.add_row(
+        ProgressBar(total=board.frames, completed=board.frame, width=32),
+        Text(f"{board.frame:,} / {board.frames:,} frames"),
+        Text(_percent(board.frame, board.frames), style="bold"),
+    )
+    updates = board.update_speed()
+    pace = [f"elapsed {_duration(board.elapsed())}", *reversed(_pace(board))]
+    if updates is not None:
+        pace.append(f"{_rate(updates)} updates/s")
+    seeds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("seed", "train", "eval", "best", "Q", "alpha", "entropy"):
+        seeds.add_column(column, justify="right", no_wrap=True)
+    seeds.add_column("evaluations", no_wrap=True)
+    shown = [value for evaluations in board.evaluations.values() for value in evaluations[-SPARKS:]]
+    low, high = min(shown, default=0.0), max(shown, default=0.0)  # one scale for all seeds, so that they compare
+    for seed, latest in board.latest.items():
+        evaluations = board.evaluations[seed]
+        seeds.add_row(
+            str(seed),
+            _number(latest.get(EPISODES), ".1f"),
+            Text(_number(latest.get(EVALUATION), ".1f"), style="bold"),
+            _number(max(evaluations, default=None), ".1f"),
+            _number(latest.get(Q), ".1f"),
+            _number(latest.get(ALPHA), ".4f"),
+            _number(latest.get(ENTROPY), ".2f"),
+            Text(sparkline(evaluations[-SPARKS:], low, high, levels), style="cyan"),
+        )
+    return Group(Text(), title, bar, Text("   ".join(pace)), seeds)
+
+
+def sparkline(values: Sequence[float], low: float, high: float, levels: str) -> str:
+    """One character per value in [low, high], taken from `levels`."""
+    step = (high - low) / (len(levels) - 1) or 1.0
+    return "".join(levels[round((value - low) / step)] for value in values)
+
+
+def _measured(metrics: Mapping[str, float]) -> Iterable[str]:
+    """The shown ones of these metrics as words and numbers, without names that say nothing to a reader."""
+    if EVALUATION in metrics:
+        spread = f" +- {metrics[EVALUATION_STD]:.1f}" if EVALUATION_STD in metrics else ""
+        yield f"eval {metrics[EVALUATION]:.1f}{spread}"
+    for name, metric, form in (
+        ("train", EPISODES, ".1f"),
+        ("q", Q, ".1f"),
+        ("alpha", ALPHA, ".3g"),
+        ("entropy", ENTROPY, ".2f"),
+    ):
+        if metric in metrics:
+            yield f"{name} {metrics[metric]:{form}}"
+
+
+def _pace(board: Board) -> list[str]:
+    speed, remaining = board.speed(), board.remaining()
+    if speed is None or remaining is None:
+        return []
+    return [f"{_rate(speed)} frames/s", f"ETA {_duration(remaining)}"]
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+
+
+def _percent(frame: int, frames: int) -> str:
+    return f"{100 * frame // frames}%"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def drain(stream: IO[str]) -> None:
+    """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -1,0 +1,48 @@
+"""Where things lie in a run folder.
+
+run.json                 format, settings, the environment's sizes, per stretch of frames how it was run, a digest
+metrics.csv              every measurement, long form
+diagnostics.csv          what `steadyq diagnose` measured on the snapshots, in the same form
+tensorboard/seed-0/      metrics.csv as TensorBoard events
+learning_curve.png       drawn when a run ends
+seed-0/checkpoints/      to resume
+seed-0/snapshots/FRAME   weights, statistics and temperature at each evaluation
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from steadyq.errors import InputError
+from steadyq.store import metrics_csv
+
+DIAGNOSTICS = "diagnostics.csv"
+"""What was measured of a run after its training, in the form of its own record, which goes first where both have it."""
+
+
+def seed_folder(run: Path, seed: int) -> Path:
+    """What belongs to one seed."""
+    return run / f"seed-{seed}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, be it one whose run.json was lost."""
+    return (folder / "run.json").is_file() or any(folder.glob("seed-*/checkpoints/*.safetensors"))
+
+
+def snapshot_path(run: Path, seed: int, frame: int) -> Path:
+    """The weights at one evaluation."""
+    return seed_folder(run, seed) / "snapshots" / f"{frame:012d}.safetensors"
+
+
+def best_frame(run: Path, seed: int) -> int:
+    """The frame of the evaluation with the highest mean return; the earliest of equals."""
+    found = returns(run, seed)
+    if not found:
+        raise InputError(f"{run} has no evaluation of seed {seed} yet; use --checkpoint last")
+    return max(found, key=lambda frame: (found[frame], -frame))
+
+
+def returns(run: Path, seed: int) -> Mapping[int, float]:
+    """Mean evaluation return by frame."""
+    rows = metrics_csv.read(run / metrics_csv.FILE)
+    return {row.env_step: row.value for row in rows if row.seed == seed and row.metric == "eval/mean_reward"}

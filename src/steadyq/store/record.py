@@ -1,0 +1,108 @@
+"""run.json: what a run was asked to do, the sizes of its environment, and how each stretch of frames was run."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from steadyq.errors import InputError
+from steadyq.settings import MOST_THREADS, Settings, check, from_json
+from steadyq.store import disk
+from steadyq.store.disk import FileError
+
+FORMAT = 1
+
+
+class Record(NamedTuple):
+    """What run.json says."""
+
+    settings: Settings
+    obs_dim: int
+    action_dim: int
+    observations: list[list]  # [name, size] of each part of the observation, in order
+    stretches: list[dict[str, Any]]  # how each stretch of frames was run; the last one is the newest
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """What run.json holds, sealed with a digest over the rest of it."""
+    content = {"format": FORMAT, **record._asdict(), "settings": record.settings.to_json()}
+    return {**content, "sha256": _digest(content)}
+
+
+def write_record(run: Path, record: Record) -> None:
+    """Write run.json, whole or not at all."""
+    disk.write(run / "run.json", json.dumps(record_json(record), indent=2).encode() + b"\n")
+
+
+def read_record(run: Path) -> Record:
+    """Read run.json.
+
+    Raises:
+        InputError: there is none, or it is damaged or of another version.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise InputError(f"{run} is no run folder: it has no run.json; give the folder that `steadyq train` printed")
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} cannot be read ({error}); `steadyq resume` restores it from a checkpoint") from None
+    return record_from_json(content, source=path, out=run)
+
+
+def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
+    """The record in what `record_json` gave; `source` is named in errors.
+
+    Raises:
+        InputError: it is of another version.
+        FileError: it is damaged, or nothing that steadyq wrote.
+    """
+    if not isinstance(content, dict) or "format" not in content:
+        raise FileError(f"{source} is damaged, or no record of a run")
+    if content["format"] != FORMAT:
+        raise InputError(f"{source} has another format than {FORMAT}; use the version of steadyq that wrote it")
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    if content.get("sha256", _digest(rest)) != _digest(rest):  # older versions wrote none
+        raise FileError(f"{source} is damaged or was edited: its SHA-256 is another one than it was written with")
+    try:
+        del rest["format"]
+        record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out))})
+        check(record.settings)
+        _check_sizes(record)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, AssertionError) as error:
+        if isinstance(error, InputError):
+            raise FileError(f"{source}: {error}") from None
+        raise FileError(f"{source} is not what steadyq writes ({type(error).__name__}: {error})") from None
+    return record
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_sizes(record: Record) -> None:
+    """Of the parts of a record that are no settings, those that a run is made from."""
+    sizes = (record.obs_dim, record.action_dim, *(size for _, size in record.observations))
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"sizes {sizes}")
+    how = record.stretches[-1]
+    if (
+        how["precision"] not in ("float32", "bfloat16")
+        or how["device"] not in ("cpu", "cuda")
+        or how["products"] not in ("mkl", "onednn")
+        or type(how["compiled"]) is not bool
+        or type(how["threads"]) is not int
+        or not 0 < how["threads"] <= MOST_THREADS
+    ):
+        raise ValueError(f"machine {how}")
+
+
+def check_trust(record: Record, *, trust: bool) -> None:
+    """InputError if making the environment would import a module that nobody but the run folder asks for."""
+    module, colon, _ = record.settings.env.partition(":")
+    if colon and not trust and module not in sys.modules:
+        raise InputError(
+            f"the run's environment {record.settings.env} imports the Python module {module!r}; "
+            f"if you trust it, add --trust"
+        )

@@ -1,0 +1,110 @@
+"""Snapshots: the weights, statistics and temperature of one evaluation, and how an agent comes back out of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steadyq.algorithm.agent import Agent, Precision, make_agent
+from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.random import Purpose, generator
+from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.algorithm.types import Net, State
+from steadyq.errors import InputError
+from steadyq.store import checkpoint, sealed
+from steadyq.store.folder import best_frame, seed_folder, snapshot_path
+from steadyq.store.record import Record
+
+
+def write_snapshot(path: Path, tensors: Mapping[str, np.ndarray | torch.Tensor], meta: Mapping[str, Any]) -> None:
+    """Write weights or other tensors, and JSON values, as one sealed file for later diagnosis and evaluation."""
+    sealed.write(path, "snapshot", tensors, dict(meta))
+
+
+def read_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and JSON values of a snapshot.
+
+    Raises:
+        FileError: the file is missing, damaged or something else.
+    """
+    arrays, meta, _ = sealed.read(path, "snapshot")
+    return sealed.tensors(arrays), meta
+
+
+def agent_of(record: Record, *, precision: Precision = "float32") -> Agent:
+    """The agent that a run trains."""
+    settings = record.settings
+    recipe = make_recipe(settings.recipe, settings.options)
+    return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim, precision=precision)
+
+
+def without_optimisers(state: State) -> State:
+    """Weights, statistics and temperature: what acting and diagnosis need."""
+
+    def bare(net: Net) -> Net:
+        return net._replace(opt=(), project=())
+
+    return state._replace(actor=bare(state.actor), critic=bare(state.critic), temperature=bare(state.temperature))
+
+
+def snapshot_tensors(state: State) -> dict[str, Tensor]:
+    """A snapshot's content, by name."""
+    return dict(named_leaves(without_optimisers(state)))
+
+
+def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> tuple[State, int]:
+    """One seed's weights and their frame, without optimiser state.
+
+    Args:
+        run: the run folder.
+        record: its run.json.
+        seed: one of its seeds.
+        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+
+    Raises:
+        InputError: no such seed, nothing saved yet, no such frame, or weights of other networks.
+    """
+    if seed not in record.settings.seeds:
+        raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
+    like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
+    if which == "last":
+        saved = checkpoint.load(seed_folder(run, seed), replay=None)
+        return state_of(saved, like, seed_folder(run, seed)), saved.frame
+    frame = best_frame(run, seed) if which == "best" else _frame(which)
+    path = snapshot_path(run, seed, frame)
+    if not path.is_file():
+        frames = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
+        known = f"{frames[0]:,} to {frames[-1]:,}, {len(frames)} in all" if frames else "none yet"
+        raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
+    tensors, _ = read_snapshot(path)
+    return fill(like, tensors, path), frame
+
+
+def state_of(saved: checkpoint.Checkpoint, like: State, source: Path) -> State:
+    """As much of a checkpoint's state as `like` has; errors as of `fill`."""
+    names = {name: f"state.{name}" for name, _ in named_leaves(like)}
+    return fill(like, {name: saved.tensors[key] for name, key in names.items() if key in saved.tensors}, source)
+
+
+def fill(like: State, tensors: Mapping[str, Tensor], source: Path) -> State:
+    """The state of these tensors, which lie in `source`.
+
+    Raises:
+        InputError: they are not those of such a state.
+    """
+    try:
+        return from_named(like, tensors)
+    except ValueError as error:
+        raise InputError(
+            f"{source} does not fit this run ({error}); use the version of steadyq that wrote it"
+        ) from None
+
+
+def _frame(which: str) -> int:
+    try:
+        return int(which)
+    except ValueError:
+        raise InputError(f"--checkpoint is {which!r}; give last, best or the frame of an evaluation") from None
