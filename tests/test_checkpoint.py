@@ -416,15 +416,15 @@ def test_a_flipped_bit_in_any_file_is_found_before_anything_changes(tmp_path: Pa
     for frame in (1, 2):
         play(replay, 8)
         save(tmp_path, frame, replay, keep=1)
-    snapshot = tmp_path / "snapshots" / "2"
+    there = tmp_path / "snapshots" / "2"
 
     def read(path: Path, into: Replay) -> None:
-        if path == snapshot:
+        if path == there:
             snapshot.read_snapshot(path)
         else:
             checkpoint.load(tmp_path, replay=into)
 
-    snapshot.write_snapshot(snapshot, TENSORS, META)
+    snapshot.write_snapshot(there, TENSORS, META)
     whole = files(tmp_path)
     assert len(whole) == 4
     rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ from steadyq.run.resume import resume
 from steadyq.run.train import settings_of
 from steadyq.store import checkpoint, metrics_csv, snapshot
 from steadyq.store.disk import FileError
+from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import without_optimisers
 

@@ -19,7 +19,7 @@ from runs import run_at
 from steadyq.errors import InputError
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.store import checkpoint, metrics_csv, sealed
-from steadyq.store.record import read_record, record_json, write_record
+from steadyq.store.record import _digest, read_record, record_json, write_record
 
 NEWEST = "seed-0/checkpoints/000000000060.safetensors"
 
@@ -226,7 +226,7 @@ def lie(data: st.DataObject, place: Path) -> None:
         content = record_json(read_record(place))
         del content["sha256"]
         content = put(content, data.draw(st.sampled_from(places(content)[1:])), data.draw(JSON))
-        content["sha256"] = record_module._digest(content)
+        content["sha256"] = _digest(content)
         (place / "run.json").write_text(json.dumps(content))
         return
     path = place / NEWEST
