@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import CRITIC_METRICS, Precision, make_agent
+from steadyq.algorithm.agent import Precision, make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at, leaves
 from steadyq.algorithm.types import Transition
 from steadyq.engine import machine
 from steadyq.engine.compiled import trace
-from steadyq.engine.learner import Learner, in_place
+from steadyq.engine.learner import Draws, Learner, in_place
 
 SIZES = {"cheetah-run": (17, 6), "dog-run": (223, 38)}  # observations, actions
 BATCH = 256
@@ -71,7 +71,7 @@ class Steps:
             products=machine.products(),
             widen=not machine.bfloat16_is_fast(),
         )
-        self.updates, self.seeds, self.done, self.protocol = updates, seeds, 0, made.protocol
+        self.updates, self.seeds, self.done = updates, seeds, 0
         draws = generator(0, Purpose.SAMPLE)
 
         def normal(*shape: int) -> Tensor:
@@ -84,28 +84,22 @@ class Steps:
             discount=torch.full((updates, batch), 0.99),
             next_obs=normal(updates, batch, obs_dim),
         )
-        self.critic_noise = agent.critic_noise(partial(generator, 0), updates, batch)
-        self.actor_noise = agent.actor_noise(partial(generator, 0), updates, batch)
+        noise = tuple(step.noise(partial(generator, 0), updates, batch) for step in agent.steps)
+        self.draws = Draws((self.batch,) * len(agent.samples), noise)
         self.agent, self.state = agent, states[0]
 
     def run(self) -> None:
         """The updates of one agent step."""
-        due = self.protocol.actor_due(self.done, self.done + self.updates)
+        due = [step.due(self.done, self.done + self.updates) for step in self.agent.steps]
         self.done += self.updates
-        self.learner.update(
-            [self.batch] * self.seeds, [self.critic_noise] * self.seeds, [self.actor_noise] * self.seeds, due
-        )
+        self.learner.update([self.draws] * self.seeds, due)
 
     def products(self) -> dict[Product, float]:
-        """The matrix products of one critic update and its share of the actor's, with how often each is made."""
-        now, for_critic, for_actor = at(self.batch, 0), at(self.critic_noise, 0), at(self.actor_noise, 0)
-        actor_share = sum(self.protocol.actor_due(0, 3 * self.updates)) / (3 * self.updates)
+        """The matrix products of one update, of each step by its share, with how often each is made."""
         counts: dict[Product, float] = {}
-        for step, names, data, share in (
-            (self.agent.critic_step, CRITIC_METRICS, (now, for_critic), 1.0),
-            (self.agent.actor_step, self.agent.actor_metrics, (now.obs, for_actor), actor_share),
-        ):
-            for product in _products(in_place(step, names, batched=False), (self.state, *data)):
+        for step, noise in zip(self.agent.steps, self.draws.noise, strict=True):
+            share = sum(step.due(0, 3 * self.updates)) / (3 * self.updates)
+            for product in _products(in_place(step, batched=False), (self.state, at(self.batch, 0), at(noise, 0))):
                 counts[product] = counts.get(product, 0.0) + share
         return counts
 
@@ -113,7 +107,8 @@ class Steps:
         """What a critic update cannot do without: its state read and written, its batch read once."""
         state = self.state._replace(actor=())  # the actor's share is small
         moved = 2 * sum(leaf.nbytes for leaf in leaves(state))
-        drawn = [*leaves(self.batch), *leaves(self.critic_noise)]
+        critic = self.agent.steps.index(self.agent.step("critic"))
+        drawn = [*leaves(self.batch), *leaves(self.draws.noise[critic])]
         return moved + sum(leaf[0].nbytes for leaf in drawn)
 
 

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch.func import vmap
 
-from steadyq.algorithm.agent import Agent, Recipe, make_agent
+from steadyq.algorithm.agent import Agent, Recipe, State, make_agent
 from steadyq.algorithm.nn import serial
 from steadyq.algorithm.options import make_recipe, options
-from steadyq.algorithm.random import Purpose
 from steadyq.algorithm.temperature import fixed
 from steadyq.algorithm.tree import stack, tree_map
-from steadyq.algorithm.types import State, Transition
+from steadyq.algorithm.types import Transition
 
 OBS, ACTION = 2, 1
 
@@ -195,15 +194,15 @@ def train(
     alphas = torch.tensor([probe.alpha for probe in PROBES.values()])
     states = states._replace(temperature=states.temperature._replace(params=alphas))
 
-    def draw(purpose: Purpose) -> np.random.Generator:
+    def draw(purpose: int) -> np.random.Generator:
         return rng
 
     for lr, updates in ((FAST, fast), (SLOW, slow), (REST, rest)):
         agent = make_agent(recipe(lr), obs_dim=OBS, action_dim=ACTION)
-        critic_step, actor_step = vmap(agent.critic_step), vmap(agent.actor_step)
+        critic_step, actor_step = vmap(agent.step("critic").update), vmap(agent.step("actor").update)
         for _ in range(updates):
             batch = stack([transitions(probe, rng, batch_size) for probe in PROBES.values()])
-            states, _ = critic_step(states, batch, agent.critic_noise(draw, len(PROBES), batch_size))
-            states, _ = actor_step(states, batch.obs, agent.actor_noise(draw, len(PROBES), batch_size))
+            states, _ = critic_step(states, batch, agent.step("critic").noise(draw, len(PROBES), batch_size))
+            states, _ = actor_step(states, batch, agent.step("actor").noise(draw, len(PROBES), batch_size))
     by_name = {probe: tree_map(lambda leaf, i=i: leaf[i], states) for i, probe in enumerate(PROBES)}
     return Trained(recipe(SLOW), agent, by_name)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent, Recipe, make_agent
+from steadyq.algorithm.agent import Agent, Recipe, State, make_agent
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.tree import named_leaves, tree_map
-from steadyq.algorithm.types import ActorNoise, CriticNoise, State, Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
 
 OBS, ACTION, BATCH = 5, 2, 8
 
@@ -42,12 +42,12 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def for_critic(agent: Agent, next_action: Tensor) -> CriticNoise:
     """What an update of the critic draws, with this noise of a', [.., B, A]; the rest depends on the shape alone."""
-    return _shaped(agent.critic_noise, next_action)._replace(next_action=next_action)
+    return _shaped(agent.step("critic").noise, next_action)._replace(next_action=next_action)
 
 
 def for_actor(agent: Agent, action: Tensor) -> ActorNoise:
     """What an update of the actor draws, with this noise of its action, [.., B, A]."""
-    return _shaped(agent.actor_noise, action)._replace(action=action)
+    return _shaped(agent.step("actor").noise, action)._replace(action=action)
 
 
 def _shaped(noise: Callable[..., Any], like: Tensor) -> Any:

@@ -97,10 +97,10 @@ def test_modes(name: str, target: str) -> None:
     calls: list = []
     recipe = make_recipe(name, {"target": target} if name == "crossq_wn" else {})
     _, agent, state = start(spied(recipe, calls))
-    state, _ = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
+    state, _ = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
     assert calls == MODES[name, target]
     calls.clear()
-    state, _ = agent.actor_step(state, BATCH_0.obs, for_actor(agent, NOISE))
+    state, _ = agent.step("actor").update(state, BATCH_0, for_actor(agent, NOISE))
     assert calls == [("actor", TRAIN, BATCH), ("critic", EVAL, BATCH)]
     calls.clear()
     agent.act(state, BATCH_0.obs[0], NOISE[0])
@@ -114,7 +114,7 @@ def test_each_step_moves_its_own_networks_only(name: str) -> None:
     _, agent, state = small(name)
     kept = tree_map(torch.clone, state)
 
-    after, _ = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
+    after, _ = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
     assert same_bits(state, kept)  # a pure function
     assert same_bits(after.actor, state.actor)
     assert same_bits(after.temperature, state.temperature)
@@ -123,7 +123,7 @@ def test_each_step_moves_its_own_networks_only(name: str) -> None:
         moved[key] for key in moved if key.startswith(("critic.params", "critic.opt.m", "target.", "critic.stats"))
     )
 
-    last, _ = agent.actor_step(after, BATCH_0.obs, for_actor(agent, NOISE))
+    last, _ = agent.step("actor").update(after, BATCH_0, for_actor(agent, NOISE))
     assert same_bits(last.critic, after.critic)
     assert same_bits(last.target, after.target)
     moved = {key: not torch.equal(leaf, dict(named_leaves(after))[key]) for key, leaf in named_leaves(last)}
@@ -157,7 +157,7 @@ def test_acting(name: str) -> None:
 def test_temperature_steers_to_the_target_entropy(name: str, target_entropy: float, sign: int) -> None:
     """Too much entropy lowers alpha, too little raises it; the target is per action dimension."""
     _, agent, state = small(name, target_entropy=target_entropy, alpha=0.2)
-    after, metrics = agent.actor_step(state, BATCH_0.obs, for_actor(agent, NOISE))
+    after, metrics = agent.step("actor").update(state, BATCH_0, for_actor(agent, NOISE))
     assert (after.temperature.params - state.temperature.params).sign().item() == sign
     weight = math.log(0.2) if name in ("redq", "droq") else 0.2
     wanted = weight * (metrics["train/entropy"].item() - ACTION * target_entropy)
@@ -173,25 +173,27 @@ def test_temperature_steers_to_the_target_entropy(name: str, target_entropy: flo
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bad_batch_changes_nothing(name: str, field: str, bad: float) -> None:
     _, agent, state = small(name)
-    state, _ = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
+    state, _ = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
     leaf = getattr(BATCH_0, field).clone()
     leaf[3] = bad
-    after, metrics = agent.critic_step(state, BATCH_0._replace(**{field: leaf}), for_critic(agent, NOISE))
+    after, metrics = agent.step("critic").update(state, BATCH_0._replace(**{field: leaf}), for_critic(agent, NOISE))
     assert same_bits(after, state)
     assert tuple(metrics) == CRITIC_METRICS
     assert not all(map(torch.isfinite, metrics.values()))  # an infinite reward is a finite loss of a categorical critic
 
     if field == "obs":
-        after, metrics = agent.actor_step(state, leaf, for_actor(agent, NOISE))
+        after, metrics = agent.step("actor").update(state, BATCH_0._replace(obs=leaf), for_actor(agent, NOISE))
         assert same_bits(after, state)
-        assert tuple(metrics) == agent.actor_metrics
+        assert tuple(metrics) == agent.step("actor").metrics
         assert not torch.isfinite(metrics["train/actor_loss"])
 
 
 def test_a_gradient_that_overflows_changes_nothing() -> None:
     """The loss is still a number here, its gradient's norm is not."""
     _, agent, state = small("sac")
-    after, metrics = agent.critic_step(state, BATCH_0._replace(obs=1e17 * BATCH_0.obs), for_critic(agent, NOISE))
+    after, metrics = agent.step("critic").update(
+        state, BATCH_0._replace(obs=1e17 * BATCH_0.obs), for_critic(agent, NOISE)
+    )
     assert [key for key, value in metrics.items() if not torch.isfinite(value)] == ["train/critic_grad_norm"]
     assert same_bits(after, state)
 
@@ -203,8 +205,10 @@ def test_a_huge_number_leaves_a_finite_state(name: str, field: str) -> None:
     _, agent, state = small(name)
     leaf = getattr(BATCH_0, field).clone()
     leaf[3, 0] = 1e20
-    critic, critic_metrics = agent.critic_step(state, BATCH_0._replace(**{field: leaf}), for_critic(agent, NOISE))
-    actor, actor_metrics = agent.actor_step(state, leaf, for_actor(agent, NOISE))
+    critic, critic_metrics = agent.step("critic").update(
+        state, BATCH_0._replace(**{field: leaf}), for_critic(agent, NOISE)
+    )
+    actor, actor_metrics = agent.step("actor").update(state, BATCH_0._replace(obs=leaf), for_actor(agent, NOISE))
     for after, metrics in ((critic, critic_metrics), (actor, actor_metrics)):
         assert all(leaf.isfinite().all() for leaf in leaves(after))
         assert same_bits(after, state) != all(value.isfinite() for value in metrics.values())  # a refusal is seen
@@ -213,9 +217,9 @@ def test_a_huge_number_leaves_a_finite_state(name: str, field: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_good_metrics_are_finite(name: str) -> None:
     _, agent, state = small(name)
-    state, critic_metrics = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
-    _, actor_metrics = agent.actor_step(state, BATCH_0.obs, for_actor(agent, NOISE))
-    for names, metrics in ((CRITIC_METRICS, critic_metrics), (agent.actor_metrics, actor_metrics)):
+    state, critic_metrics = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
+    _, actor_metrics = agent.step("actor").update(state, BATCH_0, for_actor(agent, NOISE))
+    for names, metrics in ((CRITIC_METRICS, critic_metrics), (agent.step("actor").metrics, actor_metrics)):
         assert tuple(metrics) == names
         assert all(value.shape == () and torch.isfinite(value) for value in metrics.values())
 
@@ -229,9 +233,9 @@ def test_a_shuffled_batch_is_the_same_update(name: str) -> None:
     state, order = double(state), torch.from_numpy(np.random.default_rng(3).permutation(BATCH))
     batch, noise = double(BATCH_0), NOISE.double()
     drawn = for_critic(agent, noise)._replace(online=(), target=())  # dropout's would have to be shuffled too
-    ours, metrics = agent.critic_step(state, batch, drawn)
+    ours, metrics = agent.step("critic").update(state, batch, drawn)
     shuffled = drawn._replace(next_action=noise[order])
-    theirs, other = agent.critic_step(state, tree_map(lambda leaf: leaf[order], batch), shuffled)
+    theirs, other = agent.step("critic").update(state, tree_map(lambda leaf: leaf[order], batch), shuffled)
     assert_close(theirs, ours, rtol=1e-7, atol=1e-10)
     for key, value in metrics.items():
         torch.testing.assert_close(other[key], value, rtol=1e-9, atol=1e-12)
@@ -241,10 +245,12 @@ def test_an_end_that_terminates_does_not_bootstrap() -> None:
     """With discount 0 the next state matters through the joint moments only; SAC's update does not see it at all."""
     _, agent, state = small("sac")
     ended = BATCH_0._replace(discount=torch.zeros(BATCH))
-    ours, _ = agent.critic_step(state, ended, for_critic(agent, NOISE))
-    theirs, _ = agent.critic_step(state, ended._replace(next_obs=BATCH_0.next_obs + 1), for_critic(agent, NOISE))
+    ours, _ = agent.step("critic").update(state, ended, for_critic(agent, NOISE))
+    theirs, _ = agent.step("critic").update(
+        state, ended._replace(next_obs=BATCH_0.next_obs + 1), for_critic(agent, NOISE)
+    )
     assert same_bits(ours, theirs)
-    truncated, _ = agent.critic_step(
+    truncated, _ = agent.step("critic").update(
         state, BATCH_0._replace(discount=torch.full((BATCH,), 0.99)), for_critic(agent, NOISE)
     )
     assert not same_bits(ours.critic, truncated.critic)
@@ -263,12 +269,12 @@ def test_seeds_at_once_are_seeds_alone(name: str) -> None:
         batches = [double(transitions(10 * update + seed, BATCH)) for seed in range(3)]
         noise = normal(50 + update, 3, BATCH, ACTION).double()
         drawn = for_critic(agent, noise), for_actor(agent, noise)
-        together, _ = vmap(agent.critic_step)(together, stack(batches), drawn[0])
-        together, metrics = vmap(agent.actor_step)(together, stack(batches).obs, drawn[1])
+        together, _ = vmap(agent.step("critic").update)(together, stack(batches), drawn[0])
+        together, metrics = vmap(agent.step("actor").update)(together, stack(batches), drawn[1])
         for seed in range(3):
             own = tree_map(lambda leaf, seed=seed: leaf[seed], drawn)
-            states[seed], _ = agent.critic_step(states[seed], batches[seed], own[0])
-            states[seed], alone = agent.actor_step(states[seed], batches[seed].obs, own[1])
+            states[seed], _ = agent.step("critic").update(states[seed], batches[seed], own[0])
+            states[seed], alone = agent.step("actor").update(states[seed], batches[seed], own[1])
             for key, value in alone.items():
                 torch.testing.assert_close(metrics[key][seed], value, rtol=1e-9, atol=1e-12)
     assert_close(together, stack(states), rtol=1e-8, atol=1e-11)
@@ -277,7 +283,7 @@ def test_seeds_at_once_are_seeds_alone(name: str) -> None:
 def test_a_bad_seed_does_not_stop_its_neighbours() -> None:
     _, agent, state = small("crossq_wn")
     batches = [BATCH_0, BATCH_0._replace(reward=torch.full((BATCH,), math.nan))]
-    after, metrics = vmap(agent.critic_step)(
+    after, metrics = vmap(agent.step("critic").update)(
         stack([state, state]), stack(batches), for_critic(agent, torch.stack([NOISE, NOISE]))
     )
     assert same_bits(tree_map(lambda leaf: leaf[1], after), state)
@@ -306,8 +312,8 @@ def test_no_step_mixes_devices(name: str) -> None:
         states = vmap(agent.observe, (0, 0, 0, 0, None))(
             states, batches.obs[:, 0], batches.reward[:, 0], batches.reward[:, 0], 0.99
         )
-        new, critic_metrics = vmap(agent.critic_step)(states, batches, critic_noise)
-        new, actor_metrics = vmap(agent.actor_step)(new, batches.obs, actor_noise)
+        new, critic_metrics = vmap(agent.step("critic").update)(states, batches, critic_noise)
+        new, actor_metrics = vmap(agent.step("actor").update)(new, batches, actor_noise)
         actions = vmap(agent.act)(new, batches.obs[:, 0], actor_noise.action[:, 0])
         means = vmap(agent.mode)(new, batches.obs[:, 0])
     made = [*leaves(new), *critic_metrics.values(), *actor_metrics.values(), actions, means]
@@ -321,9 +327,9 @@ def test_bfloat16_rounds_products_and_keeps_the_rest(name: str) -> None:
     recipe, agent, state = small(name)
     rounded = make_agent(recipe, obs_dim=OBS, action_dim=ACTION, precision="bfloat16")
     assert same_bits(rounded.init(np.random.default_rng(0)), state)
-    exact, exact_metrics = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
-    after, metrics = rounded.critic_step(state, BATCH_0, for_critic(agent, NOISE))
-    after, _ = rounded.actor_step(after, BATCH_0.obs, for_actor(agent, NOISE))
+    exact, exact_metrics = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
+    after, metrics = rounded.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
+    after, _ = rounded.step("actor").update(after, BATCH_0, for_actor(agent, NOISE))
     assert [leaf.dtype for leaf in leaves(after)] == [leaf.dtype for leaf in leaves(exact)]
     largest = max(torch.linalg.vector_norm(leaf) for leaf in leaves(exact.critic.opt.m))
     for (key, m), wanted in zip(named_leaves(after.critic.opt.m), leaves(exact.critic.opt.m), strict=True):
@@ -351,10 +357,12 @@ def test_bfloat16_rounds_every_hidden_layer(name: str) -> None:
     assert torch.equal(agent.act(cut, obs, NOISE[0]), agent.act(state, obs, NOISE[0]))
     assert torch.equal(agent.mode(cut, obs), agent.mode(state, obs))
     assert same_bits(agent.sample(cut, BATCH_0.obs, NOISE), agent.sample(state, BATCH_0.obs, NOISE))
-    (ours, metrics), (theirs, others) = (agent.critic_step(x, BATCH_0, for_critic(agent, NOISE)) for x in (cut, state))
+    (ours, metrics), (theirs, others) = (
+        agent.step("critic").update(x, BATCH_0, for_critic(agent, NOISE)) for x in (cut, state)
+    )
     assert same_bits(ours.critic.opt, theirs.critic.opt)
     assert metrics == others
-    ours, theirs = (agent.actor_step(x, BATCH_0.obs, learned)[0] for x in (cut, state))
+    ours, theirs = (agent.step("actor").update(x, BATCH_0, learned)[0] for x in (cut, state))
     assert same_bits(ours.actor.opt, theirs.actor.opt)
 
 
@@ -362,7 +370,7 @@ def test_a_custom_torso_fits_in() -> None:
     """A recipe is made of values: another torso needs no other code."""
     recipe = replace(make_recipe("crossq_wn"), critic=mlp(9, norm=batch_norm), n_critics=3)
     _, agent, state = start(recipe)
-    after, _ = agent.critic_step(state, BATCH_0, for_critic(agent, NOISE))
+    after, _ = agent.step("critic").update(state, BATCH_0, for_critic(agent, NOISE))
     shapes = {key: tuple(leaf.shape) for key, leaf in named_leaves(after.critic.params)}
     assert shapes == {
         "0.0.scale": (3, OBS + ACTION),
@@ -380,4 +388,4 @@ def test_shapes_are_checked_in_tests() -> None:
     """The conftest's hook is on: noise of another batch size is refused by name."""
     _, agent, state = small("sac")
     with pytest.raises(TypeError, match="noise"):
-        agent.actor_step(state, BATCH_0.obs, for_actor(agent, NOISE[:3]))
+        agent.step("actor").update(state, BATCH_0, for_actor(agent, NOISE[:3]))

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from runs import SMALL, digest, records, run_at, stopped_at
+from steadyq.algorithm.agent import State
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
-from steadyq.algorithm.types import State
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.examine import q_bias, snapshots

@@ -17,7 +17,7 @@ from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
 from steadyq.engine import compiler
 from steadyq.engine.compiled import Compiled
-from steadyq.engine.learner import Lane, Learner, in_place
+from steadyq.engine.learner import Draws, Lane, Learner, in_place
 
 U = 4
 DUE = (False, True, False, True)
@@ -36,8 +36,20 @@ def data(agent: Agent, seed: int) -> tuple[Transition, CriticNoise, ActorNoise]:
     return transitions(seed, U, BATCH), for_critic(agent, next_noise), for_actor(agent, noise)
 
 
+def draws(agent: Agent, seed: int, **changed: Tensor) -> Draws:
+    """The same as the learner wants them, with some fields of the transitions changed."""
+    batches, for_critic, for_actor = data(agent, seed)
+    noise = {"critic": for_critic, "actor": for_actor}
+    return Draws((batches._replace(**changed),), tuple(noise[step.name] for step in agent.steps))
+
+
+def due(agent: Agent, actor: Sequence[bool] = DUE) -> list[Sequence[bool]]:
+    """When each step is due: the critic's always."""
+    return [actor if step.name == "actor" else (True,) * U for step in agent.steps]
+
+
 def update(learner: Learner, of: Sequence[int]) -> None:
-    learner.update(*map(list, zip(*[data(learner.agent, seed) for seed in of], strict=True)), DUE)
+    learner.update([draws(learner.agent, seed) for seed in of], due(learner.agent))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -48,24 +60,24 @@ def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
     places = [leaf.data_ptr() for leaf in leaves(learner.all.state)]
     update(learner, range(2))
     for seed, state in enumerate(states):
-        drawn, critic, actor = data(agent, seed), [], []
-        for u, due in enumerate(DUE):
+        drawn, critic, actor, order = data(agent, seed), [], [], small(name).recipe.order
+        for u, actor_too in enumerate(DUE):
             now, for_critic = (tree_map(lambda leaf, u=u: leaf[u], tree) for tree in drawn[:2])
             for_actor = tree_map(lambda leaf, u=u: leaf[u // 2], drawn[2])
             before = state
-            if due and agent.order != "critic_first":
-                state, metrics = agent.actor_step(state, now.obs, for_actor)
+            if actor_too and order != "critic_first":
+                state, metrics = agent.step("actor").update(state, now, for_actor)
                 actor.append(metrics)
-            seen = before if agent.order == "together" else state
-            new, metrics = agent.critic_step(seen, now, for_critic)
+            seen = before if order == "together" else state
+            new, metrics = agent.step("critic").update(seen, now, for_critic)
             state = state._replace(critic=new.critic, target=new.target)
             critic.append(metrics)
-            if due and agent.order == "critic_first":
-                state, metrics = agent.actor_step(state, now.obs, for_actor)
+            if actor_too and order == "critic_first":
+                state, metrics = agent.step("actor").update(state, now, for_actor)
                 actor.append(metrics)
         assert same_bits(learner.seed(seed).state, state)
         means = learner.means()[seed]
-        assert tuple(means) == (*CRITIC_METRICS, *agent.actor_metrics)
+        assert tuple(means) == tuple(key for step in agent.steps for key in step.metrics)
         for key, value in means.items():
             every = [float(metrics[key]) for metrics in (critic if key in CRITIC_METRICS else actor)]
             assert value == pytest.approx(np.mean(every), rel=1e-5)
@@ -97,24 +109,24 @@ def test_windows() -> None:
     learner = Learner(agent, states, device=CPU, compiled=False)
     assert learner.means() == [{}]
     update(learner, [0])
-    assert (learner.tallies[0].critic_updates, learner.tallies[0].actor_updates) == (4, 2)
+    assert learner.tallies[0].updates == {"critic": 4, "actor": 2}
     first = learner.means()
     learner.open_window()
     assert learner.means() == [{}]
     update(learner, [0])
     assert learner.means() != first
-    assert learner.tallies[0].critic_updates == 4
+    assert learner.tallies[0].updates["critic"] == 4
 
 
 def test_a_seed_whose_updates_fail_keeps_its_state() -> None:
     agent, states = seeds("crossq_wn", 3)
     learner = Learner(agent, states, device=CPU, compiled=False)
-    batches, next_noise, noise = map(list, zip(*[data(agent, seed) for seed in range(3)], strict=True))
-    batches[1] = batches[1]._replace(reward=torch.full((U, BATCH), math.nan))
-    learner.update(batches, next_noise, noise, (False,) * U)
+    bad_rewards = torch.full((U, BATCH), math.nan)
+    drawn = [draws(agent, 0), draws(agent, 1, reward=bad_rewards), draws(agent, 2)]
+    learner.update(drawn, due(agent, (False,) * U))
     bad, good = learner.tallies[1], learner.tallies[2]
-    assert (bad.failure, bad.failed, bad.critic_updates, bad.given_up) == ("train/critic_loss", 3, 0, True)
-    assert (good.failure, good.failed, good.critic_updates, good.given_up) == ("", 0, U, False)
+    assert (bad.failure, bad.failed, bad.updates, bad.given_up) == ("train/critic_loss", 3, {}, True)
+    assert (good.failure, good.failed, good.updates, good.given_up) == ("", 0, {"critic": U}, False)
     assert learner.means()[1] == {}
     assert same_bits(learner.seed(1).state, states[1])
     assert not same_bits(learner.seed(2).state, states[2])
@@ -125,16 +137,14 @@ def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
     agent, states = seeds("crossq_wn", 2)
     learner = Learner(agent, states, device=CPU, compiled=False)
     learner.batched, learner.lanes = True, [learner.all]
-    learner._critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=True)
-    learner._actor_step = in_place(agent.actor_step, agent.actor_metrics, batched=True)
-    batches, critic_noise, actor_noise = map(list, zip(*[data(agent, seed) for seed in range(2)], strict=True))
-    bad = [batches[0], batches[1]._replace(reward=torch.full((U, BATCH), math.nan))]
-    learner.update(bad, critic_noise, actor_noise, (False,) * U)
+    learner.steps = [in_place(step, batched=True) for step in agent.steps]
+    bad = draws(agent, 1, reward=torch.full((U, BATCH), math.nan))
+    learner.update([draws(agent, 0), bad], due(agent, (False,) * U))
     assert [tally.given_up for tally in learner.tallies] == [False, True]
     assert same_bits(learner.seed(1).state, states[1])
-    learner.update(batches, critic_noise, actor_noise, DUE)
+    update(learner, range(2))
     assert same_bits(learner.seed(1).state, states[1])
-    assert learner.tallies[1].critic_updates == 0
+    assert learner.tallies[1].updates == {}
     assert not same_bits(learner.seed(0).state, states[0])
 
 
@@ -144,11 +154,11 @@ def test_seeds_batched_as_on_a_gpu() -> None:
     together = double(stack(states))
     batches = [double(transitions(seed, BATCH)) for seed in range(3)]
     noise = normal(5, 3, BATCH, ACTION).double()
-    metrics = in_place(agent.critic_step, CRITIC_METRICS, batched=True)(
-        together, stack(batches), double(for_critic(agent, noise))
-    )
+    metrics = in_place(agent.step("critic"), batched=True)(together, stack(batches), double(for_critic(agent, noise)))
     for seed in range(3):
-        state, alone = agent.critic_step(double(states[seed]), batches[seed], double(for_critic(agent, noise[seed])))
+        state, alone = agent.step("critic").update(
+            double(states[seed]), batches[seed], double(for_critic(agent, noise[seed]))
+        )
         assert_close(tree_map(lambda leaf, seed=seed: leaf[seed], together), state, rtol=1e-8, atol=1e-11)
         for i, key in enumerate(CRITIC_METRICS):
             torch.testing.assert_close(metrics[seed, i], alone[key], rtol=1e-9, atol=1e-12)
@@ -175,9 +185,9 @@ def learned(*, compiled: bool) -> Lane:
     assert learner.compiling == compiled
     update(learner, [0])
     if compiled:
-        wider, next_noise, noise = data(agent, 0)
+        wider = draws(agent, 0, obs=normal(1, U, BATCH, OBS + 1))
         with pytest.raises(AssertionError, match="size"):
-            learner.update([wider._replace(obs=normal(1, U, BATCH, OBS + 1))], [next_noise], [noise], DUE)
+            learner.update([wider], due(agent))
     return learner.all
 
 
@@ -200,10 +210,8 @@ def moments(name: str, which: str, *, compiled: bool) -> dict[str, Tensor]:
     learner = Learner(agent, states, device=CPU, compiled=compiled, products="mkl")
     state = learner.lanes[0].state
     batch, for_critic, for_actor = (tree_map(lambda leaf: leaf[0], tree) for tree in data(agent, 0))
-    if which == "critic":
-        metrics = learner._critic_step(state, batch, for_critic)
-    else:
-        metrics = learner._actor_step(state, batch.obs, for_actor)
+    place = agent.steps.index(agent.step(which))
+    metrics = learner.steps[place](state, batch, for_critic if which == "critic" else for_actor)
     kept = {key: leaf for key, leaf in named_leaves(state) if ".opt." in key or ".stats." in key}
     return kept | {"metrics": metrics}
 

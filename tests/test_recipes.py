@@ -14,13 +14,13 @@ import torch
 
 from oracle import Facts, Numbers, Oracle
 from small import ACTION, BATCH, double, for_actor, for_critic, normal, small, transitions
-from steadyq.algorithm.agent import Protocol, count_parameters, make_agent
+from steadyq.algorithm.agent import Protocol, State, count_parameters, make_agent
 from steadyq.algorithm.nn import Readout
 from steadyq.algorithm.options import RANGES, Option, make_recipe, options, recipe_function, summary
 from steadyq.algorithm.policy import Heads
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import named_leaves
-from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, State, Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Transition
 from steadyq.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,11 +92,11 @@ def test_updates_against_the_oracle(case: str) -> None:
     oracle = Oracle(facts, numbers(state))
     for update in range(6):
         batch, next_noise, noise = double(data(update))
-        state, metrics = agent.critic_step(state, batch, CriticNoise(next_noise))
+        state, metrics = agent.step("critic").update(state, batch, CriticNoise(next_noise))
         wanted = oracle.critic_step(*batch, next_noise)
         check_against({k: v.numpy() for k, v in metrics.items()}, wanted, f"update {update}")
         if update in (0, 2, 5):
-            state, metrics = agent.actor_step(state, batch.obs, ActorNoise(noise))
+            state, metrics = agent.step("actor").update(state, batch, ActorNoise(noise))
             wanted = oracle.actor_step(batch.obs, noise)
             check_against({k: v.numpy() for k, v in metrics.items()}, wanted, f"update {update}")
             check_against(numbers(state), oracle.numbers(), f"update {update}")
@@ -121,9 +121,9 @@ def golden(name: str) -> dict[str, Any]:
 
     for update in range(3):
         batch, next_noise, noise = data(update)
-        state, metrics = agent.critic_step(state, double(batch), double(for_critic(agent, next_noise)))
+        state, metrics = agent.step("critic").update(state, double(batch), double(for_critic(agent, next_noise)))
         note(metrics)
-    state, metrics = agent.actor_step(state, batch.obs.double(), double(for_actor(agent, noise)))
+    state, metrics = agent.step("actor").update(state, double(batch), double(for_actor(agent, noise)))
     note(metrics)
     arrays = {key: leaf.astype(np.float64) for key, leaf in numbers(state).items()}
     return {
@@ -184,8 +184,8 @@ def outcome(name: str, chosen: tuple[tuple[str, Any], ...]) -> tuple[Protocol, d
     found = {f"before.{key}": leaf for key, leaf in numbers(state).items()}
     for update in range(4):
         batch, next_noise, noise = data(update)
-        state, _ = agent.critic_step(state, batch, for_critic(agent, next_noise))
-        state, _ = agent.actor_step(state, batch.obs, for_actor(agent, noise))
+        state, _ = agent.step("critic").update(state, batch, for_critic(agent, next_noise))
+        state, _ = agent.step("actor").update(state, batch, for_actor(agent, noise))
     found["action"] = agent.act(state, transitions(0).obs, normal(3, ACTION)).numpy()
     found["resets"] = np.array([recipe.resets.due(10**k) for k in range(9)])
     return recipe.protocol, found | numbers(state)

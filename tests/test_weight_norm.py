@@ -9,9 +9,11 @@ from torch.func import grad, vmap
 from small import double, noisy, normal, same_bits, small
 from steadyq.algorithm.networks import mlp, pre_norm_mlp
 from steadyq.algorithm.nn import Dense, Layer, Norm, Readout, batch_norm, layer_norm, readout, serial
+from steadyq.algorithm.projection import every_update, initial_norm, nothing
 from steadyq.algorithm.tree import leaves, nodes, stack, tree_map
 from steadyq.algorithm.types import Params
-from steadyq.algorithm.weight_norm import every_update, frobenius_norms, initial_norm, nothing, unit_norm
+from steadyq.algorithm.weight_norm import unit_norm
+from steadyq.algorithm.weights import frobenius_norms
 
 B, I = 32, 6  # noqa: E741, the axis letters of the signatures
 

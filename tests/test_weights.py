@@ -89,8 +89,8 @@ def test_the_gradient_is_that_of_the_update() -> None:
     _, agent, state = small("crossq_wn")
     batch = transitions(0, BATCH)
     noise = for_critic(agent, normal(1, BATCH, 2))
-    grads, (_, out, target), _ = agent.critic_gradient(state, batch, noise)
-    _, metrics = agent.critic_step(state, batch, noise)
+    grads, q, target = agent.critic_gradient(state, batch, noise)
+    _, metrics = agent.step("critic").update(state, batch, noise)
     each = [
         weights.gradients(*[tree_map(lambda leaf, i=i: leaf[i : i + 1], tree) for tree in (state.critic.params, grads)])
         for i in range(2)
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_update() -> None:
     norm = math.hypot(*[one["gradient_norm"] for one in each])
     assert norm == pytest.approx(float(metrics["train/critic_grad_norm"]), rel=1e-5)
     assert float(target.mean()) == pytest.approx(float(metrics["train/target_q_mean"]))
-    assert float(out.mean()) == pytest.approx(float(metrics["train/q_mean"]))
+    assert float(q.mean()) == pytest.approx(float(metrics["train/q_mean"]))
 
 
 def test_a_projected_layer_has_the_norm_of_the_paper() -> None:

@@ -1,11 +1,12 @@
-"""From a recipe to an agent: the critic's step, the actor's step, and how to act. All pure functions of one seed.
+"""From a recipe to an agent: its steps, and how to act. All pure functions of one seed.
 
-The order inside one gradient step is fixed here and nowhere else: gradient, optimiser, projection, target average.
+An agent has a tuple of steps, which whoever runs it loops over: nobody else knows which networks there are. The order
+inside one gradient step is fixed here and nowhere else: gradient, optimiser, projection, target average.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,25 +21,44 @@ from steadyq.algorithm.nn import Layer, readout, round_hidden, serial
 from steadyq.algorithm.normalise import Normalise
 from steadyq.algorithm.optim import Optimiser, adamw, global_norm
 from steadyq.algorithm.policy import Policy, tanh_gaussian
+from steadyq.algorithm.projection import Project, nothing
 from steadyq.algorithm.random import Purpose
 from steadyq.algorithm.resets import Resets
 from steadyq.algorithm.temperature import Temperature, tuned
 from steadyq.algorithm.tree import leaves, stack, tree_map
-from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Net, Params, State, Transition
+from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Net, Params, Transition
 from steadyq.algorithm.values import Aggregate, Value, minimum, scalar
-from steadyq.algorithm.weight_norm import Project, nothing
 
 Precision = Literal["float32", "bfloat16"]
 
 Order = Literal["critic_first", "actor_first", "together"]
 """Of an update of both: which comes first and is seen by the other, or both from what was there before."""
 
-Draw = Callable[[Purpose], np.random.Generator]
+Draw = Callable[[int], np.random.Generator]
 """The generator of a purpose, of one seed and agent step."""
+
+Noise = Any
+"""A tree of tensors with random numbers, with any leading axes."""
 
 CRITIC_METRICS = ("train/critic_loss", "train/critic_grad_norm", "train/q_mean", "train/q_std", "train/target_q_mean")
 ACTOR_METRICS = ("train/actor_loss", "train/actor_grad_norm", "train/entropy", "train/ent_coef", "train/ent_coef_loss")
 """What each step measures, in its order; all of them finite in a healthy update. Exploration adds its own."""
+
+
+class State(NamedTuple):
+    """Everything an agent learns, as one value; with several seeds every leaf has a leading axis S.
+
+    Private to this file, and to tests: others ask the agent. A tree of tensors is all that they know of it.
+    """
+
+    actor: Net
+    critic: Net
+    target: Params  # the slow copy of the critic's parameters; () without a target network
+    temperature: Net  # its parameter is log alpha, or alpha where that is fixed, a 0-d tensor
+    target_actor: Params = ()  # the slow copy of the actor's parameters; () without one
+    explore: Any = ()  # what is learned for exploration alone
+    normalise: Any = ()  # running moments of observations and returns
+    auxiliaries: tuple = ()  # what each auxiliary learns for itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +75,7 @@ class Protocol:
     source: str = ""  # whose code or paper says so
 
     def actor_due(self, first: int, end: int) -> list[bool]:
-        """For each of the critic updates [first, end) of one agent step, whether the actor is updated with it."""
+        """For each of the run's updates [first, end), those of one agent step, whether the actor's step is due."""
         if self.actor_every == "agent_step":
             return [number == end - 1 for number in range(first, end)]
         return [(number + 1) % self.actor_every == 0 for number in range(first, end)]
@@ -84,44 +104,100 @@ class Recipe:
     explore: Explore = field(default_factory=explore.sample)
     normalise: Normalise = field(default_factory=normalise.nothing)
     resets: Resets = field(default_factory=resets.never)
+    auxiliaries: tuple[Callable[[int, int], "Auxiliary"], ...] = ()  # `obs_dim, action_dim ->` a further step
     protocol: Protocol = field(default_factory=Protocol)
 
 
+class Step(NamedTuple):
+    """One kind of update that an agent makes: a pure function of its state, of what it sees and of what it draws.
+
+    name: of the network that it trains, e.g. `critic`.
+    update: `(state, batch[B], noise) -> (state, metrics)`; if a metric is not finite, the state stays as it was.
+    noise: `(draw, updates V, batch size B) -> noise[V, ..]` of so many updates.
+    due: `(first, end) -> due[U]`: for each of the run's updates [first, end), those of one agent step.
+    metrics: the names of what it measures, in order; all finite in a healthy update.
+    sample: which of the agent's batches it sees, as a place in `Agent.samples`.
+    before: `state -> state`: the state from before this step as later steps of the same update see it, with copies of
+        what this step changes in place; None where they see its result.
+    """
+
+    name: str
+    update: Callable[[State, Transition, Noise], tuple[State, Metrics]]
+    noise: Callable[[Draw, int, int], Noise]
+    due: Callable[[int, int], list[bool]]
+    metrics: tuple[str, ...]
+    sample: int = 0
+    before: Callable[[State], State] | None = None
+
+
+class Auxiliary(NamedTuple):
+    """A further step with what it learns for itself, e.g. a model of the dynamics, or a critic that is not asked.
+
+    name: of the step.
+    init: `rng -> own`, a tree of tensors; a `Net` is logged and diagnosed as the other networks.
+    learn: `(agent, state, own, batch[B], noise) -> (own, metrics)`: the rest of the agent is only looked at.
+    noise, due, metrics: as of a `Step`.
+    sample: the purpose by whose draws its batch is chosen; that of the critic's unless it wants another batch.
+    """
+
+    name: str
+    init: Callable[[np.random.Generator], Any]
+    learn: Callable[["Agent", State, Any, Transition, Noise], tuple[Any, Metrics]]
+    noise: Callable[[Draw, int, int], Noise]
+    due: Callable[[int, int], list[bool]]
+    metrics: tuple[str, ...]
+    sample: int = Purpose.SAMPLE
+
+
+class Torso(NamedTuple):
+    """A network up to its readout, as an ensemble of E members, and what it sees of a batch."""
+
+    layer: Layer
+    params: Params  # [E, ..]
+    stats: Params  # [E, ..]
+    rows: Float[Tensor, "B I"]
+
+
 class Agent(NamedTuple):
-    """What a recipe can do on an environment of given sizes, for one seed.
+    """What a recipe can do on an environment of given sizes, for one seed. Its state is a tree that only it looks into.
 
     init: `rng -> state`.
-    critic_step: `(state, batch, noise) -> (state, metrics)`.
-    actor_step: `(state, obs[B, O], noise) -> (state, metrics)`: actor, temperature and what explores.
-    order: of the two where both are due.
-    critic_gradient: `(state, batch, noise) -> (grads, (stats, out[E, B, K], target[B]), loss[])`: the critic's step up
-        to the optimiser's; `target` is the mean of what `out` is trained towards, as it is before a categorical critic
-        cuts it off at its atoms' ends.
+    steps: what it learns by, in the order of one update.
+    samples: the purposes by whose draws the batches of an update are chosen from the replay.
+    critic_gradient: `(state, batch, noise) -> (grads, q[E, B], target[B])`: the critic's step up to the optimiser's;
+        `target` is the mean of what it is trained towards, before a categorical critic cuts it off at its atoms' ends.
     sample: `(state, obs[B, O], noise[B, A]) -> (action[B, A], log_prob[B])`, from the policy, not exploring.
     q: `(state, obs[B, O], action[B, A]) -> q[E, B]`, each critic's value in eval mode and without noise.
     act: `(state, obs[O], noise[A]) -> action[A]`, exploring.
     mode: `(state, obs[O]) -> action[A]`, for evaluation.
     observe: `(state, obs[O], reward[], last[], gamma) -> state`, after each agent step: see `Normalise`.
+    observes: whether `observe` does anything.
     restart: `(fresh, old) -> state`: what a reset leaves of the old state, the rest fresh.
-    critic_noise: `(draw, updates U, batch size B) -> noise[U, ..]` of so many critic updates.
-    actor_noise: the same of actor updates.
-    actor_metrics: the names of what the actor's step measures.
+    networks: `state -> {name: net}`, the networks that steps train, by the steps' names.
+    torsos: `(state, batch) -> {name: torso}` of critics and actor.
+    alpha: `state -> alpha[]`, the temperature.
+    reward_scale: `state -> scale[]`, what rewards are multiplied by before the critic sees them.
     """
 
     init: Callable[[np.random.Generator], State]
-    critic_step: Callable[[State, Transition, CriticNoise], tuple[State, Metrics]]
-    actor_step: Callable[[State, Tensor, ActorNoise], tuple[State, Metrics]]
-    order: Order
-    critic_gradient: Callable[[State, Transition, CriticNoise], tuple[Params, tuple[Params, Tensor, Tensor], Tensor]]
+    steps: tuple[Step, ...]
+    samples: tuple[int, ...]
+    critic_gradient: Callable[[State, Transition, CriticNoise], tuple[Params, Tensor, Tensor]]
     sample: Callable[[State, Tensor, Tensor], tuple[Tensor, Tensor]]
     q: Callable[[State, Tensor, Tensor], Tensor]
     act: Callable[[State, Tensor, Tensor], Tensor]
     mode: Callable[[State, Tensor], Tensor]
     observe: Callable[[State, Tensor, Tensor, Tensor, float], State]
+    observes: bool
     restart: Callable[[State, State], State]
-    critic_noise: Callable[[Draw, int, int], CriticNoise]
-    actor_noise: Callable[[Draw, int, int], ActorNoise]
-    actor_metrics: tuple[str, ...]
+    networks: Callable[[State], dict[str, Net]]
+    torsos: Callable[[State, Transition], dict[str, Torso]]
+    alpha: Callable[[State], Tensor]
+    reward_scale: Callable[[State], Tensor]
+
+    def step(self, name: str) -> Step:
+        """The step of this name."""
+        return next(step for step in self.steps if step.name == name)
 
 
 def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Precision = "float32") -> Agent:
@@ -137,6 +213,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
     hidden = torch.bfloat16 if precision == "bfloat16" else torch.float32
     critic = serial(recipe.critic, recipe.readout)
     policy, value, temperature = recipe.policy, recipe.value, recipe.temperature
+    auxiliaries = [make(obs_dim, action_dim) for make in recipe.auxiliaries]
 
     def new_net(params: Params, stats: Params, optimiser: Optimiser, project: Project) -> Net:
         memory = project.init(params)
@@ -158,6 +235,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             target_actor=recipe.target_actor.init(actor_net.params),
             explore=recipe.explore.init(rng, obs_dim, action_dim),
             normalise=recipe.normalise.init(obs_dim),
+            auxiliaries=tuple(auxiliary.init(rng) for auxiliary in auxiliaries),
         )
 
     def rounded(params: Params) -> Params:
@@ -180,7 +258,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         memory, params = project.apply(net.project, params)
         return Net(params, stats, opt, memory)
 
-    def critic_gradient(
+    def critic_losses(
         state: State, batch: Transition, noise: CriticNoise
     ) -> tuple[Params, tuple[Params, Tensor, Tensor], Tensor]:
         batch = batch._replace(
@@ -204,8 +282,12 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
 
         return value_and_aux(loss, state.critic.params)
 
+    def critic_gradient(state: State, batch: Transition, noise: CriticNoise) -> tuple[Params, Tensor, Tensor]:
+        grads, (_, out, soft), _ = critic_losses(state, batch, noise)
+        return grads, value.mean(out), soft
+
     def critic_step(state: State, batch: Transition, noise: CriticNoise) -> tuple[State, Metrics]:
-        grads, (stats, out, soft), total = critic_gradient(state, batch, noise)
+        grads, (stats, out, soft), total = critic_losses(state, batch, noise)
         net = learn(state.critic, grads, recipe.critic_optimiser, recipe.project, stats)
         new = state._replace(critic=net, target=recipe.target.update(state.target, net.params))
         q = value.mean(out)
@@ -213,8 +295,8 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         metrics = dict(zip(CRITIC_METRICS, measured, strict=True))
         return if_finite(metrics, new, state), metrics
 
-    def actor_step(state: State, obs: Float[Tensor, "B O"], noise: ActorNoise) -> tuple[State, Metrics]:
-        obs = recipe.normalise.obs(state.normalise, obs)
+    def actor_step(state: State, batch: Transition, noise: ActorNoise) -> tuple[State, Metrics]:
+        obs = recipe.normalise.obs(state.normalise, batch.obs)
         alpha = temperature.alpha(state.temperature.params)
 
         def q(action: Tensor) -> Tensor:
@@ -303,22 +385,70 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
             explore=normal(draw(Purpose.OPTIMISM), updates, batch_size, action_dim) if learns else (),
         )
 
-    return Agent(
+    def actor_of_before(state: State) -> State:
+        copied = {
+            name: tree_map(torch.clone, getattr(state, name)) for name in ("actor", "temperature", "target_actor")
+        }
+        return state._replace(**copied)
+
+    def networks(state: State) -> dict[str, Net]:
+        own = zip(auxiliaries, state.auxiliaries, strict=True)
+        more = {auxiliary.name: net for auxiliary, net in own if isinstance(net, Net)}
+        return {"critic": state.critic, "actor": state.actor} | more
+
+    def torsos(state: State, batch: Transition) -> dict[str, Torso]:
+        obs = recipe.normalise.obs(state.normalise, batch.obs)
+        rows = torch.cat([obs, batch.action], -1)
+        return {
+            "critic": Torso(recipe.critic, state.critic.params[0], state.critic.stats[0], rows),
+            "actor": Torso(recipe.actor, stack([state.actor.params[0]]), stack([state.actor.stats]), obs),
+        }
+
+    train_critic = Step("critic", critic_step, critic_noise, every_update, CRITIC_METRICS)
+    train_actor = Step(
+        "actor",
+        actor_step,
+        actor_noise,
+        recipe.protocol.actor_due,
+        ACTOR_METRICS + recipe.explore.metrics,
+        before=actor_of_before if recipe.order == "together" else None,
+    )
+    agent = Agent(
         init=init,
-        critic_step=critic_step,
-        actor_step=actor_step,
-        order=recipe.order,
+        steps=(train_critic, train_actor) if recipe.order == "critic_first" else (train_actor, train_critic),
+        samples=tuple(dict.fromkeys([Purpose.SAMPLE, *(auxiliary.sample for auxiliary in auxiliaries)])),
         critic_gradient=critic_gradient,
         sample=sample,
         q=ensemble_q,
         act=act,
         mode=mode,
         observe=observe,
+        observes=bool(recipe.normalise.init(obs_dim)),
         restart=lambda fresh, old: fresh._replace(normalise=old.normalise),
-        critic_noise=critic_noise,
-        actor_noise=actor_noise,
-        actor_metrics=ACTOR_METRICS + recipe.explore.metrics,
+        networks=networks,
+        torsos=torsos,
+        alpha=lambda state: temperature.alpha(state.temperature.params),
+        reward_scale=lambda state: recipe.normalise.reward(state.normalise, torch.ones(())),
     )
+    more = (auxiliary_step(agent, auxiliary, place) for place, auxiliary in enumerate(auxiliaries))
+    return agent._replace(steps=(*agent.steps, *more))
+
+
+def auxiliary_step(agent: Agent, auxiliary: Auxiliary, place: int) -> Step:
+    """The step of the recipe's auxiliary at this place."""
+
+    def update(state: State, batch: Transition, noise: Noise) -> tuple[State, Metrics]:
+        every = list(state.auxiliaries)
+        every[place], metrics = auxiliary.learn(agent, state, every[place], batch, noise)
+        return if_finite(metrics, state._replace(auxiliaries=tuple(every)), state), metrics
+
+    sample = agent.samples.index(auxiliary.sample)
+    return Step(auxiliary.name, update, auxiliary.noise, auxiliary.due, auxiliary.metrics, sample)
+
+
+def every_update(first: int, end: int) -> list[bool]:
+    """Due with each update."""
+    return [True] * (end - first)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Tensor:

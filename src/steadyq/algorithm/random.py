@@ -36,7 +36,7 @@ class Purpose(IntEnum):
     PLASTICITY = 19  # states, targets and fresh weights of the plasticity probe
 
 
-def generator(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
+def generator(seed: int, purpose: int, step: int = 0) -> np.random.Generator:
     """The generator for one seed, purpose and step; the same arguments give the same numbers anywhere."""
     key = np.array([seed, purpose], dtype=np.uint64)
     counter = np.array([0, 0, 0, step], dtype=np.uint64)

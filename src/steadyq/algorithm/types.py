@@ -1,4 +1,4 @@
-"""The words everything else uses: a transition, a trained network, an agent's state, metrics.
+"""The words everything else uses: a transition, a trained network, metrics.
 
 Axis letters, everywhere: S seeds, U updates per agent step, E critics, B batch, O observation, A action, K outputs per
 critic (1 for a scalar critic).
@@ -11,6 +11,9 @@ from torch import Tensor
 
 Params = Any
 """A tree of tensors in tuples and NamedTuples: a network's parameters, statistics or optimiser state."""
+
+State = Any
+"""Everything an agent learns: a tree of tensors, into which only the agent itself looks."""
 
 Metrics = dict[str, Tensor]
 """Scalars of one update, by name."""
@@ -55,15 +58,3 @@ class Net(NamedTuple):
     stats: Params  # running statistics of its normalisation layers
     opt: Params  # optimiser state
     project: Params  # what a projection remembers, e.g. initial norms; () for most
-
-
-class State(NamedTuple):
-    """Everything an agent learns, as one value; with several seeds every leaf has a leading axis S."""
-
-    actor: Net
-    critic: Net
-    target: Params  # the slow copy of the critic's parameters; () without a target network
-    temperature: Net  # its parameter is log alpha, or alpha where that is fixed, a 0-d tensor
-    target_actor: Params = ()  # the slow copy of the actor's parameters; () without one
-    explore: Any = ()  # what is learned for exploration alone
-    normalise: Any = ()  # running moments of observations and returns

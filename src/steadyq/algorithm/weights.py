@@ -12,7 +12,6 @@ from torch import Tensor
 from steadyq.algorithm.nn import Dense, Norm, Readout
 from steadyq.algorithm.tree import leaves, nodes
 from steadyq.algorithm.types import Params
-from steadyq.algorithm.weight_norm import frobenius_norms
 
 Measured = dict[str, float]
 """Numbers by name; the name of one layer's follows a slash."""
@@ -25,6 +24,14 @@ def layers(params: Params) -> dict[str, Dense | Readout]:
     last = [layer for layer in found if isinstance(layer, Readout)]
     names = ["readout"] if len(last) == 1 else [f"readout_{i}" for i in range(len(last))]
     return {f"hidden_{i}": layer for i, layer in enumerate(hidden)} | dict(zip(names, last, strict=True))
+
+
+def frobenius_norms(params: Params) -> Tensor:
+    """The paper's measure of a critic's weights: the sum of its dense layers' Frobenius norms, biases left out.
+
+    Hidden layers and readouts both count. Leading axes (critics) are kept: [..].
+    """
+    return torch.stack([torch.linalg.matrix_norm(layer.w) for layer in nodes(params, (Dense, Readout))]).sum(0)
 
 
 def units(layer: Dense | Readout) -> Tensor:

@@ -9,7 +9,7 @@ the compiler turns into in-place kernels: fresh outputs would cost page faults.
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,36 +18,34 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from steadyq.algorithm.agent import CRITIC_METRICS, Agent
-from steadyq.algorithm.random import Purpose
+from steadyq.algorithm.agent import Agent, Noise, Step
 from steadyq.algorithm.tree import at, leaves, stack, tree_map
-from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, State, Transition
+from steadyq.algorithm.types import State, Transition
 from steadyq.engine.compiled import Compiled, Products
 
 PATIENCE = 3
 """Updates in a row that may fail before a seed is given up."""
 
 
-class Totals(NamedTuple):
-    """Sums of each metric over the updates since the last log record, failed ones left out."""
-
-    critic: Float[Tensor, "S M"]
-    actor: Float[Tensor, "S N"]
-
-
 class Lane(NamedTuple):
-    """What a step works on: one seed's views on a CPU, all seeds on a GPU."""
+    """What steps work on: one seed's views on a CPU, all seeds on a GPU."""
 
     state: State
-    totals: Totals
+    totals: tuple[Float[Tensor, "S M"], ...]  # per step: its metrics' sums in this log window, without failed updates
+
+
+class Draws(NamedTuple):
+    """What one seed draws for the U updates of one agent step."""
+
+    batches: tuple[Transition, ...]  # [U, B, ..] for each of the agent's `samples`
+    noise: tuple[Noise, ...]  # per step, [V, ..] for the V of the updates with which it is due
 
 
 @dataclass
 class Tally:
     """What is counted of one seed. An update has failed if a loss, a gradient norm or another metric is not finite."""
 
-    critic_updates: int = 0  # in this log window, failed ones left out
-    actor_updates: int = 0
+    updates: dict[str, int] = field(default_factory=dict)  # by step, in this log window, failed ones left out
     failed: int = 0  # in this log window
     failed_in_a_row: int = 0
     failure: str = ""  # the metric that was not finite last
@@ -81,7 +79,7 @@ class Learner:
         widen: bool = False,
     ) -> None:
         n = len(states)
-        totals = Totals(torch.zeros(n, len(CRITIC_METRICS)), torch.zeros(n, len(agent.actor_metrics)))
+        totals = tuple(torch.zeros(n, len(step.metrics)) for step in agent.steps)
         self.agent = agent
         self.device = device
         self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
@@ -89,10 +87,9 @@ class Learner:
         self._kept: dict[int, State] = {}  # of given-up seeds, which a batched step would go on to update
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
-        critic_step = in_place(agent.critic_step, CRITIC_METRICS, batched=self.batched)
-        actor_step = in_place(agent.actor_step, agent.actor_metrics, batched=self.batched)
-        self._critic_step = Compiled(critic_step, products=products, widen=widen) if compiled else critic_step
-        self._actor_step = Compiled(actor_step, products=products, widen=widen) if compiled else actor_step
+        in_places = [in_place(step, batched=self.batched) for step in agent.steps]
+        self.compiled = [Compiled(step, products=products, widen=widen) for step in in_places] if compiled else []
+        self.steps: Sequence[Callable[..., Tensor]] = self.compiled or in_places
         self._ahead: threading.Thread | None = None
         self._act = vmap(agent.act) if self.batched else agent.act
         self._observe: Callable[..., State] = vmap(agent.observe, (0, 0, 0, 0, None)) if self.batched else agent.observe
@@ -100,11 +97,6 @@ class Learner:
     def seed(self, i: int) -> Lane:
         """One seed's state and sums, as views: writing to them writes to the learner."""
         return tree_map(lambda leaf: leaf[i], self.all)
-
-    @property
-    def normalises(self) -> bool:
-        """Whether there is anything that `observe` would change."""
-        return bool(self.all.state.normalise)
 
     @property
     def compiling(self) -> bool:
@@ -118,26 +110,24 @@ class Learner:
 
     def compile_ahead(self, *, batch_size: int, obs_dim: int, action_dim: int) -> None:
         """Begin to compile the steps beside whatever else is done, for updates with batches of this size."""
-        if not (isinstance(self._critic_step, Compiled) and isinstance(self._actor_step, Compiled)):
+        if not self.compiled:
             return
-        rows = (len(self.all.totals.critic), batch_size) if self.batched else (batch_size,)
+        rows = (len(self.tallies), batch_size) if self.batched else (batch_size,)
 
         def like(*width: int) -> Tensor:
             return torch.zeros(*rows, *width, device=self.device)
 
-        def one(draws: tuple) -> Any:  # of one update
+        def one(draws: Noise) -> Noise:  # of one update
             return tree_map(lambda leaf: leaf[0].expand(*rows[:-1], *leaf.shape[1:]).to(self.device), draws)
 
         batch = Transition(like(obs_dim), like(action_dim), like(), like(), like(obs_dim))
-        critic, actor, state = self._critic_step, self._actor_step, self.lanes[0].state
-        critic_noise = one(self.agent.critic_noise(_any_generator, 1, batch_size))
-        actor_noise = one(self.agent.actor_noise(_any_generator, 1, batch_size))
+        noise = [one(step.noise(_any_generator, 1, batch_size)) for step in self.agent.steps]
 
-        def compile_both() -> None:
-            critic.prepare(state, batch, critic_noise)
-            actor.prepare(state, batch.obs, actor_noise)
+        def compile_all() -> None:
+            for step, drawn in zip(self.compiled, noise, strict=True):
+                step.prepare(self.lanes[0].state, batch, drawn)
 
-        self._ahead = threading.Thread(target=compile_both, name="compiling", daemon=True)
+        self._ahead = threading.Thread(target=compile_all, name="compiling", daemon=True)
         self._ahead.start()
 
     @torch.no_grad()
@@ -172,58 +162,37 @@ class Learner:
                 put(old, self.agent.restart(fresh, old))
 
     @torch.no_grad()
-    def update(
-        self,
-        batches: Sequence[Transition],
-        critic_noise: Sequence[CriticNoise],
-        actor_noise: Sequence[ActorNoise],
-        actor_due: Sequence[bool],
-    ) -> None:
-        """U critic updates, and one of the actor with each of them where it is due, in the agent's order.
+    def update(self, draws: Sequence[Draws], due: Sequence[Sequence[bool]]) -> None:
+        """U updates: each makes the agent's steps that are due with it, in the agent's order.
 
         Args:
-            batches: per seed, transitions `[U, B]`.
-            critic_noise: per seed, what the U updates of the critic draw.
-            actor_noise: per seed, what the V updates of the actor draw.
-            actor_due: for each of the U updates, whether actor and temperature are updated too.
+            draws: per seed.
+            due: per step, with which of the U updates it is due.
         """
         if self._ahead is not None:
             self._ahead.join()
             self._ahead = None
-        data = [*zip(batches, critic_noise, actor_noise, strict=True)]
         tallies = [[tally] for tally in self.tallies]  # of the seeds in each lane
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
-            together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *data)
-            data, tallies = [together], [self.tallies]
-        for lane, (batch, for_critic, for_actor), seeds in zip(self.lanes, data, tallies, strict=True):
-            done = 0
-            for u, due in enumerate(actor_due):
+            together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *draws)
+            draws, tallies = [together], [self.tallies]
+        for lane, drawn, seeds in zip(self.lanes, draws, tallies, strict=True):
+            made = [0] * len(due)
+            for u in range(len(due[0])):
                 if all(tally.given_up for tally in seeds):
                     break
                 self._keep_given_up()
-                if due:
-                    critic, actor = self._both(lane, at(batch, u), at(for_critic, u), at(for_actor, done))
-                    done += 1
-                else:
-                    critic, actor = self._critic_step(lane.state, at(batch, u), at(for_critic, u)), None
-                self._count(lane.totals, seeds, critic, actor)
+                batches, state, measured = [at(batch, u) for batch in drawn.batches], lane.state, list[Tensor | None]()
+                for i, step in enumerate(self.agent.steps):
+                    if not due[i][u]:
+                        measured.append(None)
+                        continue
+                    later = step.before(state) if step.before else state
+                    measured.append(self.steps[i](state, batches[step.sample], at(drawn.noise[i], made[i])))
+                    state = later
+                    made[i] += 1
+                self._count(lane.totals, seeds, measured)
                 self._put_back()
-
-    def _both(self, lane: Lane, batch: Transition, for_critic: CriticNoise, for_actor: ActorNoise) -> Any:
-        """The metrics of one update of critic and actor."""
-        state = lane.state
-        if self.agent.order == "critic_first":
-            critic = self._critic_step(state, batch, for_critic)
-            return critic, self._actor_step(state, batch.obs, for_actor)
-        seen = state  # by the critic's step: the new actor, or the one from before
-        if self.agent.order == "together":
-            seen = state._replace(
-                actor=tree_map(torch.clone, state.actor),
-                temperature=tree_map(torch.clone, state.temperature),
-                target_actor=tree_map(torch.clone, state.target_actor),
-            )
-        actor = self._actor_step(state, batch.obs, for_actor)
-        return self._critic_step(seen, batch, for_critic), actor
 
     def _keep_given_up(self) -> None:
         """Before a batched update: remember the seeds that it must not change."""
@@ -237,53 +206,44 @@ class Learner:
         for i, kept in self._kept.items():
             put(self.seed(i).state, kept)
 
-    def _count(self, totals: Totals, seeds: list[Tally], critic: Tensor, actor: Tensor | None) -> None:
-        """Add one update of a lane's seeds to their sums, or to what has failed."""
-        rows = zip(
-            seeds,
-            totals.critic.reshape(len(seeds), -1),
-            totals.actor.reshape(len(seeds), -1),
-            critic.reshape(len(seeds), -1),
-            [None] * len(seeds) if actor is None else actor.reshape(len(seeds), -1),
-            strict=True,
-        )
-        for tally, critic_sum, actor_sum, of_critic, of_actor in rows:
+    def _count(
+        self, totals: Sequence[Tensor], seeds: Sequence[Tally], measured: Sequence[Float[Tensor, "*s M"] | None]
+    ) -> None:
+        """Add one update of a lane's seeds, what each step that was due measured, to their sums or to what failed."""
+        found = [
+            (step, total.reshape(len(seeds), -1), metrics.reshape(len(seeds), -1))
+            for step, total, metrics in zip(self.agent.steps, totals, measured, strict=True)
+            if metrics is not None
+        ]
+        for i, tally in enumerate(seeds):
             if tally.given_up:
                 continue
-            failure = _not_finite(CRITIC_METRICS, of_critic)
-            if of_actor is not None and not failure:
-                failure = _not_finite(self.agent.actor_metrics, of_actor)
-            if failure:
+            failures = filter(None, (_not_finite(step.metrics, metrics[i]) for step, _, metrics in found))
+            if failure := next(failures, ""):
                 tally.failed += 1
                 tally.failed_in_a_row += 1
                 tally.failure = failure
                 continue
             tally.failed_in_a_row = 0
-            critic_sum.add_(of_critic)
-            tally.critic_updates += 1
-            if of_actor is not None:
-                actor_sum.add_(of_actor)
-                tally.actor_updates += 1
+            for step, total, metrics in found:
+                total[i].add_(metrics[i])
+                tally.updates[step.name] = tally.updates.get(step.name, 0) + 1
 
     def means(self) -> list[dict[str, float]]:
         """Per seed, each metric's mean over the window; empty before the first update."""
-        critic, actor = self.all.totals
-        return [
-            _means(CRITIC_METRICS, critic[i], tally.critic_updates)
-            | _means(self.agent.actor_metrics, actor[i], tally.actor_updates)
-            for i, tally in enumerate(self.tallies)
-        ]
+        found: list[dict[str, float]] = [{} for _ in self.tallies]
+        for step, total in zip(self.agent.steps, self.all.totals, strict=True):
+            for means, sums, tally in zip(found, total.double(), self.tallies, strict=True):
+                if count := tally.updates.get(step.name, 0):
+                    means |= zip(step.metrics, (sums / count).tolist(), strict=True)
+        return found
 
     def open_window(self) -> None:
         """Start the sums anew."""
         for leaf in leaves(self.all.totals):
             leaf.zero_()
         for tally in self.tallies:
-            tally.critic_updates = tally.actor_updates = tally.failed = 0
-
-
-def _means(names: Sequence[str], sums: Float[Tensor, " M"], count: int) -> dict[str, float]:
-    return dict(zip(names, (sums.double() / count).tolist(), strict=True)) if count else {}
+            tally.updates, tally.failed = {}, 0
 
 
 def _not_finite(names: Sequence[str], values: Float[Tensor, " M"]) -> str:
@@ -291,14 +251,12 @@ def _not_finite(names: Sequence[str], values: Float[Tensor, " M"]) -> str:
     return next((name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)), "")
 
 
-def in_place(
-    step: Callable[..., tuple[State, Metrics]], names: Sequence[str], *, batched: bool
-) -> Callable[..., Tensor]:
+def in_place(step: Step, *, batched: bool) -> Callable[..., Tensor]:
     """`(state, *data) -> metrics[M]`: the step, writing its new state over the old one. Batched: a leading S axis."""
 
     def one(state: State, *data: Any) -> tuple[State, Tensor]:
-        new, metrics = step(state, *data)
-        return new, torch.stack([metrics[name] for name in names])
+        new, metrics = step.update(state, *data)
+        return new, torch.stack([metrics[name] for name in step.metrics])
 
     many = vmap(one) if batched else one
 
@@ -317,6 +275,6 @@ def put(old: State, new: State) -> None:
             there.copy_(value)
 
 
-def _any_generator(purpose: Purpose) -> np.random.Generator:
+def _any_generator(purpose: int) -> np.random.Generator:
     """Numbers that nobody looks at."""
     return np.random.default_rng(0)

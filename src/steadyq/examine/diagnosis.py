@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm import plasticity, units, weights
-from steadyq.algorithm.agent import Agent, Recipe, make_agent
+from steadyq.algorithm.agent import Agent, make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import at, stack
-from steadyq.algorithm.types import ActorNoise, CriticNoise, State
+from steadyq.algorithm.tree import at
+from steadyq.algorithm.types import State
 from steadyq.envs import guard, suites
 from steadyq.envs.guard import Guarded
 from steadyq.examine.q_bias import Subject, q_bias
@@ -32,7 +32,6 @@ STATES, PROBED = 1_024, 256
 class Examiner:
     """What all diagnoses of a run share."""
 
-    recipe: Recipe
     agent: Agent  # in float32
     env: Guarded  # without its time limit
     gamma: float
@@ -49,7 +48,6 @@ def examiner(settings: Settings) -> Examiner:
     limited.close()
     env = guard.of_run(settings, endless=True)
     return Examiner(
-        recipe=recipe,
         agent=make_agent(recipe, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim),
         env=env,
         gamma=settings.resolved("gamma"),
@@ -82,9 +80,9 @@ def examine(
         interrupted: asked now and then; `Interrupted` is raised when it says yes.
     """
     started = time.monotonic()
-    scale = float(examiner.recipe.normalise.reward(state.normalise, torch.ones(())))
-    alpha = float(examiner.recipe.temperature.alpha(state.temperature.params)) / scale
     agent = examiner.agent
+    scale = float(agent.reward_scale(state))
+    alpha = float(agent.alpha(state)) / scale
     subject = Subject(
         sample=lambda obs, noise: agent.sample(state, obs, noise),
         q=lambda obs, action: agent.q(state, obs, action) / scale,
@@ -101,7 +99,7 @@ def examine(
         interrupted=interrupted,
     )
     found = {"alpha": alpha, "reward_scale": scale} | under("q_bias", bias)
-    for name, net in (("critic", state.critic), ("actor", state.actor)):
+    for name, net in agent.networks(state).items():
         found |= under(name, weights.norms(net.params)) | under(name, weights.scales(net.params))
     forgotten, steps = replay.added - replay.size, min(replay.added, frame // examiner.env.spec.action_repeat)
     existing = steps - forgotten
@@ -126,19 +124,19 @@ def one_update(
 ) -> dict[str, float]:
     """Values, targets and gradient of one batch, and how far a real update of each network turns its units."""
     agent = examiner.agent
-    batch = replay.sample(rng.integers(existing, size=examiner.batch_size))
-
-    for_critic: CriticNoise = at(agent.critic_noise(lambda purpose: rng, 1, examiner.batch_size), 0)
-    for_actor: ActorNoise = at(agent.actor_noise(lambda purpose: rng, 1, examiner.batch_size), 0)
-    grads, (_, out, target), _ = agent.critic_gradient(state, batch, for_critic)
-    found = weights.gradients(state.critic.params, grads)
-    found |= spread("q", examiner.recipe.value.mean(out) / scale) | spread("target", target / scale)
-    turned = {}
-    if state.critic.opt and state.actor.opt:
-        critic = agent.critic_step(state, batch, for_critic)[0].critic
-        actor = agent.actor_step(state, batch.obs, for_actor)[0].actor
-        turned = under("critic", weights.rotation(state.critic.params, critic.params))
-        turned |= under("actor", weights.rotation(state.actor.params, actor.params))
+    batch, networks = replay.sample(rng.integers(existing, size=examiner.batch_size)), agent.networks(state)
+    steps = sorted(agent.steps, key=lambda step: step.name != "critic")  # which draws first, whatever the agent's order
+    noise = {step.name: at(step.noise(lambda purpose: rng, 1, examiner.batch_size), 0) for step in steps}
+    grads, q, target = agent.critic_gradient(state, batch, noise["critic"])
+    found = (
+        weights.gradients(networks["critic"].params, grads) | spread("q", q / scale) | spread("target", target / scale)
+    )
+    turned: dict[str, float] = {}
+    for step in steps:
+        net = networks.get(step.name)
+        if net and net.opt:
+            new = agent.networks(step.update(state, batch, noise[step.name])[0])[step.name]
+            turned |= under(step.name, weights.rotation(net.params, new.params))
     return under("critic", found) | turned
 
 
@@ -152,13 +150,11 @@ def on_states(
     examiner: Examiner, state: State, replay: Replay, existing: int, rng: np.random.Generator
 ) -> dict[str, float]:
     """Units and ranks of both networks."""
-    recipe, actor, critic = examiner.recipe, state.actor, state.critic
     batch = replay.sample(rng.choice(existing, min(STATES, existing), replace=False))
-    obs = recipe.normalise.obs(state.normalise, batch.obs)
-    rows = torch.cat([obs, batch.action], -1)
-    of_critics = units.activity(recipe.critic, critic.params[0], critic.stats[0], rows)
-    of_actor = units.activity(recipe.actor, stack([actor.params[0]]), stack([actor.stats]), obs)
-    return {"states": len(rows)} | under("critic", of_critics) | under("actor", of_actor)
+    found: dict[str, float] = {"states": len(batch.reward)}
+    for name, torso in examiner.agent.torsos(state, batch).items():
+        found |= under(name, units.activity(*torso))
+    return found
 
 
 def probe(examiner: Examiner, state: State, replay: Replay, rng: np.random.Generator) -> dict[str, float]:
@@ -167,5 +163,4 @@ def probe(examiner: Examiner, state: State, replay: Replay, rng: np.random.Gener
     With other states at each frame, how well these can be told apart would decide.
     """
     batch = replay.sample(rng.choice(examiner.warm_up, min(PROBED, examiner.warm_up), replace=False))
-    rows = torch.cat([examiner.recipe.normalise.obs(state.normalise, batch.obs), batch.action], -1)
-    return plasticity.probe(examiner.recipe.critic, state.critic.params[0], state.critic.stats[0], rows, rng)
+    return plasticity.probe(*examiner.agent.torsos(state, batch)["critic"], rng)

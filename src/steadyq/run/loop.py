@@ -11,6 +11,7 @@ import torch
 
 from steadyq.algorithm.agent import normal
 from steadyq.algorithm.random import Purpose, generator
+from steadyq.engine.learner import Draws
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.play import Episode
 from steadyq.run.measure import diagnose, evaluate, log
@@ -64,7 +65,7 @@ def act_and_store(run: Training) -> None:
     actions = choose(run)
     for i, one in run.active:
         rewards[i], ends[i] = take_step(run, one, actions[i], gamma)
-    if run.learner.normalises:
+    if run.agent.observes:
         obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
         run.learner.observe(obs, torch.from_numpy(rewards), torch.from_numpy(ends), gamma)
 
@@ -131,15 +132,14 @@ def learn(run: Training) -> None:
     if any(one.replay.size == 0 for one in run.seeds):
         run.over = f"{run.settings.env} has not come through one step by frame {run.frame:,}: nothing to learn from"
         return
-    due = run.recipe.protocol.actor_due(first, end)
-    size = run.settings.resolved("batch_size")
-    batches, critic_noise, actor_noise = [], [], []
+    steps, samples, size = run.agent.steps, run.agent.samples, run.settings.resolved("batch_size")
+    due, shape, draws = [step.due(first, end) for step in steps], (end - first, size), []
     for one in run.seeds:
         draw = partial(generator, one.seed, step=run.step)
-        batches.append(one.replay.sample(draw(Purpose.SAMPLE).integers(one.replay.size, size=(len(due), size))))
-        critic_noise.append(run.agent.critic_noise(draw, len(due), size))
-        actor_noise.append(run.agent.actor_noise(draw, sum(due), size))
-    run.learner.update(batches, critic_noise, actor_noise, due)
+        batches = tuple(one.replay.sample(draw(s).integers(one.replay.size, size=shape)) for s in samples)
+        noise = tuple(step.noise(draw, sum(when), size) for step, when in zip(steps, due, strict=True))
+        draws.append(Draws(batches, noise))
+    run.learner.update(draws, due)
     for i, one in run.active:
         if run.learner.tallies[i].given_up:
             one.given_up_at = run.frame

@@ -7,7 +7,7 @@ import numpy as np
 
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.algorithm.tree import tree_map
-from steadyq.algorithm.weight_norm import frobenius_norms
+from steadyq.algorithm.weights import frobenius_norms
 from steadyq.engine import machine
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.diagnosis import Examiner, examine
@@ -28,11 +28,12 @@ def log(run: Training) -> None:
     learning = run.step - run.settings.resolved("learning_starts")
     means = run.learner.means()
     for i, one in run.active:
-        state = run.learner.seed(i).state
-        metrics = means[i] | {
+        norms = {
+            name: frobenius_norms(net.params) for name, net in run.agent.networks(run.learner.seed(i).state).items()
+        }
+        metrics = means[i] | {f"train/{name}_weight_norm": float(norm.mean()) for name, norm in norms.items()}
+        metrics |= {
             "train/n_updates": float(updates),
-            "train/critic_weight_norm": float(frobenius_norms(state.critic.params).mean()),
-            "train/actor_weight_norm": float(frobenius_norms(state.actor.params)),
             "time/fps": (run.step - run.window_step) * run.settings.resolved("action_repeat") / window,
             "time/updates_per_second": (updates - run.settings.updates(run.window_step)) / window,
             "time/time_elapsed": run.elapsed + now - run.started,

@@ -22,11 +22,12 @@ from steadyq.algorithm.nn import (
 )
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import deterministic, tanh_gaussian
+from steadyq.algorithm.projection import every_update
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import fixed, tuned
 from steadyq.algorithm.types import Params
 from steadyq.algorithm.values import categorical, first, scalar
-from steadyq.algorithm.weight_norm import every_update, unit_norm
+from steadyq.algorithm.weight_norm import unit_norm
 
 
 def crossq(

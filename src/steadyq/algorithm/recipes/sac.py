@@ -9,9 +9,9 @@ from steadyq.algorithm.networks import dropout_mlp, mlp, pre_norm_mlp
 from steadyq.algorithm.nn import layer_norm, orthogonal, readout, serial, unit_ball, xavier_uniform
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
+from steadyq.algorithm.projection import initial_norm
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import mean, minimum, subset_minimum
-from steadyq.algorithm.weight_norm import initial_norm
 from steadyq.errors import InputError
 
 

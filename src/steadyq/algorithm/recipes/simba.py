@@ -9,10 +9,11 @@ from steadyq.algorithm.networks import simba_net
 from steadyq.algorithm.nn import Dense, Norm, Readout, orthogonal, readout
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import tanh_gaussian
+from steadyq.algorithm.projection import every_update
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import categorical
-from steadyq.algorithm.weight_norm import every_update, unit_norm
+from steadyq.algorithm.weight_norm import unit_norm
 
 
 def simba(
