@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import Precision, make_agent
+from steadyq.algorithm.actor_critic import make_agent
+from steadyq.algorithm.agent import Precision
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at, leaves

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from steadyq.algorithm.agent import Agent, Auxiliary, Draw, Recipe, State, normal
+from steadyq.algorithm.actor_critic import State, normal
+from steadyq.algorithm.agent import Agent, Auxiliary, Draw, Recipe
 from steadyq.algorithm.networks import mlp
 from steadyq.algorithm.nn import readout, serial
 from steadyq.algorithm.optim import adamw, global_norm

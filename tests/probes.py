@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.func import vmap
 
-from steadyq.algorithm.agent import Agent, Recipe, State, make_agent
+from steadyq.algorithm.actor_critic import State, make_agent
+from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.algorithm.nn import serial
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.temperature import fixed

@@ -5,7 +5,7 @@ from typing import Any
 
 import jaxtyping
 
-MODULES = ("agent", "bootstrap", "nn", "policy", "values")
+MODULES = ("actor_critic", "bootstrap", "nn", "policy", "values")
 """Those with shapes in their signatures: in the others the check costs ten times what the tests do."""
 
 WHOLE_RUNS = ("test_diagnostics", "test_learning", "test_loop", "test_probes", "test_survive")

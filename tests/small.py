@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent, Recipe, State, make_agent
+from steadyq.algorithm.actor_critic import State, make_agent
+from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.tree import named_leaves, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition

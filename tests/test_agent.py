@@ -25,7 +25,8 @@ from small import (
     start,
     transitions,
 )
-from steadyq.algorithm.agent import CRITIC_METRICS, Recipe, count_parameters, make_agent
+from steadyq.algorithm.actor_critic import CRITIC_METRICS, count_parameters, make_agent
+from steadyq.algorithm.agent import Recipe
 from steadyq.algorithm.networks import mlp
 from steadyq.algorithm.nn import Dense, Layer, batch_norm
 from steadyq.algorithm.options import make_recipe, options

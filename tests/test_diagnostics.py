@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from runs import SMALL, digest, records, run_at, stopped_at
-from steadyq.algorithm.agent import State
+from steadyq.algorithm.actor_critic import State
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from small import ACTION, BATCH, OBS, assert_close, double, for_actor, for_critic, normal, same_bits, small, transitions
-from steadyq.algorithm.agent import CRITIC_METRICS, Agent
+from steadyq.algorithm.actor_critic import CRITIC_METRICS
+from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition

@@ -14,7 +14,8 @@ import torch
 
 from oracle import Facts, Numbers, Oracle
 from small import ACTION, BATCH, double, for_actor, for_critic, normal, small, transitions
-from steadyq.algorithm.agent import Protocol, State, count_parameters, make_agent
+from steadyq.algorithm.actor_critic import State, count_parameters, make_agent
+from steadyq.algorithm.agent import Protocol
 from steadyq.algorithm.nn import Readout
 from steadyq.algorithm.options import RANGES, Option, make_recipe, options, recipe_function, summary
 from steadyq.algorithm.policy import Heads

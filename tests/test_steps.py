@@ -11,7 +11,8 @@ import pytest
 import passive
 from runs import digest
 from small import ACTION, BATCH, OBS, normal, same_bits, start, transitions
-from steadyq.algorithm.agent import Agent, make_agent
+from steadyq.algorithm.actor_critic import make_agent
+from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.engine import compiler

@@ -506,7 +506,7 @@ def print_recipes() -> None:
     """Every recipe with its protocol on DeepMind Control and its size on dog-run, and what it is in the line below."""
     from numpy.random import default_rng
 
-    from steadyq.algorithm.agent import count_parameters, make_agent
+    from steadyq.algorithm.actor_critic import count_parameters, make_agent
     from steadyq.algorithm.options import make_recipe, summary
     from steadyq.algorithm.recipes import RECIPES
 

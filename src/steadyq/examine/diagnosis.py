@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm import plasticity, units, weights
-from steadyq.algorithm.agent import Agent, make_agent
+from steadyq.algorithm.actor_critic import make_agent
+from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from steadyq.algorithm.agent import normal
+from steadyq.algorithm.actor_critic import normal
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.engine.learner import Draws
 from steadyq.envs.env import BadStepError, EnvError

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent, Precision, make_agent
+from steadyq.algorithm.actor_critic import make_agent
+from steadyq.algorithm.agent import Agent, Precision
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import from_named, named_leaves
