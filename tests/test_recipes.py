@@ -6,7 +6,7 @@ When an update is meant to change, write new numbers with `python tests/test_rec
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -17,9 +17,11 @@ from small import ACTION, BATCH, double, for_actor, for_critic, normal, small, t
 from steadyq.algorithm.actor_critic import State, count_parameters, make_agent
 from steadyq.algorithm.agent import Protocol
 from steadyq.algorithm.nn import Readout
-from steadyq.algorithm.options import RANGES, Option, make_recipe, options, recipe_function, summary
+from steadyq.algorithm.options import Option, make_recipe, options, recipe_function, summary
 from steadyq.algorithm.policy import Heads
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, POSITIVE
 from steadyq.algorithm.recipes import RECIPES
+from steadyq.algorithm.recipes.hyperparameters import Width
 from steadyq.algorithm.tree import named_leaves
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Transition
 from steadyq.errors import InputError
@@ -232,23 +234,63 @@ def test_readouts_alone_can_be_projected() -> None:
 
 def test_options_are_read_off_the_signature() -> None:
     known = options("crossq_wn")
-    assert known["lr"] == Option("lr", float, 3e-4, (), "step size of AdamW for critic and actor.")
+    assert known["lr"] == Option("lr", float, 3e-4, (), POSITIVE, "step size of AdamW for critic and actor")
     assert known["target"].kind is str
     assert known["target"].choices == ("polyak", "none")
     assert known["width"].kind is int
     assert known["decay_norms"] == Option(
-        "decay_norms", bool, False, (), "let the scale and shift of the normalisation layers decay too."
+        "decay_norms", bool, False, (), None, "let the scale and shift of the normalisation layers decay too"
     )
+
+
+def test_words_of_a_recipe_stand_before_the_shared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recipe(*, width: Width = 3, depth: Annotated[Width, "layers"] = 4, size: Annotated[Width, AT_LEAST_0] = 5):
+        raise NotImplementedError
+
+    monkeypatch.setitem(RECIPES, "recipe", recipe)
+    width, depth, size = options("recipe").values()
+    assert width == Option("width", int, 3, (), COUNT, "units in each of the critic's two hidden layers")
+    assert depth == Option("depth", int, 4, (), COUNT, "layers")
+    assert size == Option("size", int, 5, (), AT_LEAST_0, width.help)
+
+
+def documents_itself(name: str) -> bool:
+    """Whether a recipe and each of its options come with words, a type, and a range where they are numbers."""
+    known = options(name).values()
+    typed = all(option.kind in (int, float, bool, str) for option in known)
+    ranged = all(option.range or option.choices or option.kind is bool for option in known)
+    return summary(name).endswith(".") and typed and ranged and all(option.help for option in known)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_documents_itself(name: str) -> None:
-    assert summary(name).endswith(".")
+    assert documents_itself(name)
     for option in options(name).values():
-        assert option.help, option.name
-        assert option.kind in (int, float, bool, str)
-        assert option.name in RANGES or option.kind in (bool, str), f"{option.name}: which numbers make sense?"
         assert make_recipe(name, {option.name: option.default})  # a default is a value that is accepted
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [int, Annotated[int, "units"], Annotated[int, COUNT], Annotated[list, COUNT, "units"], Annotated[str, "a"]],
+)
+def test_a_recipe_that_does_not_document_itself_is_seen(annotation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def recipe(*, width: int = 3) -> None:
+        """One sentence."""
+
+    monkeypatch.setitem(RECIPES, "recipe", recipe)
+    for given, documented in ((Width, True), (annotation, False)):
+        recipe.__annotations__["width"] = given
+        assert documents_itself("recipe") is documented
+
+
+def test_one_word_means_one_thing() -> None:
+    """An option of several recipes has one type, range and choices; its words and default may differ."""
+    known: dict[str, tuple] = {}
+    for name in RECIPES:
+        for key, option in options(name).items():
+            assert known.setdefault(key, (option.kind, option.range, option.choices)) == (
+                (option.kind, option.range, option.choices)
+            )
 
 
 def test_what_is_chosen_reaches_the_recipe() -> None:
