@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from oracle import Facts, Numbers, Oracle
-from small import ACTION, BATCH, double, for_actor, for_critic, normal, small, transitions
-from steadyq.algorithm.actor_critic import State, count_parameters, make_agent
+from small import ACTION, BATCH, OBS, double, for_actor, for_critic, normal, small, transitions
+from steadyq.algorithm.actor_critic import State, count_parameters, make_agent, size
 from steadyq.algorithm.agent import Protocol
-from steadyq.algorithm.nn import Readout
+from steadyq.algorithm.nn import SHAPES, Readout
 from steadyq.algorithm.options import Option, make_recipe, options, recipe_function, summary
 from steadyq.algorithm.policy import Heads
 from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, POSITIVE
@@ -408,6 +408,16 @@ def test_size_of_the_networks(obs_dim: int, action_dim: int, millions: float) ->
     state = agent.init(np.random.default_rng(0))
     counted = count_parameters(state.actor.params) + count_parameters(state.critic.params)
     assert round(counted / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_size_is_that_of_the_networks_that_are_made(name: str) -> None:
+    """Counted without drawing weights, and counted in drawn ones."""
+    recipe, _, state = small(name)
+    before = str(SHAPES.bit_generator.state)
+    made = count_parameters(state.actor.params) + count_parameters(state.critic.params)
+    assert size(recipe, obs_dim=OBS, action_dim=ACTION) == made
+    assert str(SHAPES.bit_generator.state) == before
 
 
 def write() -> None:
