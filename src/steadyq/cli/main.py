@@ -10,28 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from steadyq import output
 from steadyq.errors import InputError, RunError, Stopped, unknown
-from steadyq.settings import CHOICES, Settings, flag, frames_or_minutes
+from steadyq.settings import SETTINGS, Setting, flag
 
 if TYPE_CHECKING:
     from steadyq.algorithm.options import Option
     from steadyq.run.go import Result
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
-NUMBERS: dict[str, Any] = {
-    "gamma": float,
-    "name": str,
-    "out": str,
-    "utd": str,
-    "save_every": frames_or_minutes,
-    "env_timeout": float,
-} | dict.fromkeys(CHOICES, str)
-ON_RESUMING = ("save_every", "keep", "on_bad_step", "env_timeout", "precision", "compile", "device", "threads")
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,9 +117,8 @@ def train(arguments: list[str]) -> int:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
     parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
-    for field in fields(Settings):
-        if "help" in field.metadata:
-            add_setting(parser, field.name, field.default, field.metadata["help"])
+    for name, setting in SETTINGS.items():
+        add_setting(parser, name, setting)
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
     whose.add_argument(
@@ -164,8 +153,9 @@ def train(arguments: list[str]) -> int:
     return report(start(settings_of(recipe, env=env, choices=values), **ways))
 
 
-def add_setting(parser: argparse.ArgumentParser, name: str, default: Any, words: str) -> None:
+def add_setting(parser: argparse.ArgumentParser, name: str, setting: Setting) -> None:
     """An option of every run."""
+    default, words = setting.default, setting.help
     if name == "seeds":
         parser.add_argument("--seeds", type=int, nargs="+", default=list(default), help=f"{words} [0]")
         return
@@ -173,17 +163,12 @@ def add_setting(parser: argparse.ArgumentParser, name: str, default: Any, words:
     text = words if "[" in words else f"{words} [{shown}]"
     parser.add_argument(
         flag(name),
-        type=NUMBERS.get(name, int),
-        choices=CHOICES.get(name),
+        type=setting.read,
+        choices=setting.choices or None,
         default=default,
         help=text,
-        metavar=metavar(name),
+        metavar="|".join(setting.choices) or name.rpartition("_")[2].upper(),
     )
-
-
-def metavar(name: str) -> str:
-    """What stands for a value in the help."""
-    return "|".join(CHOICES[name]) if name in CHOICES else name.rpartition("_")[2].upper()
 
 
 def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:
@@ -207,9 +192,10 @@ def resume(arguments: list[str]) -> int:
     add_inexact(parser)
     add_trust(parser)
     add_max_minutes(parser)
-    settings = {field.name: field for field in fields(Settings)}
-    for name in ON_RESUMING:
-        add_setting(parser, name, None, settings[name].metadata["help"].partition(" [")[0] + " [as before]")
+    for name, setting in SETTINGS.items():
+        if setting.resumable and name != "frames":
+            words = setting.help.partition(" [")[0] + " [as before]"
+            add_setting(parser, name, setting._replace(default=None, help=words))
     values = vars(parse(parser, arguments))
 
     from steadyq.run.resume import resume

@@ -8,9 +8,9 @@ import torch
 
 from steadyq.engine import compiler, machine
 from steadyq.errors import InputError
-from steadyq.settings import Settings
+from steadyq.settings import Settings, resumable
 
-MACHINE = {"precision": "precision", "compile": "compiled", "device": "device", "threads": "threads"}
+MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("inexactly")}
 """Settings of the machine, and what each decides in a stretch of a run."""
 
 
@@ -43,7 +43,7 @@ def choose_machine(settings: Settings) -> dict[str, Any]:
 def conditions_again(settings: Settings, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """How a resumed run is run: as before, but for what was asked to change and what is not to be had here."""
     kept = {key: before[key] for key in MACHINE.values()}
-    kept |= {"products": before["products"], "reproducible": before.get("reproducible", True)}
+    kept |= {"products": before["products"], "reproducible": before["reproducible"]}
     if changes.keys() & MACHINE.keys():
         fresh = choose_machine(settings)
         kept |= {MACHINE[key]: fresh[MACHINE[key]] for key in changes if key in MACHINE}
