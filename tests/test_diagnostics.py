@@ -14,7 +14,7 @@ import torch
 
 from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.algorithm.actor_critic import State
-from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
@@ -61,10 +61,11 @@ OF_A_BATCH = {
 
 def examined(name: str) -> tuple[Examiner, State]:
     """The examiner of a small run of a recipe, and a state as it is at the start."""
-    sizes = {key: SMALL[key] for key in ("width", "actor_width", "learning_starts", "batch_size")}
+    chosen = ["learning_starts", "batch_size", *({"width", "actor_width"} & options(name).keys())]
+    sizes = {key: SMALL[key] for key in chosen}
     settings = settings_of(name, env="toy:Point-v0", choices=sizes)
-    chosen = examiner(settings, make_recipe(name, settings.options))
-    return chosen, chosen.agent.init(generator(0, Purpose.INIT))
+    found = examiner(settings, make_recipe(name, settings.options))
+    return found, found.agent.init(generator(0, Purpose.INIT))
 
 
 def experience(steps: int) -> Replay:
