@@ -134,8 +134,9 @@ def test_what_a_resumed_run_may_change_is_a_fact_of_the_setting(capsys: pytest.C
         main(["resume", "--help"])
     help = capsys.readouterr().out
     assert {name for name in SETTINGS if f"  {flag(name)} " in help} == {*FREE, *MACHINE}
-    assert set(FREE) == {"frames", "save_every", "keep", "on_bad_step", "env_timeout"}
-    assert MACHINE == {"precision": "precision", "compile": "compiled", "device": "device", "threads": "threads"}
+    assert set(FREE) >= {"frames", "save_every", "keep"}
+    assert MACHINE.items() >= {"precision": "precision", "compile": "compiled"}.items()
+    assert not {*FREE, *MACHINE} & {"utd", "seeds", "batch_size", "gamma"}
 
 
 def record(**changes: object) -> dict[str, Any]:
