@@ -140,10 +140,11 @@ def learn(run: Training) -> None:
         noise = tuple(step.noise(draw, sum(when), size) for step, when in zip(steps, due, strict=True))
         draws.append(Draws(batches, noise))
     run.learner.update(draws, due)
+    tallies = run.learner.tallies
     for i, one in run.active:
-        if run.learner.tallies[i].given_up:
+        if tallies[i].given_up:
             one.given_up_at = run.frame
-            run.view.message(f"seed {one.seed} is given up: {run.learner.tallies[i].failure} is not finite")
+            run.view.message(f"seed {one.seed} is given up: {tallies[i].failure} is not finite")
             run.save_now = True
 
 

@@ -26,7 +26,7 @@ def log(run: Training) -> None:
     window, run.window_started = now - run.window_started, now
     updates = run.settings.updates(run.step)
     learning = run.step - run.settings.resolved("learning_starts")
-    means = run.learner.means()
+    means, tallies = run.learner.means(), run.learner.tallies
     for i, one in run.active:
         norms = {
             name: frobenius_norms(net.params) for name, net in run.agent.networks(run.learner.seed(i).state).items()
@@ -47,7 +47,7 @@ def log(run: Training) -> None:
         troubles = {
             "rollout/bad_steps": one.bad_steps,
             "rollout/env_restarts": one.restarts,
-            "train/failed_updates": run.learner.tallies[i].failed,
+            "train/failed_updates": tallies[i].failed,
         }
         metrics |= {name: float(count) for name, count in troubles.items() if count}
         one.bad_steps = one.restarts = 0

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
-from steadyq.engine.learner import Tally
 from steadyq.errors import RunError
 from steadyq.examine.play import Episode
 from steadyq.run.training import Seed, Training
@@ -28,7 +26,6 @@ KINDS: dict[str, tuple[type, ...]] = {
     "diagnosed": COUNT,
     "resets": COUNT,
     "resets_evaluated": COUNT,
-    "tally": (dict,),
     "finished": (list,),
     "bad_steps": COUNT,
     "restarts": COUNT,
@@ -44,7 +41,6 @@ OLDER: dict[str, Any] = {
     "diagnosed": -1,
     "resets": 0,
     "resets_evaluated": 0,
-    "tally": {},
     "bad_steps": 0,
     "restarts": 0,
     "best": None,
@@ -105,7 +101,6 @@ def meta(run: Training, i: int, one: Seed, mark: Mark) -> dict[str, Any]:
         "diagnosed": run.diagnosed,
         "resets": run.resets,
         "resets_evaluated": run.resets_evaluated,
-        "tally": asdict(run.learner.tallies[i]),
         "finished": [list(episode) for episode in one.finished],
         "bad_steps": one.bad_steps,
         "restarts": one.restarts,
@@ -134,12 +129,6 @@ def check(saved: checkpoint.Checkpoint, record: Record) -> None:
     must(saved.frame == meta["step"] * record.settings.resolved("action_repeat"), "`step` does not go with the frame")
     must(meta["step"] <= record.settings.agent_steps, "`step` lies behind the run's end")
     must(meta["metrics_offset"] >= 0, "`metrics_offset` is negative")
-    tally = {**asdict(Tally()), **meta["tally"]}
-    must(
-        tally.keys() == asdict(Tally()).keys()
-        and all(type(value) is type(asdict(Tally())[key]) for key, value in tally.items()),
-        f"`tally` is {str(meta['tally'])[:80]}",
-    )
     for what, row in [*(("finished", row) for row in meta["finished"]), ("best", meta["best"] or [0.0, 0])]:
         must(
             isinstance(row, list)
@@ -215,8 +204,6 @@ def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
             if not one.stream.ended:
                 one.replay.start(one.stream.obs)
             inexact.append(one.seed)
-        older = {key: meta[key] for key in ("critic_updates", "actor_updates") if key in meta}
-        run.learner.tallies[i] = Tally(**(older | meta["tally"]))
         one.finished = [Episode(*episode) for episode in meta["finished"]]
         one.bad_steps, one.restarts = meta["bad_steps"], meta["restarts"]
         one.best = None if meta["best"] is None else (meta["best"][0], meta["best"][1])
