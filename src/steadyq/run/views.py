@@ -7,7 +7,6 @@ most), and nothing that goes wrong with a screen reaches the training: a view th
 import contextlib
 import functools
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from steadyq.output import drain
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import ALPHA, ENTROPY, EPISODES, EVALUATION, EVALUATION_STD, UPDATES, Q
 
@@ -316,10 +316,3 @@ def _duration(seconds: float) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
-
-
-def drain(stream: IO[str]) -> None:
-    """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
