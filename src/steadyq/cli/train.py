@@ -36,8 +36,7 @@ def train(parser: Parser, arguments: list[str]) -> int:
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
     whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
-    add_inexact(parser)
-    add_max_minutes(parser)
+    add_limits(parser)
     if arguments and not arguments[0].startswith("-"):
         from steadyq.algorithm.options import options, summary
 
@@ -55,14 +54,9 @@ def train(parser: Parser, arguments: list[str]) -> int:
 
     from steadyq.run.train import settings_of, start
 
-    recipe, env = values.pop("recipe"), values.pop("env")
-    ways = {
-        "overwrite": values.pop("overwrite"),
-        "go_on": values.pop("resume"),
-        "inexact": values.pop("inexact"),
-        "max_minutes": values.pop("max_minutes"),
-    }
-    return conclude(start(settings_of(recipe, env=env, choices=values), **ways))
+    recipe, env, go_on = (values.pop(name) for name in ("recipe", "env", "resume"))
+    ways = {name: values.pop(name) for name in ("overwrite", "inexact", "max_minutes")}
+    return conclude(start(settings_of(recipe, env=env, choices=values), go_on=go_on, **ways))
 
 
 def add_setting(parser: Parser, name: str, default: Any, words: str) -> None:
@@ -104,9 +98,8 @@ def resume(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument(
         "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
     )
-    add_inexact(parser)
+    add_limits(parser)
     add_trust(parser)
-    add_max_minutes(parser)
     settings = {field.name: field for field in fields(Settings)}
     for name in ON_RESUMING:
         add_setting(parser, name, None, settings[name].metadata["help"].partition(" [")[0] + " [as before]")
@@ -117,17 +110,13 @@ def resume(parser: Parser, arguments: list[str]) -> int:
     return conclude(resume(values.pop("run"), **values))
 
 
-def add_inexact(parser: Parser) -> None:
-    """What a resumed run need not be."""
+def add_limits(parser: Parser) -> None:
+    """What a resumed run need not be, and when a run stops by the clock."""
     parser.add_argument(
         "--inexact",
         action="store_true",
         help="resume even if bits may differ from here on: another machine or version, or a damaged record",
     )
-
-
-def add_max_minutes(parser: Parser) -> None:
-    """When to stop by the clock."""
     parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
 
 

@@ -180,7 +180,7 @@ class PlainView:
     give_up = close
 
     def _reached(self, frame: int) -> str:
-        return f"frame {frame:,}/{self.board.frames:,} ({_percent(frame, self.board.frames)})"
+        return f"frame {frame:,}/{self.board.frames:,} ({100 * frame // self.board.frames}%)"
 
     def _print(self, text: str) -> None:
         self._printed = self.board.clock()
@@ -247,7 +247,7 @@ def table(board: Board, *, levels: str) -> RenderableType:
     bar.add_row(
         ProgressBar(total=board.frames, completed=board.frame, width=32),
         Text(f"{board.frame:,} / {board.frames:,} frames"),
-        Text(_percent(board.frame, board.frames), style="bold"),
+        Text(f"{100 * board.frame // board.frames}%", style="bold"),
     )
     pace = [f"elapsed {_duration(board.clock() - board.began)}", *reversed(board.pace())]
     if (updates := board.update_speed()) is not None:
@@ -286,10 +286,6 @@ def _measured(metrics: Mapping[str, float]) -> Iterable[str]:
 
 def _rate(speed: float) -> str:
     return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
-
-
-def _percent(frame: int, frames: int) -> str:
-    return f"{100 * frame // frames}%"
 
 
 def _duration(seconds: float) -> str:
