@@ -140,7 +140,7 @@ def assemble(
         resume_at=mark,
     )
     made.callback(logger.close)
-    view = views.view(
+    view = views.choose_view(
         exp_name=settings.resolved("name"),
         env_name=settings.env,
         seeds=settings.seeds,
