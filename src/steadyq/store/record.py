@@ -11,7 +11,7 @@ from steadyq.settings import MOST_THREADS, Settings, check, from_json
 from steadyq.store import disk
 from steadyq.store.disk import FileError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Record(NamedTuple):
