@@ -130,7 +130,7 @@ def test_a_run_with_resets_resumes_too(
 def test_a_reset_at_the_end_waits_for_the_extension(undisturbed_with_resets: Path, tmp_path: Path) -> None:
     run_at(tmp_path / "run", **RESETS, frames=80)
     saved = checkpoint.load(tmp_path / "run" / "seed-0")
-    assert saved.meta["resets"] == 3
+    assert saved.meta["run"]["resets"] == 3
     assert saved.tensors["state.critic.opt.updates"] > 0
     resume(tmp_path / "run", frames=90)
     assert records(tmp_path / "run") == records(undisturbed_with_resets)

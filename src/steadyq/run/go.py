@@ -165,7 +165,7 @@ def assemble(
 
 def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
-    if not run.record.stretches[-1].get("reproducible", True):
+    if not run.record.stretches[-1]["reproducible"]:
         run.view.message(
             f"{run.settings.env} does not repeat itself: a resumed run goes on with another episode, not exactly"
         )

@@ -34,15 +34,16 @@ class Kept:
 
 
 def kept(saved: checkpoint.Checkpoint) -> Kept:
-    """What a checkpoint kept.
-
-    Raises:
-        FileError: it is not what `save` writes.
-    """
+    """What a checkpoint kept; FileError if that is not what `save` writes."""
     try:
         return from_json(Kept, saved.meta, "meta")
     except ValueError as error:
-        raise FileError(f"the checkpoint of frame {saved.frame:,} is not one of this run: {error}") from None
+        raise foreign(saved, str(error)) from None
+
+
+def foreign(saved: checkpoint.Checkpoint, why: str) -> FileError:
+    """The error of a checkpoint that this run cannot have written."""
+    return FileError(f"the checkpoint of frame {saved.frame:,} is not one of this run: {why}")
 
 
 def save(run: Training) -> None:
@@ -94,28 +95,23 @@ def check(saved: checkpoint.Checkpoint, record: Record) -> None:
 
     def must(holds: bool, what: str) -> None:
         if not holds:
-            raise FileError(f"the checkpoint of frame {saved.frame:,} is not one of this run: {what}")
+            raise foreign(saved, what)
 
     found = kept(saved)
     must(saved.frame == found.run.step * record.settings.resolved("action_repeat"), "`step` does not go with the frame")
     must(found.run.step <= record.settings.agent_steps, "`step` lies behind the run's end")
     must(found.metrics.size >= 0, "the size of `metrics` is negative")
-    wanted: dict[str, tuple[torch.dtype, tuple[int | None, ...]]] = {
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
         "episode": (torch.int64, ()),
-        "actions": (torch.float32, (None, record.action_dim)),
+        "actions": (torch.float32, (record.action_dim,)),  # each
         "obs": (torch.float32, (record.obs_dim,)),
         "episode_return": (torch.float64, ()),
     }
     for name, (dtype, shape) in wanted.items():
-        got = saved.tensors.get(STREAM + name)
-        must(got is not None, f"there is no {STREAM}{name}")
-        assert got is not None
-        must(
-            got.dtype == dtype
-            and got.ndim == len(shape)
-            and all(want in (None, size) for want, size in zip(shape, got.shape, strict=True)),
-            f"{STREAM}{name} is {got.dtype} {tuple(got.shape)}",
-        )
+        got = saved.tensors.get(STREAM + name, torch.empty(0))  # of no right shape
+        rows = got.shape[:1] if name == "actions" else ()
+        fits = got.dtype == dtype and got.shape == (*rows, *shape)
+        must(fits, f"{STREAM}{name} is missing, or {got.dtype} {tuple(got.shape)}")
         must(bool(torch.isfinite(got).all()), f"{STREAM}{name} is not finite")
     must(int(saved.tensors[STREAM + "episode"]) >= 0, f"{STREAM}episode is negative")
 
@@ -154,7 +150,7 @@ def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
         try:
             tree = from_named(tree_map(Tensor.cpu, lane), agent)
         except ValueError as error:
-            raise FileError(f"the checkpoint of frame {loaded.frame:,} is not one of this run: {error}") from None
+            raise foreign(loaded, str(error)) from None
         tree_map(lambda old, new: old.copy_(new), lane, tree)
         stream = {n.removeprefix(STREAM): leaf.numpy() for n, leaf in loaded.tensors.items() if n.startswith(STREAM)}
         if not one.stream.restore(stream):

@@ -92,6 +92,7 @@ def _check_sizes(record: Record) -> None:
         or how["device"] not in ("cpu", "cuda")
         or how["products"] not in ("mkl", "onednn")
         or type(how["compiled"]) is not bool
+        or type(how["reproducible"]) is not bool
         or type(how["threads"]) is not int
         or not 0 < how["threads"] <= MOST_THREADS
     ):
