@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from steadyq.algorithm.agent import make_agent
+from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.tree import named_leaves
 from steadyq.errors import InputError
