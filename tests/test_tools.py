@@ -52,8 +52,9 @@ def save_again(run: Path, *, weight: float = 0.0, reward: float = 0.0) -> None:
     new = Replay(capacity=FRAMES, obs_dim=3, action_dim=1)
     new.extend(segment)
     shutil.rmtree(run / "seed-0" / "checkpoints")
-    meta = {**saved.meta, "elapsed": 12345.0, "metrics_offset": 67890}
-    checkpoint.save(run / "seed-0", frame=FRAMES, tensors=saved.tensors, meta=meta, replay=new)
+    meta = {**saved.meta, "elapsed": 12345.0, "metrics": [67890, ""]}
+    history = checkpoint.History(run / "seed-0")
+    checkpoint.save(history, frame=FRAMES, tensors=saved.tensors, meta=meta, replays={"replay": new})
 
 
 def test_clocks_and_the_cuts_of_files_do_not_count(run: Path, tmp_path: Path) -> None:

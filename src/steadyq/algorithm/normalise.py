@@ -26,7 +26,7 @@ class Normalise(NamedTuple):
     """
 
     init: Callable[[int], Params]
-    observe: Callable[[Any, Tensor, Tensor, Tensor, float], Params]
+    observe: Callable[[Any, Tensor, Tensor, Tensor, float | Tensor], Params]
     obs: Callable[[Any, Tensor], Tensor]
     reward: Callable[[Any, Tensor], Tensor]
 

@@ -18,7 +18,7 @@ from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.store import checkpoint, disk, folder, metrics_csv, snapshot
 from steadyq.store.disk import FileError
-from steadyq.store.folder import DIAGNOSTICS, seed_folder, snapshot_path
+from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
 from steadyq.store.record import Record, check_trust, read_record
 from steadyq.store.replay import Replay
 
@@ -118,7 +118,8 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
     saved = checkpoint.frames(seed_folder(run, seed))
     try:
         if saved:
-            checkpoint.load(seed_folder(run, seed), saved[-1], replay=replay)
+            found = checkpoint.load(seed_folder(run, seed), saved[-1])
+            checkpoint.fill(seed_folder(run, seed), found, {REPLAY: replay})
     except FileError:
         if saved[-1] in checkpoint.frames(seed_folder(run, seed)):
             raise
@@ -138,7 +139,7 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
     if frame not in one.saved:
         return state
     try:
-        saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
+        saved = checkpoint.load(seed_folder(run, one.seed), frame)
     except FileError:
         return state
     whole = snapshot.state_of(saved, blank, path)

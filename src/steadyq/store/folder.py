@@ -18,6 +18,9 @@ from steadyq.store import metrics_csv
 DIAGNOSTICS = "diagnostics.csv"
 """What was measured of a run after its training, in the form of its own record, which goes first where both have it."""
 
+REPLAY = "replay"
+"""The name of the replay that a run learns from; its transitions lie in a folder of this name."""
+
 
 def seed_folder(run: Path, seed: int) -> Path:
     """What belongs to one seed."""

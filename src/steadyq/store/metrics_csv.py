@@ -42,7 +42,7 @@ class Mark(NamedTuple):
     """How far a record went."""
 
     size: int  # bytes
-    sha256: str  # of so many bytes; "" where an older version kept none
+    sha256: str  # of so many bytes
 
 
 class Logger:
@@ -235,7 +235,7 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
     kept = data[: mark.size]
     if not kept.endswith(b"\n"):
         raise FileError(f"{path}: byte {mark.size}, where the checkpoint left off, is inside a line")
-    if mark.sha256 and hashlib.sha256(kept).hexdigest() != mark.sha256:
+    if hashlib.sha256(kept).hexdigest() != mark.sha256:
         raise FileError(f"{path} is damaged or was edited: its beginning is another one than at the checkpoint")
     return kept
 
