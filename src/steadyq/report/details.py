@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from steadyq.results.scores import Run
+from steadyq.results.runs import Run
 
 STRIP_WIDTH, STRIP_QUALITY = 1400, 82  # pixels, and of JPEG
 STRIPS_BYTES = 1_200_000  # of all film strips in one page
@@ -30,7 +30,7 @@ class Strip(NamedTuple):
     address: str
 
 
-def of(runs: Iterable[Run]) -> list[Details]:
+def of_runs(runs: Iterable[Run]) -> list[Details]:
     """The details of each place that these runs come from."""
     places: dict[str, list[Run]] = {}
     for run in runs:
@@ -38,7 +38,7 @@ def of(runs: Iterable[Run]) -> list[Details]:
     return [_one(origin, found) for origin, found in places.items()]
 
 
-def strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
+def film_strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
     """The film strips in the folders of these runs, smaller, and a sentence for each that is left out."""
     found, said, size, skipped = list[Strip](), list[str](), 0, 0
     for origin in dict.fromkeys(run.origin for run in runs):
