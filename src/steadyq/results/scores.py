@@ -27,7 +27,7 @@ def at(runs: Iterable[Run], frames: Sequence[int]) -> dict[str, Scores]:
     """
     points = np.array(frames, dtype=np.float64)
     covering = [run for run in runs if all(run.covers(frame) for frame in frames)]
-    return _scores(covering, "frame", points, lambda run: np.interp(points, run.env_step, run.value))
+    return tabulate(covering, points, lambda run: np.interp(points, run.env_step, run.value))
 
 
 def areas(runs: Sequence[Run], *, stop: float) -> tuple[dict[str, Scores], dict[str, int]]:
@@ -45,7 +45,7 @@ def areas(runs: Sequence[Run], *, stop: float) -> tuple[dict[str, Scores], dict[
         frames = run.env_step.astype(np.float64)
         return np.array([statistics.area_under_curve(frames, run.value, start=float(starts[run.task]), stop=stop)])
 
-    return _scores(reaching, "frame", np.array([stop], dtype=np.float64), area), starts
+    return tabulate(reaching, np.array([stop], dtype=np.float64), area), starts
 
 
 def grid(runs: Sequence[Run]) -> Int64[np.ndarray, " points"]:
@@ -71,19 +71,17 @@ def is_dmc(task: str) -> bool:
     return re.fullmatch(r"[a-z][a-z0-9_]*-[a-z][a-z0-9_]*", task) is not None and not re.search(r"-v\d+$", task)
 
 
-def _scores(
-    runs: Iterable[Run],
-    axis: str,
-    points: Float64[np.ndarray, " points"],
-    value: Callable[[Run], Float64[np.ndarray, " points"]],
+def tabulate(
+    runs: Iterable[Run], points: Float64[np.ndarray, " points"], value: Callable[[Run], Float64[np.ndarray, " points"]]
 ) -> dict[str, Scores]:
+    """What `value` makes of each run, one number at each of these frames, by method."""
     tables: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for run in runs:
         tables.setdefault(run.method, {}).setdefault(run.task, {})[run.seed] = value(run)
     return {
         method: Scores(
             method=method,
-            axis=axis,
+            axis="frame",
             points=points,
             seeds={task: tuple(by_seed) for task, by_seed in tasks.items()},
             tasks={task: np.stack(list(by_seed.values()), axis=-1) for task, by_seed in tasks.items()},

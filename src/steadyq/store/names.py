@@ -14,4 +14,5 @@ CRITIC_GRADIENT, ACTOR_GRADIENT = "train/critic_grad_norm", "train/actor_grad_no
 WALL_TIME, UPDATES_PER_SECOND = "time/time_elapsed", "time/updates_per_second"
 
 Q_BIAS, Q_BIAS_STD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
-DIAGNOSED_NORM, CRITIC_ELR, CRITIC_DEAD = "diag/critic/weight_norm", "diag/critic/elr", "diag/critic/dead_units"
+DIAGNOSED_NORM, DIAGNOSED_GRADIENT = "diag/critic/weight_norm", "diag/critic/gradient_norm"
+CRITIC_ELR, CRITIC_ROTATION, CRITIC_DEAD = "diag/critic/elr", "diag/critic/rotation", "diag/critic/dead_units"
