@@ -12,6 +12,7 @@ Q, ALPHA, ENTROPY, CRITIC_LOSS = "train/q_mean", "train/ent_coef", "train/entrop
 CRITIC_NORM, ACTOR_NORM = "train/critic_weight_norm", "train/actor_weight_norm"
 CRITIC_GRADIENT, ACTOR_GRADIENT = "train/critic_grad_norm", "train/actor_grad_norm"
 WALL_TIME, UPDATES_PER_SECOND = "time/time_elapsed", "time/updates_per_second"
+"""Seconds since the run began; critic updates per second since the last record."""
 
 Q_BIAS, Q_BIAS_STD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
 DIAGNOSED_NORM, DIAGNOSED_GRADIENT = "diag/critic/weight_norm", "diag/critic/gradient_norm"
