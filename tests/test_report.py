@@ -92,7 +92,7 @@ def test_the_reading_claims_what_the_verdicts_do() -> None:
     assert "holds one half" in found.undecided[0]
     assert "nothing about other seeds follows" in found.undecided[1]
     assert found.cautions[0].startswith(
-        "3 comparisons are made here, next to 1 with one run only, which decide nothing. If all methods were equal, "
+        "3 comparisons are made here; 1 more have one run only and decide nothing. If all methods were equal, "
         "about 0.6 of them"
     )
     assert "nothing is compared" in phrased().cautions[0]
@@ -220,7 +220,7 @@ def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest
         "empty/metrics.csv holds no measurement yet",
         "line 2 of",
         "running is at frame 20,000 of 50,000: still running, or stopped",
-        "other is no run folder and holds none",
+        "other is not a run folder and holds none",
     ):
         assert sentence in said
         assert sentence in complaints

@@ -106,7 +106,7 @@ def test_folders_that_are_no_runs_empty_runs_and_runs_in_progress(tmp_path: Path
     places = [tmp_path / name for name in ("nothing", "nowhere", "empty", "young", "half", "lone")]
     found = read_runs(places)
     expected = [
-        "nothing is no run folder and holds none",
+        "nothing is not a run folder and holds none",
         "nowhere; give run folders",
         "holds no measurement yet",
         "young has no eval/mean_reward yet",

@@ -1,4 +1,4 @@
-"""Panels of the paper's figures: curves with their bands, points with their intervals, and what has to be said."""
+"""Panels of the paper's figures: curves with bands, points with intervals, and what has to be known of them."""
 
 import math
 import textwrap
@@ -70,9 +70,9 @@ def make_figure(
         figsize=size, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.02)
     )
     width = int(size[0] * 10.5)
-    said = [title, *(sentence for sentence in (too_few(runs), *warnings) if sentence)]
+    lines = [title, *(sentence for sentence in (too_few(runs), *warnings) if sentence)]
     head = figure.suptitle(
-        "\n".join(textwrap.fill(sentence, width) for sentence in said),
+        "\n".join(textwrap.fill(line, width) for line in lines),
         x=0.01,
         horizontalalignment="left",
         color=INK,
@@ -108,7 +108,7 @@ def write_title(axes: Axes, title: str, about: str = "") -> None:
 
 
 def explain_blank(axes: Axes, sentence: str) -> None:
-    """Say in the middle of an empty panel why it is empty."""
+    """Write in the middle of an empty panel why it is empty."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.text(
@@ -125,15 +125,15 @@ def explain_blank(axes: Axes, sentence: str) -> None:
 
 
 def write_below(axes: Axes, sentences: Iterable[str]) -> None:
-    """Say below a panel what its curves do not show."""
+    """Write below a panel what its curves do not show."""
     text = "; ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
     label = axes.get_xlabel()
-    said = "\n".join([label, textwrap.fill(text, 62)] if text else [label])
-    axes.set_xlabel(said, color="0.35", fontsize=SMALL, loc="left").set_parse_math(False)
+    below = "\n".join([label, textwrap.fill(text, 62)] if text else [label])
+    axes.set_xlabel(below, color="0.35", fontsize=SMALL, loc="left").set_parse_math(False)
 
 
 def make_room(figure: Figure) -> None:
-    """Grow a figure by what `write_below` has said, or its panels would shrink and their labels overlap."""
+    """Grow a figure by what `write_below` wrote, or its panels would shrink and their labels overlap."""
     lines = dict[int, int]()
     for axes in figure.get_axes():
         if place := axes.get_subplotspec():

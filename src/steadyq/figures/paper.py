@@ -1,6 +1,6 @@
 """The paper's figures, from run folders, tidy CSV files and published results: `steadyq figures`.
 
-Each figure says on its face which tasks, frames and seeds it shows, what is missing, and when the seeds are too few.
+Each figure shows on its face which tasks, frames and seeds it shows, what is missing, and when the seeds are too few.
 What each one shows: `docs/figures.md`.
 """
 
@@ -41,9 +41,8 @@ class Ends(NamedTuple):
     @property
     def words(self) -> str:
         """Frame, tasks and seeds for the panel."""
-        fewest, most = min(i.runs for _, i in self.values), max(i.runs for _, i in self.values)
-        seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {seeds} seed{'s' if most > 1 else ''}"
+        runs = [interval.runs for _, interval in self.values]
+        return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {bands.seed_count(min(runs), max(runs))}"
 
 
 def draw(number: str, study: Study, *, against: Sequence[str] = PUBLISHED) -> Figure:
@@ -191,7 +190,7 @@ def ablations(study: Study) -> Figure:
     for _, ends in several:
         ordered = sorted(ends.values, key=lambda value: (len(value[0].options), value[0].options))
         rows = [(wrap(", ".join(v.changes) or "as it is", 40), i, not v.options) for v, i in ordered]
-        forests.append([(f"{name}\n{_seeds(i.runs)}", i, marked) for name, i, marked in rows])
+        forests.append([(f"{name}\n{bands.seed_count(i.runs, i.runs)}", i, marked) for name, i, marked in rows])
     runs = [run for members, _ in several for member in members for run in member.runs]
     labels = [name for name, *_ in max(forests, key=len)]
     figure, places = panels.make_figure(title, runs, len(several), columns=1, labels=labels, wide=1.8)
@@ -285,8 +284,8 @@ def _first(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
     """The runs of as many methods as one figure can show, and what to say about the rest."""
     groups = by_method(runs)
     rest = len(groups) - MOST
-    said = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
-    return dict(list(groups.items())[:MOST]), said
+    warnings = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
+    return dict(list(groups.items())[:MOST]), warnings
 
 
 def _line(runs: Sequence[Run], tasks: Sequence[str]) -> Line | None:
@@ -348,7 +347,3 @@ def _about(tasks: Sequence[str], lines: Iterable[Line | None]) -> str:
 def tasks_in_words(tasks: Sequence[str]) -> str:
     """One task by its name, a few by theirs, of more their number."""
     return ", ".join(tasks) if len(tasks) <= 2 else f"{len(tasks)} tasks"
-
-
-def _seeds(runs: int) -> str:
-    return f"{runs} seed{'s' if runs > 1 else ''}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -25,8 +25,8 @@ from steadyq.results.compare import Comparison
 from steadyq.results.measures import Measure
 from steadyq.results.published import Reference
 from steadyq.results.runs import Run, Study, by_method, matches
-from steadyq.store import names
-from steadyq.store.names import EVALUATION
+from steadyq.results.statistics import Interval
+from steadyq.store.names import EVALUATION, UPDATES_PER_SECOND, WALL_TIME
 
 RESAMPLES = 5_000  # of the numbers in the tables
 CURVES_BYTES, NUMBER_BYTES = 1_500_000, 6  # what all curves may take in the page, and one number of them does
@@ -34,22 +34,6 @@ MOST_POINTS, FEWEST_POINTS = 100, 20
 SHOWN = ("BRO-utd10@*", "SAC@*")
 """Published curves that are not hidden at first, unless the user chose some."""
 Say = Callable[[str], None]
-
-
-class Row(NamedTuple):
-    """One method on one task, or over several, in the summary table."""
-
-    tasks: str
-    method: str
-    runs: int
-    iqm: str
-    interval: str
-    coverage: str
-    spread: str
-    area: str
-    reached: str
-    wall_time: str
-    updates: str
 
 
 def render(
@@ -77,7 +61,7 @@ def render(
     found = compare.compare(study, frames=at, against=against, resamples=RESAMPLES)
     own = [run for run in study.runs if not run.source]
     pictures, missing_pictures = details.film_strips(own)
-    curves, left_out = _curves(study, found, against, say)
+    curves, left_out = _curves(study, against, say)
     say("writing the page")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_file("report.html"))
     return template.render(
@@ -108,7 +92,8 @@ def render(
 # ---- tables
 
 
-def _rows(study: Study, found: Comparison) -> list[Row]:
+def _rows(study: Study, found: Comparison) -> list[dict[str, Any]]:
+    """Each method on each task, for the summary table."""
     areas = {(entry.method, entry.tasks): entry.iqm for entry in found.areas}
     reached = {(row.method, row.task): row for row in found.reached}
     rows = []
@@ -116,27 +101,22 @@ def _rows(study: Study, found: Comparison) -> list[Row]:
         (task,) = entry.tasks
         of = reached.get((entry.method, task))
         area = areas.get((entry.method, entry.tasks))
-        times = [run.value[-1] for run in _of(study, names.WALL_TIME, entry.method, task)]
+        times = [run.value[-1] for run in _of(study, WALL_TIME, entry.method, task)]
         speeds = [
             np.median(run.value[run.value > 0])
-            for run in _of(study, names.UPDATES_PER_SECOND, entry.method, task)
+            for run in _of(study, UPDATES_PER_SECOND, entry.method, task)
             if (run.value > 0).any()
         ]
-        iqm = entry.iqm
         rows.append(
-            Row(
-                tasks=task,
-                method=variants.label(entry.method),
-                runs=iqm.runs,
-                iqm=f"{iqm.estimate:,.1f}",
-                interval=_between(iqm.low, iqm.high),
-                coverage=iqm.coverage,
-                spread=_between(entry.low, entry.high) if iqm.runs > 1 else "",
-                area=f"{area.estimate:,.1f}" if area else "",
-                reached=_reached(of) if of else "",
-                wall_time=_duration(float(np.median(times))) if times else "",
-                updates=f"{np.median(speeds):,.0f}" if speeds else "",
-            )
+            _cells(entry.method, entry.iqm)
+            | {
+                "tasks": task,
+                "spread": _between(entry.low, entry.high) if entry.iqm.runs > 1 else "",
+                "area": f"{area.estimate:,.1f}" if area else "",
+                "reached": _reached(of) if of else "",
+                "wall_time": _duration(float(np.median(times))) if times else "",
+                "updates": f"{np.median(speeds):,.0f}" if speeds else "",
+            }
         )
     return rows
 
@@ -146,16 +126,21 @@ def _of(study: Study, metric: str, method: str, task: str) -> list[Run]:
 
 
 def _aggregate(row: compare.Aggregate) -> dict[str, Any]:
-    return {
-        "method": variants.label(row.method),
+    return _cells(row.method, row.iqm) | {
         "tasks": len(row.tasks),
-        "runs": row.iqm.runs,
-        "iqm": f"{row.iqm.estimate:,.1f}",
-        "interval": _between(row.iqm.low, row.iqm.high),
-        "coverage": row.iqm.coverage,
         "mean": f"{row.mean.estimate:,.1f}",
         "median": f"{row.median.estimate:,.1f}",
         "gap": f"{row.optimality_gap.estimate:.3f}",
+    }
+
+
+def _cells(method: str, iqm: Interval) -> dict[str, Any]:
+    return {
+        "method": variants.label(method),
+        "runs": iqm.runs,
+        "iqm": f"{iqm.estimate:,.1f}",
+        "interval": _between(iqm.low, iqm.high),
+        "coverage": iqm.coverage,
     }
 
 
@@ -178,9 +163,7 @@ def _duration(seconds: float) -> str:
 # ---- curves
 
 
-def _curves(
-    study: Study, found: Comparison, against: Sequence[str] | None, say: Say
-) -> tuple[dict[str, Any], list[str]]:
+def _curves(study: Study, against: Sequence[str] | None, say: Say) -> tuple[dict[str, Any], list[str]]:
     """What the page's script draws, and a sentence for each thing that cannot be drawn."""
     runs = bands.cut_published(study.runs)
     own = [run for run in runs if not run.source] or runs

@@ -107,10 +107,12 @@ def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
 def seeds(runs: Sequence[Run]) -> str:
     """How many runs per task these are, in words."""
     counts = [sum(run.task == task for run in runs) for task in {run.task for run in runs}]
-    low, high = min(counts), max(counts)
-    if low == high:
-        return f"{low} seed{'s' if low > 1 else ''}"
-    return f"{low} to {high} seeds"
+    return seed_count(min(counts), max(counts))
+
+
+def seed_count(fewest: int, most: int) -> str:
+    """So many seeds, in words."""
+    return f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def fewest(runs: Sequence[Run]) -> int:
@@ -122,5 +124,5 @@ def fewest(runs: Sequence[Run]) -> int:
 
 
 def rounded(values: Float64[np.ndarray, " n"], digits: int = 4) -> list[float | None]:
-    """Numbers for a page: so many significant digits, and None for what is no number."""
+    """Numbers for a page: so many significant digits, and None for what is not a number."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]

@@ -109,7 +109,7 @@ def read_runs(
         except InputError as error:
             complaints.append(str(error))
     runs = _once(found.pop(metric), complaints)
-    return Study(runs, complaints, {name: _once(more, []) for name, more in found.items()})  # said once is enough
+    return Study(runs, complaints, {name: _once(more, []) for name, more in found.items()})  # reported once is enough
 
 
 def read_folder(folder: Path) -> dict[str, list[Run]]:
@@ -172,7 +172,7 @@ def _inputs(place: Path, complaints: list[str]) -> Iterator[tuple[Reader, Path]]
         if any((place / name).is_file() for name in names):
             folders = {place}
         if not folders:
-            complaints.append(f"{place} is no run folder and holds none (no {metrics_csv.FILE} in or below it)")
+            complaints.append(f"{place} is not a run folder and holds none (no {metrics_csv.FILE} in or below it)")
         for folder in sorted(folders):
             yield _from_folder, folder
 

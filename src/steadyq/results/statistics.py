@@ -114,16 +114,10 @@ class Band(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """An inter-percentile range of runs. It says how far runs lie apart, not how well a statistic is known."""
+    """The 5th to 95th percentile of runs: how far they lie apart, not how well a statistic is known."""
 
     low: Float64[np.ndarray, " points"]
     high: Float64[np.ndarray, " points"]
-    level: float  # 0.9: from the 5th to the 95th percentile
-
-    @property
-    def label(self) -> str:
-        """Its name in a table or a legend."""
-        return f"{50 - 50 * self.level:g}th to {50 + 50 * self.level:g}th percentile of runs"
 
 
 # ---- statistics: the last axis is the runs'
@@ -245,11 +239,9 @@ def probability_of_improvement(
     return _band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
 
 
-def spread(scores: Scores, *, level: float = 0.9) -> Spread:
-    """The range that holds the middle `level` of the runs of all tasks, by linear interpolation of their order."""
-    check_bootstrap(level=level)
-    low, high = np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(level), axis=-1)
-    return Spread(low, high, level)
+def spread(scores: Scores) -> Spread:
+    """The range that holds the middle nine tenths of the runs of all tasks, by linear interpolation of their order."""
+    return Spread(*np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(0.9), axis=-1))
 
 
 # ---- one run's curve in one number
@@ -290,7 +282,7 @@ def coverage(table: Mapping[int, tuple[float, float]], *, runs: int, tasks: int)
     return f"{one:.0f}%" if f"{one:.0f}" == f"{many:.0f}" else f"{one:.0f} to {many:.0f}%"
 
 
-def check_bootstrap(*, level: float, resamples: int = 1, seed: int = 0) -> None:
+def check_bootstrap(*, level: float, resamples: int, seed: int) -> None:
     """InputError unless the level is in (0, 1), there are resamples, and the seed is one."""
     if not 0 < level < 1:
         raise InputError(f"the level is {level:g}; give a number between 0 and 1, such as 0.95")

@@ -81,7 +81,7 @@ def _chance(pairs: Sequence[Pair]) -> list[str]:
     expected = sum(1 - share / 100 for share in covered)
     count = f"{len(decidable)} comparisons are made here"
     if alone := len(pairs) - len(decidable):
-        count += f", next to {alone} with one run only, which decide nothing"
+        count += f"; {alone} more have one run only and decide nothing"
     return [
         f"{count}. If all methods were equal, about {expected:.1f} of them would "
         "still come out as supported or contradicted, by chance."
