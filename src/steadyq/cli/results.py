@@ -25,26 +25,26 @@ def compare(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers as one tidy table")
     values = parse(parser, arguments)
 
-    from steadyq.results import compare, published, statistics, tables
+    from steadyq.results import compare, statistics, tables
+    from steadyq.results.read import read_study
 
-    statistics.check(level=values.level, resamples=values.reps, seed=values.seed)
+    statistics.check_bootstrap(level=values.level, resamples=values.reps, seed=values.seed)
     for path in filter(None, (values.json, values.csv)):
         output.check(path)
-    against = values.against or published.USUAL
-    study = compare.read(
-        values.places, published_file=values.published, against=against, tasks=values.tasks, metric=values.metric
+    study = read_study(
+        values.places, published_file=values.published, against=values.against, tasks=values.tasks, metric=values.metric
     )
     found = compare.compare(
         study,
         metric=values.metric,
         frames=values.at,
         score=values.score,
-        against=against,
+        against=values.against,
         level=values.level,
         resamples=values.reps,
         seed=values.seed,
     )
-    tables.show(found)
+    tables.print_comparison(found)
     if values.json:
         tables.write_json(found, values.json)
     if values.csv:
@@ -68,9 +68,9 @@ def figures(parser: Parser, arguments: list[str]) -> int:
 
     from steadyq import progress
     from steadyq.figures import paper
-    from steadyq.report import html
+    from steadyq.results.read import read_study
 
-    against = values.against or paper.BESIDE
+    against = values.against or paper.PUBLISHED
     known = [*paper.FIGURES, "all"]
     count = next((i for i, word in enumerate(values.what) if word not in known), len(values.what))
     numbers, places = values.what[:count], [Path(word) for word in values.what[count:]]
@@ -78,7 +78,7 @@ def figures(parser: Parser, arguments: list[str]) -> int:
         raise InputError(f"which figure? got {values.what[0]!r} first; give some of {', '.join(known)}, then the runs")
     output.check(values.out / "figure.png")
     with progress.shown() as say:
-        study = html.read(places, published_file=values.published, against=against, tasks=values.tasks, say=say)
+        study = read_study(places, published_file=values.published, against=against, tasks=values.tasks, say=say)
         study = paper.of_methods(study, values.methods)
         for number in paper.FIGURES if "all" in numbers else dict.fromkeys(numbers):
             say(f"drawing figure {number}")
@@ -98,18 +98,19 @@ def report(parser: Parser, arguments: list[str]) -> int:
     values = parse(parser, arguments)
 
     from steadyq import progress
-    from steadyq.report import html
+    from steadyq.report import page
+    from steadyq.results.read import read_study
 
     output.check(values.out)
     with progress.shown() as say:
-        study = html.read(
+        study = read_study(
             values.places, published_file=values.published, against=values.against, tasks=values.tasks, say=say
         )
-        page = html.page(study, frame=values.at, against=values.against, say=say)
+        html = page.render(study, frame=values.at, against=values.against, say=say)
     values.out.parent.mkdir(parents=True, exist_ok=True)
-    values.out.write_text(page, encoding="utf-8")
+    values.out.write_text(html, encoding="utf-8")
     complain(study.complaints)
-    print(f"report {values.out} ({len(page.encode()) / 1e6:.1f} MB)")
+    print(f"report {values.out} ({len(html.encode()) / 1e6:.1f} MB)")
     return DONE
 
 
@@ -120,11 +121,12 @@ def watch(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8008, help="0 for any that is free [8008]")
     values = parse(parser, arguments)
 
-    from steadyq.report import html, serve
+    from steadyq.report import page, serve
+    from steadyq.results.read import read_study
 
     def build(state: str) -> str:
-        study = html.read(values.places, published_file=values.published, against=values.against, tasks=values.tasks)
-        return html.page(study, against=values.against, watched=state)
+        study = read_study(values.places, published_file=values.published, against=values.against, tasks=values.tasks)
+        return page.render(study, against=values.against, watched=state)
 
     server = serve.Server(values.places, build, port=values.port)
     server.refresh()

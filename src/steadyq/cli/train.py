@@ -151,7 +151,7 @@ def conclude(result: "Result") -> int:
         print(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
         return STOPPED
     if evaluated:
-        from steadyq.figures.learning_curve import learning_curve
+        from steadyq.figures.learning_curve import write_learning_curve
 
-        print(f"learning curve {learning_curve(result.folder, result.folder / 'learning_curve.png')}")
+        print(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")
     return DONE
