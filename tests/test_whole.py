@@ -52,7 +52,7 @@ def test_train_interrupt_resume_evaluate(env: str, tmp_path: Path) -> None:
     going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=120)
     assert going.returncode == 75, err
-    assert "go on with: steadyq resume" in out
+    assert "resume with: steadyq resume" in out
 
     refused = steadyq(*train)
     assert refused.returncode == 2
