@@ -47,6 +47,8 @@ class Steps:
         batch: B.
         updates: U, the critic updates of one agent step.
         seeds: S.
+        device: where.
+        compiled: or eager.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Steps:
         batch: int = BATCH,
         updates: int = 10,
         seeds: int = 1,
+        device: str = "cpu",
+        compiled: bool = True,
     ) -> None:
         made = make_recipe(recipe, options or {})
         agent = make_agent(made, obs_dim=obs_dim, action_dim=action_dim, precision=precision)
@@ -67,8 +71,8 @@ class Steps:
         self.learner = Learner(
             agent,
             states,
-            device=torch.device("cpu"),
-            compiled=True,
+            device=torch.device(device),
+            compiled=compiled,
             products=machine.products(),
             widen=not machine.bfloat16_is_fast(),
         )

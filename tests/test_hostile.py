@@ -192,7 +192,6 @@ def test_a_run_folder_of_another_format(mine: Path) -> None:
             lambda meta: meta["seed"].update(finished=[[1.0, 2, 3]]),
             "`meta.seed.finished.bad` is 3, not of the type bool",
         ),
-        (lambda meta: meta["tally"].update(failed=True), "`meta.tally.failed` is True, not of the type int"),
         (lambda meta: meta.update(metrics=[-1, ""]), "the size of `metrics` is negative"),
         (lambda meta: meta.pop("elapsed"), "`meta` lacks 'elapsed'"),
     ],
