@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import shutil
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.algorithm.actor_critic import State
@@ -242,15 +243,33 @@ def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_pa
 
 
 def test_two_processes_do_not_lose_each_others_rows(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes when the first has read the rows, and gets as far as it can before the first has written."""
     copy, record, replace = shutil.copytree(run, tmp_path / "run"), read_record(run), metrics_csv.replace
+    pool, second, stuck = ThreadPoolExecutor(), [], threading.Event()
 
-    def late(path: Path, rows: list[metrics_csv.Row]) -> None:
-        time.sleep(0.1)  # time for the other one to read
+    class Watched(FileLock):
+        def acquire(self, **how: object) -> object:
+            try:
+                return super().acquire(blocking=False)
+            except Timeout:
+                stuck.set()
+                return super().acquire(**how)
+
+    def note(seed: int) -> None:
+        snapshots.note(copy, record, seed, 40, {"diag/x": 1.0})
+
+    def write(path: Path, rows: list[metrics_csv.Row]) -> None:
+        if not second:
+            second.append(pool.submit(note, 1))
+            second[0].add_done_callback(lambda _: stuck.set())  # nothing was in its way
+            assert stuck.wait(60)
         replace(path, rows)
 
-    monkeypatch.setattr(metrics_csv, "replace", late)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda seed: snapshots.note(copy, record, seed, 40, {"diag/x": 1.0}), (0, 1)))
+    monkeypatch.setattr(snapshots, "FileLock", Watched)
+    monkeypatch.setattr(metrics_csv, "replace", write)
+    with pool:
+        note(0)
+        second[0].result()
     assert values(copy / "diagnostics.csv") == {(0, 40, "diag/x"): 1, (1, 40, "diag/x"): 1}
 
 

@@ -65,11 +65,11 @@ def test_a_compiler_that_writes_a_library_works(fake_compiler):
         ("echo 'cc1plus: error: unrecognized option -std=c++20' >&2; exit 1", "unrecognized option", "g++"),
         ("exit 3", "exit code 3", "g++"),
         ("exit 0", "no library written", "g++"),
-        ("exec sleep 5", "timed out", "g++"),
+        ("exec sleep 600", "timed out", "g++"),
     ],
 )
 def test_what_is_wrong_with_a_compiler_is_said(fake_compiler, body, reason, fix):
-    timeout = 0.2 if "sleep" in body else 30.0
+    timeout = 0.01 if "sleep" in body else 60.0
     found = compiler.try_compiler(fake_compiler(body + "\n"), timeout=timeout)
     assert not found.ok
     assert reason in found.reason

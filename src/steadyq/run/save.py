@@ -1,6 +1,5 @@
 """A run into its checkpoints, and back out of them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -60,7 +59,7 @@ def save(run: Training) -> None:
     Raises:
         RunError: a number of the state is not finite, a mistake in the program; nothing was saved.
     """
-    run.save_started, run.save_now = time.monotonic(), False
+    run.save_started, run.save_now = run.clock(), False
     written = []
     try:
         mark = run.logger.offset()
@@ -113,7 +112,7 @@ def meta(run: Training, i: int, one: Seed, mark: Mark) -> dict[str, Any]:
         "given_up_at": one.given_up_at,
         "metrics_offset": mark.size,
         "metrics_sha256": mark.sha256,
-        "elapsed": run.elapsed + time.monotonic() - run.started,
+        "elapsed": run.elapsed + run.clock() - run.started,
     }
 
 
