@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from runs import SMALL, digest, records, run_at, stopped_at
+from runs import SMALL, digest, records, stopped_at
+from runs import run_at as at_full_length
+from steadyq.algorithm import plasticity
 from steadyq.algorithm.actor_critic import State
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
@@ -30,6 +33,8 @@ from steadyq.store.disk import FileError
 from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import without_optimisers
+
+run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
 
 ALWAYS = {
     "diag/alpha",
@@ -148,15 +153,16 @@ def test_a_policy_without_entropy_is_measured_by_its_rewards_alone() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_pairs() -> Iterator[None]:
-    """Four roll-outs of the toy's ten steps are as good as a hundred here."""
+def short() -> Iterator[None]:
+    """Four roll-outs of the toy's ten steps are as good as a hundred here, and so are three steps of the probe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(q_bias, "PAIRS", 40)
+        patch.setattr(plasticity, "STEPS", 3)
         yield
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, few_pairs: None) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, short: None) -> Path:
     """Two seeds, diagnosed at each of the frames that have a snapshot, 0, 40 and 80, and saved at these too."""
     out = tmp_path_factory.mktemp("diagnosed") / "run"
     run_at(out, seeds=[0, 1], diagnose_every=40, save_every=40)
@@ -280,7 +286,7 @@ def test_a_checkpoint_may_be_gone_where_a_run_goes_on(
     frames, earlier = checkpoint.frames, [[50]]
     monkeypatch.setattr(checkpoint, "frames", lambda seed_dir: earlier.pop() if earlier else frames(seed_dir))
     one = snapshots.patient(copy, record, 0, None)  # listed at 50, and read when there were newer ones only
-    assert (one.saved, one.replay.added) == ([80, 90], 90)
+    assert (one.saved, one.replay.added) == (frames(copy / "seed-0"), 90)
     blank = snapshot.agent_of(record).init(generator(0, Purpose.INIT))
     assert snapshots.load(copy, one, 80, blank).critic.opt != ()
     (copy / "seed-0" / "checkpoints" / f"{80:012d}.safetensors").unlink()
