@@ -168,10 +168,10 @@ def test_commit_is_that_of_the_source_and_of_no_other_repository(monkeypatch, tm
         return done.stdout.strip()
 
     package = tmp_path / "src" / "steadyq"
-    (package / "run").mkdir(parents=True)
+    (package / "engine").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (tmp_path / "README.md").write_text("one")
-    monkeypatch.setattr(machine, "__file__", str(package / "run" / "machine.py"))
+    monkeypatch.setattr(machine, "__file__", str(package / "engine" / "machine.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert machine.commit() is None  # no repository
 
