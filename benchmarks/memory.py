@@ -8,7 +8,7 @@ from benchmarks.rows import Row, row, table
 OURS = """
 import numpy as np
 import psutil
-from steadyq.run.replay import Replay
+from steadyq.store.replay import Replay
 n, o, a = 1_000_000, 223, 38
 before = psutil.Process().memory_info().rss
 replay = Replay(capacity=n, obs_dim=o, action_dim=a)

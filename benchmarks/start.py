@@ -1,9 +1,10 @@
-"""Seconds until something happens: `import steadyq`, `--help`, the first environment step, the first update."""
+"""Seconds until something happens: `import steadyq`, `--help`, lists, the first environment step, the first update."""
 
 import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.rows import Row, milliseconds, row, spread, table
@@ -12,8 +13,8 @@ PROGRAM = """
 import sys, time
 started = time.perf_counter()
 import steadyq
-from steadyq.algorithm.learner import Learner
-from steadyq.run.episodes import EpisodeStream
+from steadyq.engine.learner import Learner
+from steadyq.envs.episodes import EpisodeStream
 
 def first(owner, name, word):
     function, seen = getattr(owner, name), []
@@ -47,7 +48,9 @@ def measure(rounds: int = 3) -> list[Row]:
         for number in range(rounds):
             note("python", 1e-3 * milliseconds(lambda: run("-c", "pass")))
             note("import steadyq", 1e-3 * milliseconds(lambda: run("-c", "import steadyq")))
-            note("steadyq --help", 1e-3 * milliseconds(lambda: run("-m", "steadyq.cli", "--help")))
+            for answer in ("--help", "list envs", "list recipes"):
+                command = ("-m", "steadyq.cli", *answer.split())
+                note(f"steadyq {answer}", 1e-3 * milliseconds(partial(run, *command)))
             for warm_up in (300, 5_000):
                 program = PROGRAM % (2 * (warm_up + 2), warm_up)
                 cache = str(Path(folder, f"cache-{number}-{warm_up}"))

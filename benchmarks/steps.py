@@ -98,16 +98,17 @@ class Steps:
     def products(self) -> dict[Product, float]:
         """The matrix products of one update, of each step by its share, with how often each is made."""
         counts: dict[Product, float] = {}
-        for step, noise in zip(self.agent.steps, self.draws.noise, strict=True):
+        for place, (step, noise) in enumerate(zip(self.agent.steps, self.draws.noise, strict=True)):
             share = sum(step.due(0, 3 * self.updates)) / (3 * self.updates)
-            for product in _products(in_place(step, batched=False), (self.state, at(self.batch, 0), at(noise, 0))):
+            data = (self.learner.lanes[0], at(self.batch, 0), at(noise, 0))
+            for product in _products(in_place(self.agent, place, batched=False), data):
                 counts[product] = counts.get(product, 0.0) + share
         return counts
 
     def least_bytes(self) -> int:
         """What a critic update cannot do without: its state read and written, its batch read once."""
-        state = self.state._replace(actor=())  # the actor's share is small
-        moved = 2 * sum(leaf.nbytes for leaf in leaves(state))
+        actor = self.agent.networks(self.state)["actor"]  # its share is small
+        moved = 2 * (sum(leaf.nbytes for leaf in leaves(self.state)) - sum(leaf.nbytes for leaf in leaves(actor)))
         critic = self.agent.steps.index(self.agent.step("critic"))
         drawn = [*leaves(self.batch), *leaves(self.draws.noise[critic])]
         return moved + sum(leaf[0].nbytes for leaf in drawn)

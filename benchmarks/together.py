@@ -10,7 +10,7 @@ PROGRAM = """
 import sys, time
 from benchmarks.steps import Steps
 import torch
-from steadyq.run import machine
+from steadyq.engine import machine
 threads, seconds = int(sys.argv[1]), float(sys.argv[2])
 torch.set_num_threads(threads)
 machine.keep_freed_memory()

@@ -13,20 +13,20 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from steadyq.results import curves
-from steadyq.store import metrics_csv
+from steadyq.results.read import read_rows
+from steadyq.store import metrics_csv, names
 from steadyq.store.record import read_record
 
 KEPT = (
-    "eval/mean_reward",
-    "train/utd",
-    "time/time_elapsed",
-    "diag/q_bias/aggregate_mean",
-    "diag/q_bias/aggregate_std",
-    "diag/critic/weight_norm",
-    "diag/critic/elr",
-    "diag/critic/gradient_norm",
-    "diag/critic/rotation",
+    names.EVALUATION,
+    names.UTD,
+    names.WALL_TIME,
+    names.Q_BIAS,
+    names.Q_BIAS_STD,
+    names.DIAGNOSED_NORM,
+    names.CRITIC_ELR,
+    names.DIAGNOSED_GRADIENT,
+    names.CRITIC_ROTATION,
 )
 
 COLUMNS = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
@@ -58,7 +58,7 @@ def main() -> None:
     for run in sorted(
         path for path in values.runs if (path / "run.json").is_file() and (path / metrics_csv.FILE).is_file()
     ):
-        for key, rows in of(run).items():
+        for key, rows in rows_of(run).items():
             further, shorter = Found(run, rows), found.get(key)
             if shorter and shorter.last > further.last:
                 further, shorter = shorter, further
@@ -74,12 +74,12 @@ def main() -> None:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for one in found.values() for row in one.rows)])
 
 
-def of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
+def rows_of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
     """A run folder's rows, by experiment, task and seed."""
     how = read_record(run).stretches[-1]
     where = [how["precision"], str(how["threads"]), how["commit"], how["machine"]["cpu"]]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
-    for row in curves.rows(run):
+    for row in read_rows(run):
         if row.metric in KEPT:
             line = [*map(str, row[:5]), f"{row.value:.4g}", *where]
             rows.setdefault(tuple(line[:3]), []).append(line)

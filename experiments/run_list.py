@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from steadyq.run.save import kept
 from steadyq.store import checkpoint
 
 
@@ -38,8 +39,7 @@ def is_done(seed_dir: Path, settings: dict[str, Any]) -> bool:
     frames, every = settings["frames"], settings["eval_every"]
     if frames not in checkpoint.frames(seed_dir):
         return False
-    evaluated = checkpoint.load(seed_dir, frames, replay=None).meta["evaluated"]
-    return not every or evaluated >= frames // every * every
+    return not every or kept(checkpoint.load(seed_dir, frames)).run.evaluated >= frames // every * every
 
 
 def work(line: str, out: Path) -> None:

@@ -15,7 +15,7 @@ from steadyq.run.stop import Stop
 from steadyq.run.train import train
 from steadyq.run.training import Training
 from steadyq.store import checkpoint
-from steadyq.store.folder import seed_folder
+from steadyq.store.folder import REPLAY, seed_folder
 from steadyq.store.replay import Replay
 from toy import Point
 
@@ -33,7 +33,7 @@ SMALL = {
     "threads": 1,
 }
 
-CLOCKS = ("elapsed", "metrics_offset", "metrics_sha256", "record")
+CLOCKS = ("elapsed", "metrics", "record")
 """What of a checkpoint depends on when and where a run was made."""
 
 
@@ -50,13 +50,13 @@ def records(run: Path, *, seed: int | None = None, leave_out: str = "time/") -> 
 
 def digest(run: Path, seed: int, *, weights_only: bool = False) -> str:
     """SHA-256 over the newest checkpoint: everything that a seed is."""
-    replay = None if weights_only else Replay(capacity=1_000, obs_dim=2, action_dim=1)
-    saved = checkpoint.load(seed_folder(run, seed), replay=replay)
+    saved = checkpoint.load(seed_folder(run, seed))
     whole = hashlib.sha256()
     for name in sorted(saved.tensors):
         if not (weights_only and name.startswith("stream.")):
             whole.update(name.encode() + saved.tensors[name].numpy().tobytes())
-    if replay is not None:
+    if not weights_only:
+        replay = transitions(run, seed)
         for key, value in sorted(replay.segment(replay.added - replay.size, replay.added).items()):
             whole.update(key.encode() + value.tobytes())
     meta = {k: v for k, v in saved.meta.items() if k not in CLOCKS}
@@ -67,7 +67,7 @@ def digest(run: Path, seed: int, *, weights_only: bool = False) -> str:
 def transitions(run: Path, seed: int = 0) -> Replay:
     """The replay of the newest checkpoint."""
     replay = Replay(capacity=1_000, obs_dim=2, action_dim=1)
-    checkpoint.load(seed_folder(run, seed), replay=replay)
+    checkpoint.fill(seed_folder(run, seed), checkpoint.load(seed_folder(run, seed)), {REPLAY: replay})
     return replay
 
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from steadyq.cli.main import main
+from steadyq.cli.main import COMMANDS, main
+from steadyq.envs import dm_control
 
 
 @pytest.mark.parametrize(
@@ -39,14 +40,24 @@ from steadyq.cli.main import main
 try:
     main(["--help"])
 finally:
-    assert not {"torch", "numpy"} & sys.modules.keys()
+    assert not {"torch", "numpy", "rich", "psutil"} & sys.modules.keys()
 """
 
 
-def test_help_needs_no_torch() -> None:
+def test_help_lists_the_commands_and_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "compare, figures, report, watch, list, doctor" in " ".join(done.stdout.split())
+    for name in ("train", "resume", "evaluate", "diagnose", "compare", "figures", "report", "watch", "list", "doctor"):
+        assert f"\n  {name:10}{COMMANDS[name].help}\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_help(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith(f"usage: steadyq {name}")
+    assert COMMANDS[name].help in out
 
 
 def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None:
@@ -55,6 +66,22 @@ def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None
     out = capsys.readouterr().out
     assert "--target polyak|none" in out
     assert "[0.0003]" in out
+
+
+LIST = """
+import sys
+from steadyq.cli.main import main
+main(["list", "envs"])
+assert not {"torch", "mujoco", "dm_control.suite"} & sys.modules.keys()
+"""
+
+
+def test_list_envs_has_every_task_without_importing_the_suite() -> None:
+    done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    dmc, others = done.stdout.splitlines()
+    assert dmc.split() == ["dmc:", *(f"{domain}-{task}" for domain, task in dm_control._suite().ALL_TASKS)]
+    assert {"gymnasium:", "HalfCheetah-v5", "Pendulum-v1"} <= {*others.split()}
 
 
 def test_list_recipes(capsys: pytest.CaptureFixture) -> None:

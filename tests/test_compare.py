@@ -10,7 +10,8 @@ import pytest
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.results import compare, differences, published
-from steadyq.results.scores import Protocol, Run, Study
+from steadyq.results.read import read_study
+from steadyq.results.runs import Run, Setup, Study
 from steadyq.results.statistics import Interval
 
 GOOD, POOR = [300.0, 310.0, 330.0, 350.0, 390.0], [100.0, 110.0, 130.0, 150.0, 190.0]
@@ -122,19 +123,19 @@ def test_few_runs_are_not_taken_at_face_value() -> None:
     found = compared(runs("a", "dog-run", GOOD[:3]))
     coverage = found.returns[0].iqm.coverage
     assert coverage.endswith("%")
-    assert f"with 3 runs on one task a 95% interval of the IQM truly covers about {coverage}" in found.notes
-    assert not any("truly" in note for note in compared(runs("a", "dog-run", [*GOOD, *POOR])).notes)
+    assert f"with 3 runs on one task the real coverage of a 95% interval of the IQM is about {coverage}" in found.notes
+    assert not any("real coverage" in note for note in compared(runs("a", "dog-run", [*GOOD, *POOR])).notes)
 
 
 def test_what_is_not_equal_is_said() -> None:
-    ours, theirs = Protocol(2, None, 5), Protocol(1, None, 10)
+    ours, theirs = Setup(2, None, 5), Setup(1, None, 10)
     found = [
-        *runs("a", "dog-run", GOOD, protocol=ours),
-        *runs("a", "dog-walk", GOOD[:3], protocol=ours),
-        *runs("b", "dog-run", GOOD[:4], frames=(25, 75, 125), protocol=theirs),
-        *runs("c", "dog-run", GOOD[:1], frames=(0, 50), protocol=ours),
+        *runs("a", "dog-run", GOOD, setup=ours),
+        *runs("a", "dog-walk", GOOD[:3], setup=ours),
+        *runs("b", "dog-run", GOOD[:4], frames=(25, 75, 125), setup=theirs),
+        *runs("c", "dog-run", GOOD[:1], frames=(0, 50), setup=ours),
     ]
-    said = differences.all_of(found, [100], {"published": Protocol(1, None, None)})
+    said = differences.in_sentences(found, [100], {"published": Setup(1, None, None)})
     assert said == [
         "no value of c at frame 100 from seed 0 on dog-run (ends at 50)",
         "a has 3 to 5 runs per task (of its seeds no 3 4 on dog-walk); tasks with more weigh more in its IQM",
@@ -146,7 +147,7 @@ def test_what_is_not_equal_is_said() -> None:
         "not known, and so not compared: updates per frame of a, b, c",
         "not known, and so not compared: updates per frame, episodes per evaluation of published",
     ]
-    assert differences.all_of(runs("a", "dog-run", GOOD), [100], {}) == []
+    assert differences.in_sentences(runs("a", "dog-run", GOOD), [100], {}) == []
 
 
 def test_the_frame_is_the_last_that_all_reach_and_that_is_said() -> None:
@@ -210,7 +211,14 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ["compare", str(tidy), str(bad), "--reps", "500", "--json", out["json"], "--csv", out["csv"]]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    for words in ("good", "a-poor-one-with-[markup]", "supported", "330.0", "truly", "bad.csv begins with 'nothing'"):
+    for words in (
+        "good",
+        "a-poor-one-with-[markup]",
+        "supported",
+        "330.0",
+        "real coverage",
+        "bad.csv begins with 'nothing'",
+    ):
         assert words in printed
     content = json.loads(Path(out["json"]).read_text())
     assert content["returns"][0]["iqm"]["estimate"] == 330
@@ -254,9 +262,9 @@ def test_a_published_file_is_cut_to_the_tasks_and_methods(tmp_path: Path, capsys
     file = tmp_path / "published.csv"
     file.write_text("\n".join(lines) + "\n")
     tidy = write(tmp_path / "tidy.csv", runs("mine", "dog-run", GOOD))
-    study = compare.read([tidy], published_file=file)
+    study = read_study([tidy], published_file=file)
     assert {(run.method, run.task) for run in study.runs} == {("mine", "dog-run"), ("BRO-utd2@naumix", "dog-run")}
-    alone = compare.read([], published_file=file, against=["*"], tasks=["cheetah*"])
+    alone = read_study([], published_file=file, against=["*"], tasks=["cheetah*"])
     assert {(run.method, run.task) for run in alone.runs} == {
         ("BRO-utd2@naumix", "cheetah-run"),
         ("Other@naumix", "cheetah-run"),
@@ -265,7 +273,7 @@ def test_a_published_file_is_cut_to_the_tasks_and_methods(tmp_path: Path, capsys
     assert "BRO-utd2@naumix" in capsys.readouterr().out
     nowhere = tmp_path / "nowhere.csv"
     for places, others, says in (([tidy], nowhere, "cannot read"), ([nowhere], file, "there is no")):
-        rest = compare.read(places, published_file=others)
+        rest = read_study(places, published_file=others)
         assert says in rest.complaints[0]
         assert rest.runs
 

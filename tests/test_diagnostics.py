@@ -178,7 +178,7 @@ def test_training_with_diagnoses_is_the_same_to_the_bit(run: Path, tmp_path: Pat
     kept = [line for line in records(run) if ",diag/" not in line]
     assert kept == records(tmp_path / "off")
     for seed in (0, 1):
-        on, off = (checkpoint.load(folder / f"seed-{seed}", replay=None).tensors for folder in (run, tmp_path / "off"))
+        on, off = (checkpoint.load(folder / f"seed-{seed}").tensors for folder in (run, tmp_path / "off"))
         assert on.keys() == off.keys()
         assert all(torch.equal(on[name], off[name]) for name in on)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from steadyq.cli import doctor
+from steadyq.cli.main import main
 from steadyq.engine import compiler, machine
 from steadyq.envs import mujoco_view
 from steadyq.store.replay import Replay
@@ -230,7 +231,7 @@ def printed(monkeypatch, capsys):
     """Runs `steadyq doctor` on a wide terminal; gives its exit code and its lines."""
 
     def run() -> tuple[int, list[str]]:
-        code = doctor.main()
+        code = main(["doctor"])
         return code, [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
     monkeypatch.setenv("COLUMNS", "400")

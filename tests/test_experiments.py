@@ -1,14 +1,15 @@
-"""The scripts behind the evidence: which rows they keep."""
+"""The scripts behind the evidence: which rows they keep, and that the page has what they print."""
 
 import csv
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from experiments import collect, precision
-from steadyq.results import measures, scores
+from experiments import collect, tables
+from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
 
 ELR = "diag/critic/elr"
@@ -47,7 +48,7 @@ def test_what_was_diagnosed_twice_is_collected_once(tmp_path: Path) -> None:
     assert found == {("eval/mean_reward", f): f for f in (0, 10, 20)} | {(ELR, f): 1 for f in (0, 10, 20)} | {
         (ELR, 5): 2
     }
-    assert scores.read([out], also=measures.wanted).complaints == []
+    assert read_runs([out]).complaints == []
 
 
 def test_the_run_that_got_further_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,13 +67,28 @@ def test_the_run_that_got_further_is_kept(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == ""  # brought up to date
 
 
-def test_precisions_are_compared_of_one_experiment_only(tmp_path: Path) -> None:
-    table = tmp_path / "table.csv"
-    names = {"crossq_wn-utd2": 100, "crossq_wn-utd20": 900, "crossq_wn-utd2-project=none": 500}
-    lines = [
-        f"{name},dog-run,0,eval/mean_reward,{frame},{value},float32\n"
-        for name, value in names.items()
-        for frame in (0, 10)
-    ]
-    table.write_text(HEADER.strip() + ",precision\n" + "".join(lines))
-    assert precision.areas(str(table)) == {("dog-run", 0, "float32"): 100}
+PAGE = Path(tables.__file__).parents[1] / "docs/evidence.md"
+BY_HAND = ("| recipe | next to |", "| of the plan | state |")
+"""How the tables of the page begin that no script prints."""
+
+
+def blocks(text: str) -> list[str]:
+    """The tables of a page, each after the bold title in the paragraph above it, if it has one."""
+    found, title = [], ""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        lines = paragraph.splitlines()
+        if lines and lines[0].startswith("|"):
+            found.append("\n".join([title, *lines]))
+            title = ""
+        elif lines:
+            title = lines[0] if lines[0].startswith("**") and lines[0].endswith("by seed:") else ""
+    return found
+
+
+def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.main()
+    printed, page = capsys.readouterr().out, PAGE.read_text()
+    here = [table for table in blocks(page) if not table.lstrip().startswith(BY_HAND)]
+    assert len(here) == 17
+    assert here == blocks(printed)
+    assert printed.splitlines()[-1] in page.splitlines()  # the difference between two precisions

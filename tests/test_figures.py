@@ -13,8 +13,10 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from steadyq.errors import InputError
-from steadyq.figures import learning_curve, plotting
-from steadyq.results import curves
+from steadyq.figures import plotting
+from steadyq.figures.learning_curve import draw_learning_curve, mean_at_common_frames, write_learning_curve
+from steadyq.results.read import read_folder
+from steadyq.results.runs import Run
 from steadyq.store.metrics_csv import Logger
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
@@ -49,13 +51,12 @@ def texts(figure: Figure) -> list[str]:
 
 def test_curves_are_what_the_file_says(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", returns={0: [1.0, 0.1 + 0.2], 3: [4.0]})
-    read = curves.read([run])
-    assert [(c.exp_name, c.env_name, c.seed, c.metric) for c in read] == [
-        ("crossq_wn-utd2", "walker-run", seed, metric)
-        for seed in (0, 3)
+    found = read_folder(run)
+    assert {metric: [one[:3] for one in runs] for metric, runs in found.items()} == {
+        metric: [("crossq_wn-utd2", "walker-run", seed) for seed in ("0", "3")]
         for metric in ("eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
-    ]
-    first = read[0]
+    }
+    first = found["eval/mean_reward"][0]
     assert first.env_step.dtype == np.int64
     assert first.env_step.tolist() == [0, 5000]
     assert first.value.dtype == np.float64
@@ -67,16 +68,16 @@ def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     path = run / "metrics.csv"
     whole = path.read_bytes()
     path.write_bytes(whole + b"crossq_wn-utd2,walker-run,0,eval/mean_reward,10000,31")  # of 312.4
-    assert [c.value.tolist() for c in curves.read([run])] == [[1.0, 2.0], [0.5, 1.0], [9.0, 9.0]]
+    assert [one.value.tolist() for (one,) in read_folder(run).values()] == [[1.0, 2.0], [0.5, 1.0], [9.0, 9.0]]
 
 
 def test_what_was_diagnosed_later_is_read_too(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", returns={0: [1.0, 2.0]})
     name = "crossq_wn-utd2,walker-run,0"
     (run / "diagnostics.csv").write_text(f"{HEADER}{name},time/fps,2500,7\n{name},diag/x,0,1\n{name},diag/x,5000,2\n")
-    read = {curve.metric: curve.value.tolist() for curve in curves.read([run])}
-    assert read["diag/x"] == [1.0, 2.0]
-    assert read["time/fps"] == [9.0, 9.0]  # the run's own record goes first
+    found = {metric: one.value.tolist() for metric, (one,) in read_folder(run).items()}
+    assert found["diag/x"] == [1.0, 2.0]
+    assert found["time/fps"] == [9.0, 9.0]  # the run's own record goes first
 
 
 def test_a_later_diagnosis_at_further_frames_counts_too(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_later_diagnosis_at_further_frames_counts_too(tmp_path: Path) -> None:
     with (run / "metrics.csv").open("a") as file:
         file.write(f"{name},0,1\n{name},10000,3\n")
     (run / "diagnostics.csv").write_text(f"{HEADER}{name},0,8\n{name},5000,2\n{name},10000,9\n")
-    (diagnosed,) = [curve for curve in curves.read([run]) if curve.metric == "diag/x"]
+    (diagnosed,) = read_folder(run)["diag/x"]
     assert diagnosed.env_step.tolist() == [0, 5000, 10000]
     assert diagnosed.value.tolist() == [1.0, 2.0, 3.0]
 
@@ -116,7 +117,7 @@ ROW = "a,b,0,eval/mean_reward,0,1\n"
 def test_a_malformed_record_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(InputError) as caught:
-        curves.read([tmp_path])
+        read_folder(tmp_path)
     assert says in str(caught.value)
     assert str(tmp_path / "metrics.csv") in str(caught.value)
 
@@ -124,24 +125,18 @@ def test_a_malformed_record_is_refused_by_name(tmp_path: Path, text: str, says: 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="is not the folder of a run"):
-            curves.read([folder])
-
-
-def test_the_same_seed_in_two_folders_is_refused(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / name, returns={5: [1.0]}) for name in ("first", "second")]
-    with pytest.raises(InputError, match=r"seed 5 of crossq_wn-utd2 on walker-run is in .*first and in .*second"):
-        curves.read(runs)
+            read_folder(folder)
 
 
 def test_the_mean_is_over_common_frames_only() -> None:
-    def curve(frames: list[int], values: list[float]) -> curves.Curve:
-        return curves.Curve("a", "b", 0, "eval/mean_reward", np.array(frames), np.array(values))
+    def run(frames: list[int], values: list[float]) -> Run:
+        return Run("a", "b", "0", np.array(frames), np.array(values), "here")
 
-    frames, values = curves.mean([curve([0, 5, 10, 15], [0, 1, 2, 3]), curve([0, 10, 20], [4, 6, 8])])
+    frames, values = mean_at_common_frames([run([0, 5, 10, 15], [0, 1, 2, 3]), run([0, 10, 20], [4, 6, 8])])
     assert frames.tolist() == [0, 10]
     assert values.tolist() == [2.0, 4.0]
     with pytest.raises(InputError, match="share no frame"):
-        curves.mean([curve([1], [0]), curve([2], [0])])
+        mean_at_common_frames([run([1], [0]), run([2], [0])])
 
 
 # ---- figures
@@ -149,7 +144,7 @@ def test_the_mean_is_over_common_frames_only() -> None:
 
 def test_one_run_of_several_seeds(tmp_path: Path) -> None:
     returns = {0: [1.0, 20.0, 300.0], 1: [3.0, 40.0, 500.0], 2: [2.0, 90.0, 100.0]}
-    figure = learning_curve.draw_learning_curve(make_run(tmp_path / "run", returns=returns))
+    figure = draw_learning_curve(make_run(tmp_path / "run", returns=returns))
     each = lines(figure, label="evaluation, each seed")
     assert [line.get_ydata().tolist() for line in each] == list(returns.values())
     assert all(line.get_xdata().tolist() == [0, 5000, 10000] for line in each)
@@ -175,9 +170,7 @@ def test_one_run_of_several_seeds(tmp_path: Path) -> None:
 
 
 def test_one_run_of_one_seed(tmp_path: Path) -> None:
-    figure = learning_curve.draw_learning_curve(
-        make_run(tmp_path / "run", env="Pendulum-v1", returns={8: [-1500.0, -200.0]})
-    )
+    figure = draw_learning_curve(make_run(tmp_path / "run", env="Pendulum-v1", returns={8: [-1500.0, -200.0]}))
     (line,) = lines(figure, label="evaluation")
     assert line.get_ydata().tolist() == [-1500.0, -200.0]
     assert len(lines(figure)) == 2  # and its training episodes
@@ -186,62 +179,34 @@ def test_one_run_of_one_seed(tmp_path: Path) -> None:
     assert axes.get_ylim()[0] < -1500
 
 
-def test_several_runs_are_grouped_by_name(tmp_path: Path) -> None:
-    runs = [
-        make_run(tmp_path / "a", name="crossq", returns={0: [1.0, 10.0]}),
-        make_run(tmp_path / "b", name="sac", returns={0: [2.0, 2.0, 5.0]}),
-        make_run(tmp_path / "c", name="crossq", returns={1: [3.0, 30.0]}),
-    ]
-    figure = learning_curve.draw_learning_curves(runs)
-    bold = [line for line in lines(figure) if line.get_linewidth() > 2]
-    assert [line.get_ydata().tolist() for line in bold] == [[2.0, 20.0], [2.0, 2.0, 5.0]]
-    thin = [line.get_ydata().tolist() for line in lines(figure) if line.get_linewidth() < 2]
-    assert thin == [[1.0, 10.0], [3.0, 30.0]]
-    (axes,) = figure.get_axes()
-    labels = {text.get_text(): text.get_color() for text in axes.texts}
-    assert labels["crossq\n2 seeds"] == bold[0].get_color()
-    assert labels["sac\n1 seed"] == bold[1].get_color()
-    assert bold[0].get_color() != bold[1].get_color()
-    assert bold[0].get_marker() != bold[1].get_marker()  # told apart in grey as well
-
-
-def test_tasks_do_not_share_an_axis(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / env, env=env, returns={0: [1.0]}) for env in ("walker-run", "dog-run")]
-    with pytest.raises(InputError, match="dog-run and walker-run do not share an axis"):
-        learning_curve.draw_learning_curves(runs)
-
-
 def test_a_run_without_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(HEADER + "a,b,0,rollout/ep_rew_mean,0,1\n")
     with pytest.raises(InputError, match="no evaluation"):
-        learning_curve.draw_learning_curve(tmp_path)
+        draw_learning_curve(tmp_path)
 
 
 def test_the_file_is_a_png_of_1200_by_750_whatever_the_users_settings(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", returns={0: [1.0, 20.0], 1: [3.0, 40.0]})
-    other = make_run(tmp_path / "other", name="a-rather-long-name-of-an-experiment-$x_1$", returns={0: [1.0, 20.0]})
+    run = make_run(tmp_path / "run", name="a-rather-long-name-$x_1$", returns={0: [1.0, 20.0], 1: [3.0, 40.0]})
     before = dict(mpl.rcParams)
     with mpl.rc_context({"savefig.bbox": "tight", "savefig.dpi": 30, "figure.dpi": 30}):
-        one = learning_curve.learning_curve(run, tmp_path / "new/folder/one.png")
-        many = learning_curve.learning_curves([run, other], tmp_path / "many.png")
+        path = write_learning_curve(run, tmp_path / "new/folder/one.png")
     assert dict(mpl.rcParams) == before
-    assert one == tmp_path / "new/folder/one.png"
-    for path in (one, many):
-        with Image.open(path) as image:
-            assert image.format == "PNG"
-            assert image.size == (1200, 750)
-            pixels = np.asarray(image.convert("L"))
-        assert 0.005 < (pixels < 128).mean() < 0.2  # ink, on mostly white
-        assert (pixels == 255).mean() > 0.7
+    assert path == tmp_path / "new/folder/one.png"
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == (1200, 750)
+        pixels = np.asarray(image.convert("L"))
+    assert 0.005 < (pixels < 128).mean() < 0.2  # ink, on mostly white
+    assert (pixels == 255).mean() > 0.7
     with pytest.raises(InputError, match=r"one\.pdf"):
-        learning_curve.learning_curve(run, tmp_path / "one.pdf")
+        write_learning_curve(run, tmp_path / "one.pdf")
 
 
 def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", returns={0: [1.0, 20.0]})
     code = (
-        "import sys; from pathlib import Path; from steadyq.figures import learning_curve;"
-        "learning_curve.learning_curve(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "import sys; from pathlib import Path; from steadyq.figures.learning_curve import write_learning_curve;"
+        "write_learning_curve(Path(sys.argv[1]), Path(sys.argv[2]));"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(run), str(tmp_path / "curve.png")]
@@ -251,10 +216,10 @@ def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
 def test_labels_keep_their_order_and_their_distance() -> None:
     sizes = [0.1, 0.2, 0.1, 0.1]
     wanted = [0.98, 0.5, 0.97, 0.45]
-    centres = plotting.spread(wanted, sizes)
+    centres = plotting.keep_apart(wanted, sizes)
     order = np.argsort(wanted)
     assert np.argsort(centres).tolist() == order.tolist()
     for below, above in itertools.pairwise(order):
         assert centres[above] - centres[below] >= (sizes[above] + sizes[below]) / 2 - 1e-9
     assert max(c + s / 2 for c, s in zip(centres, sizes, strict=True)) <= 1 + 1e-9
-    assert plotting.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room
+    assert plotting.keep_apart([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room

@@ -365,7 +365,7 @@ def test_a_restart_that_fails_is_a_failure_and_may_be_tried_again(
 
 def test_the_first_make_raises_what_it_raises() -> None:
     with pytest.raises(ZeroDivisionError):
-        Guarded(lambda: 1 / 0, timeout=1)
+        Guarded(lambda: 1 / 0, timeout=AMPLE)
 
 
 @pytest.mark.parametrize("timeout", [None, AMPLE])

@@ -90,7 +90,7 @@ FOREIGN: dict[str, Callable[[Path], bytes]] = {
     "header of 99 MB that is not there": lambda trap: (99_000_000).to_bytes(8, "little") + b"{}",
     "deep JSON": lambda trap: (200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000,
     "no format of ours": lambda trap: safetensors.numpy.save({"a": np.zeros(2)}),
-    "a later version": lambda trap: safetensors.numpy.save({}, {"steadyq": "steadyq checkpoint 2\nx\n{}"}),
+    "another version": lambda trap: safetensors.numpy.save({}, {"steadyq": "steadyq checkpoint 1\nx\n{}"}),
     "tensors beyond the end": lambda trap: _with_header({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}),
     "tensors over each other": lambda trap: _with_header(
         {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"}, bytes(4)
@@ -160,17 +160,48 @@ def seal(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], N
 def test_paths_out_of_the_folder(sha256: str, mine: Path) -> None:
     for frame in checkpoint.frames(mine / "seed-0"):
         path = mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
-        seal(path, lambda description, arrays: description["replay"]["segments"][0].__setitem__(2, sha256))
+        seal(path, lambda description, arrays: description["replays"]["replay"]["segments"][0].__setitem__(2, sha256))
     assert "is not [first, last, sha256]" in refused(mine)
 
 
-def test_settings_of_a_later_version(mine: Path) -> None:
+def test_a_record_of_another_format(mine: Path) -> None:
     content = json.loads((mine / "run.json").read_text())
-    content["format"] = 2
+    content["format"] = 1
     (mine / "run.json").write_text(json.dumps(content))
     for path in (mine / "seed-0/checkpoints").glob("*.safetensors"):
         path.unlink()
-    assert "another format than 1" in refused(mine)
+    assert "another format than 2" in refused(mine)
+
+
+def test_a_run_folder_of_another_format(mine: Path) -> None:
+    """One sentence, whatever of it is looked at first."""
+    for path in mine.rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes().replace(b"steadyq checkpoint 2", b"steadyq checkpoint 1"))
+    assert "has 'steadyq checkpoint 1'; this version of steadyq reads 'steadyq checkpoint 2' here" in refused(mine)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda meta: meta["run"].pop("step"), "`meta.run` lacks 'step'"),
+        (lambda meta: meta["run"].update(resets=1.0), "`meta.run.resets` is 1.0, not of the type int"),
+        (lambda meta: meta["run"].update(step=31), "`step` does not go with the frame"),
+        (lambda meta: meta["run"].update(colour="red"), "`meta.run` has the unknown 'colour'"),
+        (lambda meta: meta["seed"].update(best=[1.0]), "`meta.seed.best` is [1.0], not [mean_return, frame]"),
+        (
+            lambda meta: meta["seed"].update(finished=[[1.0, 2, 3]]),
+            "`meta.seed.finished.bad` is 3, not of the type bool",
+        ),
+        (lambda meta: meta["tally"].update(failed=True), "`meta.tally.failed` is True, not of the type int"),
+        (lambda meta: meta.update(metrics=[-1, ""]), "the size of `metrics` is negative"),
+        (lambda meta: meta.pop("elapsed"), "`meta` lacks 'elapsed'"),
+    ],
+)
+def test_counters_that_save_never_writes(change: Callable[[dict[str, Any]], Any], words: str, mine: Path) -> None:
+    for frame in checkpoint.frames(mine / "seed-0"):
+        path = mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
+        seal(path, lambda description, arrays: change(description["meta"]))
+    assert f"frame 60 cannot be used: the checkpoint of frame 60 is not one of this run: {words}" in refused(mine)
 
 
 def test_a_checkpoint_of_another_agent_is_refused_before_training(mine: Path) -> None:

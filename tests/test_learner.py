@@ -138,7 +138,7 @@ def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
     agent, states = seeds("crossq_wn", 2)
     learner = Learner(agent, states, device=CPU, compiled=False)
     learner.batched, learner.lanes = True, [learner.all]
-    learner.steps = [in_place(step, batched=True) for step in agent.steps]
+    learner.steps = [in_place(agent, place, batched=True) for place in range(2)]
     bad = draws(agent, 1, reward=torch.full((U, BATCH), math.nan))
     learner.update([draws(agent, 0), bad], due(agent, (False,) * U))
     assert [tally.given_up for tally in learner.tallies] == [False, True]
@@ -152,24 +152,24 @@ def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
 def test_seeds_batched_as_on_a_gpu() -> None:
     """The in-place step under `vmap` against the pure one, seed by seed, in float64."""
     agent, states = seeds("crossq_wn", 3)
-    together = double(stack(states))
+    lane = Learner(agent, states, device=CPU, compiled=False).all
+    lane = lane._replace(state=double(lane.state))
     batches = [double(transitions(seed, BATCH)) for seed in range(3)]
     noise = normal(5, 3, BATCH, ACTION).double()
-    metrics = in_place(agent.step("critic"), batched=True)(together, stack(batches), double(for_critic(agent, noise)))
+    metrics = in_place(agent, 0, batched=True)(lane, stack(batches), double(for_critic(agent, noise)))
     for seed in range(3):
         state, alone = agent.step("critic").update(
             double(states[seed]), batches[seed], double(for_critic(agent, noise[seed]))
         )
-        assert_close(tree_map(lambda leaf, seed=seed: leaf[seed], together), state, rtol=1e-8, atol=1e-11)
+        assert_close(tree_map(lambda leaf, seed=seed: leaf[seed], lane.state), state, rtol=1e-8, atol=1e-11)
         for i, key in enumerate(CRITIC_METRICS):
             torch.testing.assert_close(metrics[seed, i], alone[key], rtol=1e-9, atol=1e-12)
 
 
-def test_a_whole_update_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_update_runs_elsewhere() -> None:
     """On PyTorch's device without memory, the batched way: everything is moved there and stays there."""
     agent, states = seeds("crossq_wn", 2)
     learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
-    monkeypatch.setattr(learner, "_count", lambda *parts: None)  # it looks at numbers, and there are none
     update(learner, range(2))
     assert {leaf.device.type for leaf in leaves(learner.all)} == {"meta"}
 
@@ -209,11 +209,11 @@ def moments(name: str, which: str, *, compiled: bool) -> dict[str, Tensor]:
     """First and second moments of one step's gradients, running statistics and metrics, from the first state."""
     agent, states = seeds(name, 1)
     learner = Learner(agent, states, device=CPU, compiled=compiled, products="mkl")
-    state = learner.lanes[0].state
+    lane = learner.lanes[0]
     batch, for_critic, for_actor = (tree_map(lambda leaf: leaf[0], tree) for tree in data(agent, 0))
     place = agent.steps.index(agent.step(which))
-    metrics = learner.steps[place](state, batch, for_critic if which == "critic" else for_actor)
-    kept = {key: leaf for key, leaf in named_leaves(state) if ".opt." in key or ".stats." in key}
+    metrics = learner.steps[place](lane, batch, for_critic if which == "critic" else for_actor)
+    kept = {key: leaf for key, leaf in named_leaves(lane.state) if ".opt." in key or ".stats." in key}
     return kept | {"metrics": metrics}
 
 

@@ -132,8 +132,8 @@ def test_a_run_with_resets_resumes_too(
 
 def test_a_reset_at_the_end_waits_for_the_extension(undisturbed_with_resets: Path, tmp_path: Path) -> None:
     run_at(tmp_path / "run", **RESETS, frames=80)
-    saved = checkpoint.load(tmp_path / "run" / "seed-0", replay=None)
-    assert saved.meta["resets"] == 3
+    saved = checkpoint.load(tmp_path / "run" / "seed-0")
+    assert saved.meta["run"]["resets"] == 3
     assert saved.tensors["state.critic.opt.updates"] > 0
     resume(tmp_path / "run", frames=90)
     assert records(tmp_path / "run") == records(undisturbed_with_resets)
@@ -199,8 +199,8 @@ def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
     run_at(tmp_path / "off", eval_every=0)
     kept = [line for line in records(tmp_path / "on") if ",eval/" not in line]
     assert kept == records(tmp_path / "off")
-    on = checkpoint.load(tmp_path / "on" / "seed-0", replay=None).tensors
-    off = checkpoint.load(tmp_path / "off" / "seed-0", replay=None).tensors
+    on = checkpoint.load(tmp_path / "on" / "seed-0").tensors
+    off = checkpoint.load(tmp_path / "off" / "seed-0").tensors
     assert on.keys() == off.keys()
     assert all(torch.equal(on[name], off[name]) for name in on)
 

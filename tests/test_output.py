@@ -10,7 +10,7 @@ from steadyq import output
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.examine import show
-from steadyq.results import compare
+from steadyq.results import read
 
 
 def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_where_one_may_not_look_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_every_command_refuses_before_it_reads(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def read(*arguments: Any, **more: Any) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
         raise AssertionError("runs were read")
 
-    monkeypatch.setattr(compare, "read", read)
+    monkeypatch.setattr(read, "read_study", refuse)
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     name, *numbers, option = command.split()

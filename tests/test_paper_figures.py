@@ -18,8 +18,9 @@ from scipy.stats import trim_mean
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.figures import panels, paper, plotting
-from steadyq.results import bands, measures, scores, variants
-from steadyq.results.scores import Run, Study
+from steadyq.results import bands, measures, variants
+from steadyq.results.read import read_runs
+from steadyq.results.runs import Run, Study
 
 FRAMES = np.array([0, 50_000, 100_000])
 NORM = "train/critic_weight_norm"
@@ -127,7 +128,7 @@ def test_published_runs_end_where_ones_own_do() -> None:
     theirs = [run._replace(source="x/y") for run in runs("b", "dog-run", [8.0], frames=2 * FRAMES)]
     other = [run._replace(source="x/y") for run in runs("b", "dog-walk", [8.0])]
     late = [run._replace(source="x/y", env_step=run.env_step + 10**6) for run in runs("c", "dog-run", [8.0])]
-    found = bands.cut([*runs("a", "dog-run", [1.0]), *theirs, *other, *late])
+    found = bands.cut_published([*runs("a", "dog-run", [1.0]), *theirs, *other, *late])
     assert [(run.method, run.env_step.tolist()) for run in found] == [
         ("a", FRAMES.tolist()),
         ("b", [0, 100_000]),
@@ -221,7 +222,10 @@ def test_what_is_said_below_a_panel_is_neither_cut_off_nor_hidden() -> None:
 
 
 def test_few_seeds_are_said_on_the_face() -> None:
-    for count, says in ((1, "TOO FEW SEEDS: 1 on some task. No interval"), (3, "3 on some task. A 95% interval truly")):
+    for count, says in (
+        (1, "TOO FEW SEEDS: 1 on some task. No interval"),
+        (3, "3 on some task. Real coverage of a 95% interval: about 76"),
+    ):
         study = Study([*runs("a", "dog-run", five(100)), *runs("b", "dog-run", five(100)[:count])], [])
         for number in ("1", "3"):
             assert says in texts(paper.draw(number, study))
@@ -405,6 +409,6 @@ def test_the_command_writes_png_and_pdf(tmp_path: Path, capsys: pytest.CaptureFi
 def test_more_metrics_are_read_in_the_same_pass(tmp_path: Path) -> None:
     table = write(tmp_path / "runs.csv", runs("a", "dog-run", [1.0]))
     table.write_text(table.read_text() + f"a,dog-run,0,{NORM},5,46\na,dog-run,0,other,5,1\n")
-    study = scores.read([table], also=measures.wanted)
+    study = read_runs([table])
     assert [run.value[-1] for run in study.runs] == [1.0]
     assert {name: [run.value.tolist() for run in found] for name, found in study.more.items()} == {NORM: [[46.0]]}

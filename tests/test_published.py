@@ -9,7 +9,7 @@ import pytest
 
 from steadyq.errors import InputError
 from steadyq.results import published, scores, statistics
-from steadyq.results.scores import Protocol
+from steadyq.results.runs import UNKNOWN, Setup
 
 HEADER = "source,algorithm,suite,task,seed,env_step,episode_return\n"
 
@@ -23,7 +23,7 @@ def test_the_summary_is_whole() -> None:
     found = {(row.method, row.task): row for row in published.summary()}
     assert len(found) == len(published.summary()) == 394
     row = found["BRO-utd10@naumix", "dog-run"]
-    assert row.protocol == Protocol(1, Fraction(10), 5)
+    assert row.setup == Setup(1, Fraction(10), 5)
     assert row.env_step.tolist() == list(range(25_000, 1_000_001, 25_000))
     iqm = dict(zip(row.env_step.tolist(), row.iqm.tolist(), strict=True))
     assert [iqm[frame] for frame in (100_000, 500_000, 1_000_000)] == pytest.approx([21, 265, 470], abs=0.51)
@@ -52,7 +52,7 @@ def test_aggregate_iqms_of_a_file(tmp_path: Path) -> None:
         for seed, value in enumerate(runs)
         for frame in (10, 20)
     ]
-    runs = published.read(write(tmp_path / "file.csv.gz", lines))
+    runs = published.read_published(write(tmp_path / "file.csv.gz", lines))
     assert {run.method for run in runs} == {"BRO@x"}
     assert {run.seed for run in runs} == {"s0", "s1", "s2", "s3"}
     band = statistics.estimate(statistics.iqm, scores.at(runs, [10, 20])["BRO@x"])
@@ -66,21 +66,23 @@ def test_sources_of_one_algorithm_stay_apart_and_are_chosen_by_name(tmp_path: Pa
         "nicklashansen/tdmpc2,SAC,gym-v4,Ant-v4,0,0,3",
     ]
     path = write(tmp_path / "file.csv", lines)
-    runs = published.read(path)
+    runs = published.read_published(path)
     assert [(run.method, run.value.tolist()) for run in runs] == [
         ("SAC@SonyResearch", [1]),
         ("SAC@nicklashansen", [2]),
         ("SAC@nicklashansen", [3]),
     ]
-    assert runs[0].protocol == Protocol(2, Fraction(1), 10)
+    assert runs[0].setup == Setup(2, Fraction(1), 10)
     assert runs[0].source == "SonyResearch/simba"
-    assert runs[1].protocol == scores.UNKNOWN
-    (chosen,) = published.read(path, keep=lambda method, task: task == "Ant-v4")
+    assert runs[1].setup == UNKNOWN
+    (chosen,) = published.read_published(path, keep=lambda method, task: task == "Ant-v4")
     assert chosen.value.tolist() == [3]
     with pytest.raises(InputError, match="no run of the methods and tasks asked for"):
-        published.read(path, keep=lambda method, task: False)
+        published.read_published(path, keep=lambda method, task: False)
     with pytest.raises(InputError, match="SAC@a of a/one and of a/two"):
-        published.read(write(tmp_path / "two.csv", ["a/one,SAC,dmc,dog-run,0,0,1", "a/two,SAC,dmc,dog-run,0,0,1"]))
+        published.read_published(
+            write(tmp_path / "two.csv", ["a/one,SAC,dmc,dog-run,0,0,1", "a/two,SAC,dmc,dog-run,0,0,1"])
+        )
     (tmp_path / "bad.csv").write_text("a,b\n")
     with pytest.raises(InputError, match="no column 'source'"):
-        published.read(tmp_path / "bad.csv")
+        published.read_published(tmp_path / "bad.csv")

@@ -121,6 +121,23 @@ def test_opengl_pictures_can_grow():
     assert env.render(height=30, width=40).std() > 0
 
 
+def test_opengl_shows_new_terrain_and_another_view_does_not_mind_that_one_closes():
+    if mujoco_view.backend() == "software":
+        pytest.skip("no OpenGL here")
+    xml = """<mujoco><asset><hfield name="h" nrow="2" ncol="2" size="1 1 1 .1"/></asset><worldbody>
+    <camera pos="0 -4 0" xyaxes="1 0 0 0 0 1"/><geom type="hfield" hfield="h"/></worldbody></mujoco>"""
+    model, data, scene = view(xml)
+    low = scene.picture(data, height=30, width=40)
+    _, still, other = view(SCENE)
+    before = other.picture(still, height=30, width=40)
+    model.hfield_data[:] = 1
+    high = scene.picture(data, height=30, width=40)
+    assert (high != low).any(-1).sum() > 50
+    scene.close()
+    assert (other.picture(still, height=30, width=40) == before).all()
+    other.close()
+
+
 @pytest.mark.parametrize("off", ["disabled", "off", "0"])
 def test_mujoco_gl_can_ask_for_software(off, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", off)
@@ -263,8 +280,7 @@ def test_a_checkered_floor_is_in_register_with_opengls():
     <visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual><worldbody>
     <camera pos="0 0 6" fovy="53.13010235"/><geom type="plane" size="3 3 1" material="m"/></worldbody></mujoco>"""
     model, data, scene = view(xml)
-    scene.picture(data, height=12, width=12)
-    picture = raycast.draw(model, data, scene._scene, height=120, width=120)
+    picture = raycast.draw(model, data, scene._camera, height=120, width=120)
     squares = picture[10::20, 10::20, 0] > 128  # the middles of 6 x 6 squares
     assert (squares[1:] != squares[:-1]).all()
     assert (squares[:, 1:] != squares[:, :-1]).all()

@@ -16,10 +16,11 @@ from PIL import Image
 
 from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.report import details, html, serve
+from steadyq.report import details, page, serve
 from steadyq.results import verdicts
 from steadyq.results.compare import Comparison, Pair
-from steadyq.results.scores import Run, Study
+from steadyq.results.read import read_study
+from steadyq.results.runs import Run, Study
 from steadyq.results.statistics import Interval
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
@@ -51,15 +52,15 @@ def table(path: Path, *, nasty: bool = False, count: int = 5) -> Path:
     return path
 
 
-def numbers(page: str) -> dict[str, Any]:
+def numbers(html: str) -> dict[str, Any]:
     """What the page's script is given."""
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
     return json.loads(text)
 
 
-def words(page: str) -> str:
+def words(html: str) -> str:
     """What a reader sees without the script."""
-    body = page[page.index("<body>") : page.index('<script type="application/json"')]
+    body = html[html.index("<body>") : html.index('<script type="application/json"')]
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
@@ -70,14 +71,14 @@ def pair(verdict: str, low: float, high: float, *, runs: int = 3) -> Pair:
     return Pair("sac-utd1", "mine", ("dog-run",), Interval((low + high) / 2, low, high, 0.95, runs, 1, "81%"), verdict)
 
 
-def read(*pairs: Pair, published: tuple[str, ...] = ()) -> verdicts.Reading:
+def phrased(*pairs: Pair, published: tuple[str, ...] = ()) -> verdicts.Sentences:
     empty: dict[str, Any] = {name: [] for name in ("returns", "aggregates", "areas", "reached", "references", "notes")}
     how: dict[str, Any] = {"metric": "m", "frames": (1,), "level": 0.95, "resamples": 1, "seed": 0, "area_starts": {}}
-    return verdicts.read(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
+    return verdicts.phrase(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
 
 
 def test_the_reading_claims_what_the_verdicts_do() -> None:
-    found = read(
+    found = phrased(
         pair("supported", 0.6, 1.0),
         pair("contradicted", 0.1, 0.3),
         pair("not decidable at this budget", 0.4, 0.9),
@@ -85,23 +86,23 @@ def test_the_reading_claims_what_the_verdicts_do() -> None:
     )
     better, worse = found.supported
     assert better.startswith("sac, UTD 1 is better than mine on dog-run")
-    assert "probability 0.80 (95% interval 0.60 to 1.00, which with 3 runs per task truly covers about 81%)" in better
+    assert "probability 0.80 (95% interval 0.60 to 1.00; real coverage with 3 runs per task: about 81%)" in better
     assert worse.startswith("mine is better than sac, UTD 1 on dog-run")
     assert "probability 0.80 (95% interval 0.70 to 0.90" in worse
     assert "holds one half" in found.undecided[0]
     assert "nothing about other seeds follows" in found.undecided[1]
     assert found.cautions[0].startswith(
-        "3 comparisons are made here, besides 1 with one run only, which decide nothing. If all methods were equal, "
+        "3 comparisons are made here; 1 more have one run only and decide nothing. If all methods were equal, "
         "about 0.6 of them"
     )
-    assert "nothing is compared" in read().cautions[0]
+    assert "nothing is compared" in phrased().cautions[0]
 
 
 def test_comparisons_with_published_runs_stand_apart() -> None:
-    empty = read(pair("supported", 0.6, 1.0))
-    assert (len(empty.supported), empty.beside) == (1, [])
-    apart = read(pair("supported", 0.6, 1.0), pair("not decidable at this budget", 0.4, 0.9), published=("mine",))
-    assert (apart.supported, apart.undecided, len(apart.beside)) == ([], [], 2)
+    empty = phrased(pair("supported", 0.6, 1.0))
+    assert (len(empty.supported), empty.with_published) == (1, [])
+    apart = phrased(pair("supported", 0.6, 1.0), pair("not decidable at this budget", 0.4, 0.9), published=("mine",))
+    assert (apart.supported, apart.undecided, len(apart.with_published)) == ([], [], 2)
 
 
 # ---- the page
@@ -112,15 +113,15 @@ def test_tasks_together_are_drawn_if_a_method_has_them_all(tmp_path: Path, *, sh
     path = tmp_path / "runs.csv"
     tasks = {"a": ["dog-run"], "b": ["dog-run"], "c": ["walker-run", "dog-run"] if shared else ["walker-run"]}
     path.write_text(HEADER + "".join(rows(name, task, 0, 100) for name, which in tasks.items() for task in which))
-    panels = {panel["title"]: panel for panel in numbers(html.page(html.read([path])))["returns"]}
+    panels = {panel["title"]: panel for panel in numbers(page.render(read_study([path])))["returns"]}
     assert list(panels) == ["dog-run", "walker-run", *(["all 2 tasks"] if shared else [])]
     if shared:
         assert panels["all 2 tasks"]["notes"] == ["not on all of these tasks: a; b"]
 
 
 def test_tables_sentences_and_curves(tmp_path: Path) -> None:
-    page = html.page(html.read([table(tmp_path / "runs.csv")]))
-    said = words(page)
+    html = page.render(read_study([table(tmp_path / "runs.csv")]))
+    said = words(html)
     row = re.search(r"dog-run crossq_wn, UTD 2 5 620\.0 ([\d.]+) to ([\d.]+) 90% ([\d.]+) to ([\d.]+) 310\.0 ", said)
     assert row is not None
     low, high, p05, p95 = map(float, row.groups())
@@ -130,7 +131,7 @@ def test_tables_sentences_and_curves(tmp_path: Path) -> None:
     assert "1 h 23 min 80" in said  # 5,000 seconds, 80 updates per second
     assert "crossq_wn, UTD 2 is better than sac, UTD 1 on dog-run, walker-run" in said
     assert "Too few seeds" not in said
-    data = numbers(page)
+    data = numbers(html)
     assert [panel["title"] for panel in data["returns"]] == ["dog-run", "walker-run", "all 2 tasks"]
     line = data["returns"][0]["lines"][0]
     assert data["frames"][line["x"]] == [0, 10_000, 20_000, 30_000, 40_000, 50_000]
@@ -148,31 +149,31 @@ def test_tables_sentences_and_curves(tmp_path: Path) -> None:
 
 
 def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
-    page = html.page(html.read([table(tmp_path / "runs.csv")]))
-    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    html = page.render(read_study([table(tmp_path / "runs.csv")]))
+    outside = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*', outside)
-    assert "default-src 'none'" in page
-    assert len(page.encode()) < 8e6
+    assert "default-src 'none'" in html
+    assert len(html.encode()) < 8e6
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
-    page = html.page(html.read([table(tmp_path / "runs.csv", nasty=True)]))
-    assert "<img src=x" not in page
-    assert NASTY in words(page)
-    assert NASTY in [method["name"] for method in numbers(page)["methods"]]
+    html = page.render(read_study([table(tmp_path / "runs.csv", nasty=True)]))
+    assert "<img src=x" not in html
+    assert NASTY in words(html)
+    assert NASTY in [method["name"] for method in numbers(html)["methods"]]
 
 
 def test_curves_are_thinned_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.arange(0, 500_000, 1000)
     study = Study([Run("a", "dog-run", str(s), frames, frames / 1000.0, "here") for s in range(3)], [])
-    data = numbers(html.page(study))
-    assert data["points"] == html.MOST_POINTS
+    data = numbers(page.render(study))
+    assert data["points"] == page.MOST_POINTS
     assert [seed["x"] for seed in data["returns"][0]["seeds"]] == [0, 0, 0]  # equal frames are there once
-    assert len(data["returns"][0]["seeds"][0]["y"]) == len(data["frames"][0]) == html.MOST_POINTS
+    assert len(data["returns"][0]["seeds"][0]["y"]) == len(data["frames"][0]) == page.MOST_POINTS
     assert data["frames"][0][0] == 0
     assert data["frames"][0][-1] == 499_000
-    monkeypatch.setattr(html, "CURVES_BYTES", 600)
-    assert numbers(html.page(study))["points"] == html.FEWEST_POINTS
+    monkeypatch.setattr(page, "CURVES_BYTES", 600)
+    assert numbers(page.render(study))["points"] == page.FEWEST_POINTS
 
 
 # ---- what can be wrong with runs
@@ -219,7 +220,7 @@ def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest
         "empty/metrics.csv holds no measurement yet",
         "line 2 of",
         "running is at frame 20,000 of 50,000: still running, or stopped",
-        "other is no run folder and holds none",
+        "other is not a run folder and holds none",
     ):
         assert sentence in said
         assert sentence in complaints
@@ -234,12 +235,12 @@ def test_film_strips_are_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run = folder(tmp_path / "run", text=rows("sac-utd1", "dog-run", 0, 100), settings=SETTINGS)
     Image.new("RGB", (3000, 200), "red").save(run / "film_strip.png")
     (run / "film-strip-2.png").write_bytes(b"no picture")
-    study = html.read([run])
-    page = html.page(study)
-    assert page.count('src="data:image/jpeg;base64,') == 1
-    assert "film-strip-2.png cannot be read as a picture" in words(page)
+    study = read_study([run])
+    html = page.render(study)
+    assert html.count('src="data:image/jpeg;base64,') == 1
+    assert "film-strip-2.png cannot be read as a picture" in words(html)
     monkeypatch.setattr(details, "STRIPS_BYTES", 10)
-    assert "1 more film strips are left out" in words(html.page(study))
+    assert "1 more film strips are left out" in words(page.render(study))
 
 
 # ---- served
@@ -252,7 +253,7 @@ def fetch(address: str) -> str:
 
 def test_watch_serves_and_follows(tmp_path: Path) -> None:
     run = folder(tmp_path / "run", text="", settings=SETTINGS)
-    server = serve.Server([run], lambda state: html.page(html.read([run]), watched=state), port=0)
+    server = serve.Server([run], lambda state: page.render(read_study([run]), watched=state), port=0)
     server.refresh()
     server.start()
     try:
@@ -263,11 +264,11 @@ def test_watch_serves_and_follows(tmp_path: Path) -> None:
         with (run / "metrics.csv").open("a") as file:
             file.write(rows("sac-utd1", "dog-run", 0, 100, last=20_000))
         assert server.refresh()
-        page = fetch(server.address)
-        assert numbers(page)["returns"][0]["lines"][0]["y"] == [0, 20, 40]
+        html = fetch(server.address)
+        assert numbers(html)["returns"][0]["lines"][0]["y"] == [0, 20, 40]
         second = fetch(server.address + "state")
         assert first != second
-        assert f'data-watched="{second}"' in page
+        assert f'data-watched="{second}"' in html
         with pytest.raises(urllib.error.HTTPError, match="404"):
             fetch(server.address + "metrics.csv")
         with pytest.raises(InputError, match="cannot listen on port"):
@@ -334,7 +335,7 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     path = tmp_path / "report.html"
-    path.write_text(html.page(html.read([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
+    path.write_text(page.render(read_study([table(tmp_path / "runs.csv", nasty=True)])), encoding="utf-8")
     browser.get(path.as_uri())
     before = settled(browser)
     assert len(before) == 4  # two tasks, their aggregate, one diagnostic
@@ -405,7 +406,7 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
 
 def test_the_page_on_a_phone(tmp_path: Path, browser: Any) -> None:
     path = tmp_path / "report.html"
-    path.write_text(html.page(html.read([table(tmp_path / "runs.csv")])), encoding="utf-8")
+    path.write_text(page.render(read_study([table(tmp_path / "runs.csv")])), encoding="utf-8")
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})

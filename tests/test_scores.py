@@ -10,7 +10,8 @@ import pytest
 
 from steadyq.errors import InputError
 from steadyq.results import scores
-from steadyq.results.scores import Protocol, Run
+from steadyq.results.read import read_runs
+from steadyq.results.runs import UNKNOWN, Run, Setup
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 SETTINGS = {"action_repeat": 2, "utd": "1/3", "eval_episodes": 5, "frames": 10, "log_every": 5, "eval_every": 5}
@@ -44,7 +45,7 @@ def test_folders_parents_and_files_are_read_as_one(tmp_path: Path) -> None:
         "1,7,z,dog-run,bro,0,loss",
     ]
     tidy.write_bytes(gzip.compress("\n".join(lines).encode()))
-    found = scores.read([tmp_path / "runs", tidy])
+    found = read_runs([tmp_path / "runs", tidy])
     assert found.complaints == []
     assert [run[:3] for run in found.runs] == [
         ("sac", "walker-run", "0"),
@@ -52,13 +53,13 @@ def test_folders_parents_and_files_are_read_as_one(tmp_path: Path) -> None:
         ("bro", "dog-run", "7"),
     ]
     assert found.runs[0].value.tolist() == [1, 2, 3]
-    assert found.runs[0].protocol == Protocol(2, Fraction(1, 6), 5)
+    assert found.runs[0].setup == Setup(2, Fraction(1, 6), 5)
     assert found.runs[2].env_step.tolist() == [0, 10]
     assert found.runs[2].value.tolist() == [8, 9]
-    assert found.runs[2].protocol == scores.UNKNOWN
-    direct = scores.read([tmp_path / "runs/a/metrics.csv"])  # knows the run it belongs to
-    assert direct.runs[0].protocol == found.runs[0].protocol
-    assert [run.value.tolist() for run in scores.read([tidy], metric="loss").runs] == [[1]]
+    assert found.runs[2].setup == UNKNOWN
+    direct = read_runs([tmp_path / "runs/a/metrics.csv"])  # knows the run it belongs to
+    assert direct.runs[0].setup == found.runs[0].setup
+    assert [run.value.tolist() for run in read_runs([tidy], metric="loss").runs] == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_malformed_file_is_one_sentence_and_the_rest_is_read(tmp_path: Path, t
     bad, good = tmp_path / "bad.csv", tmp_path / "good.csv"
     bad.write_text(text)
     good.write_text(HEADER + rows("sac", "walker-run", 0, [1, 2]))
-    found = scores.read([bad, good])
+    found = read_runs([bad, good])
     (complaint,) = found.complaints
     assert says in complaint
     assert str(bad) in complaint
@@ -89,7 +90,7 @@ def test_bytes_that_are_no_text_and_cut_archives_are_sentences(tmp_path: Path) -
     binary, cut = tmp_path / "binary.csv", tmp_path / "cut.csv.gz"
     binary.write_bytes(HEADER.encode() + b"\xff\xfe\x00")
     cut.write_bytes(gzip.compress((HEADER + rows("sac", "walker-run", 0, list(range(500)))).encode())[:-20])
-    found = scores.read([binary, cut])
+    found = read_runs([binary, cut])
     assert found.runs == []
     assert ["cannot be read" in complaint for complaint in found.complaints] == [True, True]
 
@@ -103,9 +104,9 @@ def test_folders_that_are_no_runs_empty_runs_and_runs_in_progress(tmp_path: Path
     lone = make_run(tmp_path / "lone", rows("sac", "walker-run", 3, [1, 2, 3]), seeds=[3])
     (lone / "run.json").write_text("{")
     places = [tmp_path / name for name in ("nothing", "nowhere", "empty", "young", "half", "lone")]
-    found = scores.read(places)
+    found = read_runs(places)
     expected = [
-        "nothing is no run folder and holds none",
+        "nothing is not a run folder and holds none",
         "nowhere; give run folders",
         "holds no measurement yet",
         "young has no eval/mean_reward yet",
@@ -123,7 +124,7 @@ def test_the_same_run_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rows("sac", "walker-run", 0, [1, 2, 3]), seeds=[0])
     copy = tmp_path / "copy.csv"
     copy.write_text(HEADER + rows("sac", "walker-run", 0, [7, 8, 9]))
-    found = scores.read([run, copy])
+    found = read_runs([run, copy])
     assert [r.value.tolist() for r in found.runs] == [[1, 2, 3]]
     assert found.complaints == [f"seed 0 of sac on walker-run is in {run} and in {copy}; only the first counts"]
 

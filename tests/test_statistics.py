@@ -173,10 +173,9 @@ def test_the_probability_needs_the_same_tasks_and_two_runs() -> None:
     assert np.isnan(one.low)
 
 
-def test_a_spread_is_of_runs_and_says_so() -> None:
+def test_a_spread_is_of_runs() -> None:
     spread = statistics.spread(scores({"a": list(range(101))}))
     assert (spread.low[0], spread.high[0]) == (pytest.approx(5), pytest.approx(95))
-    assert spread.label == "5th to 95th percentile of runs"
 
 
 # ---- curves

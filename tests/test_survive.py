@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ from steadyq.run import measure
 from steadyq.run.go import Result
 from steadyq.run.loop import act_and_store
 from steadyq.run.resume import find_record, newest_whole, resume
-from steadyq.run.save import mark_of
+from steadyq.run.save import kept
 from steadyq.run.stop import Stop
 from steadyq.run.training import RESTARTS, Training
-from steadyq.store import checkpoint, disk, lock, metrics_csv, sealed, snapshot
-from steadyq.store.folder import seed_folder
+from steadyq.store import checkpoint, disk, lock, metrics_csv, snapshot
+from steadyq.store.checkpoint import History
+from steadyq.store.folder import REPLAY, seed_folder
 from steadyq.store.record import read_record, write_record
 from steadyq.store.replay import Replay
 from toy import Point
@@ -136,10 +138,10 @@ def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, m
     victim: list[Replay] = []
     real = checkpoint.save
 
-    def first_two(seed_dir: Path, **parts: object) -> Path:  # seed 1's replay, known from the checkpoint at frame 30
-        if seed_dir.name == "seed-1" and not victim:
-            victim.append(parts["replay"])
-        return real(seed_dir, **parts)
+    def first_two(history: History, **parts: Any) -> History:  # seed 1's replay, known from the checkpoint at frame 30
+        if history.seed_dir.name == "seed-1" and not victim:
+            victim.append(parts["replays"][REPLAY])
+        return real(history, **parts)
 
     monkeypatch.setattr(checkpoint, "save", first_two)
     poison(monkeypatch, lambda replay: replay in victim and replay.added > 50)
@@ -149,9 +151,7 @@ def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, m
     assert digest(run, 0) == digest(alone, 0)
     assert records(run, seed=0) == records(alone)
     assert digest(run, 1, weights_only=True)
-    ours, theirs = (
-        checkpoint.load(seed_folder(folder, 1), replay=None).tensors for folder in (run, tmp_path / "until")
-    )
+    ours, theirs = (checkpoint.load(seed_folder(folder, 1)).tensors for folder in (run, tmp_path / "until"))
     critic = [name for name in ours if name.startswith("state.critic.")]
     assert len(critic) > 10
     assert all(ours[name].equal(theirs[name]) for name in critic)
@@ -197,7 +197,7 @@ def test_a_saved_episode_that_cannot_be_started_again_is_left_out(
     halfway: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def episode() -> int:
-        return int(checkpoint.load(seed_folder(halfway, 0), replay=None).tensors["stream.episode"])
+        return int(checkpoint.load(seed_folder(halfway, 0)).tensors["stream.episode"])
 
     saved, resets, real = episode(), [0], Point.reset
 
@@ -341,11 +341,11 @@ def test_seeds_keep_a_common_frame_when_the_disk_fills_up_between_them(
     run, seen = tmp_path / "run", []
     real = checkpoint.save
 
-    def second_seed_fails(seed_dir: Path, **parts: object) -> Path:
-        if seed_dir.name == "seed-1" and parts["frame"] >= 60:
+    def second_seed_fails(history: History, **parts: Any) -> History:
+        if history.seed_dir.name == "seed-1" and parts["frame"] >= 60:
             seen.append(parts["frame"])
             raise OSError(errno.ENOSPC, "full")
-        return real(seed_dir, **parts)
+        return real(history, **parts)
 
     monkeypatch.setattr(checkpoint, "save", second_seed_fails)
     with pytest.raises(RunError, match="could not save"):
@@ -487,10 +487,10 @@ def test_nothing_whole_is_said(halfway: Path) -> None:
 @pytest.mark.parametrize("how", ["flip", "cut"])
 def test_damage_anywhere_is_found_and_named(halfway: Path, how: str, offsets: int) -> None:
     whole, rng = read_record(halfway), np.random.default_rng(0)
-    kept = {path for path in halfway.rglob("*") if path.suffix in (".json", ".csv", ".safetensors")}
-    kept.discard(halfway / lock.OWNER)
-    assert len(kept) >= 9  # run.json, metrics.csv, three checkpoints, three files of the replay, snapshots
-    for path in sorted(kept):
+    files = {path for path in halfway.rglob("*") if path.suffix in (".json", ".csv", ".safetensors")}
+    files.discard(halfway / lock.OWNER)
+    assert len(files) >= 9  # run.json, metrics.csv, three checkpoints, three files of the replay, snapshots
+    for path in sorted(files):
         data = path.read_bytes()
         for offset in rng.integers(len(data), size=offsets):
             damaged = bytearray(data)
@@ -509,7 +509,7 @@ def test_damage_anywhere_is_found_and_named(halfway: Path, how: str, offsets: in
                 assert record.stretches == whole.stretches
                 said, frame = " ".join([*notes, *found.complaints]), found.saved[0].frame
             if path.name == "metrics.csv":
-                assert frame == 0 or offset >= mark_of(found.saved[0]).size
+                assert frame == 0 or offset >= kept(found.saved[0]).metrics.size
             elif path.name not in ("000000000040.safetensors", "000000000045.safetensors"):  # not needed here
                 assert path.name in said
                 assert frame < 60 or path.name == "run.json"
@@ -679,18 +679,6 @@ def test_a_closing_terminal_stops_a_run_unless_it_shall_not(before: signal.Handl
         assert signal.getsignal(signal.SIGHUP) == before
     finally:
         signal.signal(signal.SIGHUP, outside)
-
-
-def test_a_checkpoint_that_counted_updates_in_float32_goes_on(halfway: Path, undisturbed: Path) -> None:
-    for frame in checkpoint.frames(halfway / SEED):
-        path = halfway / SEED / "checkpoints" / f"{frame:012d}.safetensors"
-        arrays, description, _ = sealed.read(path, "checkpoint")
-        counts = [name for name in arrays if name.endswith(".opt.updates")]
-        assert len(counts) == 3
-        arrays |= {name: arrays[name].astype(np.float32) for name in counts}
-        sealed.write(path, "checkpoint", arrays, description)
-    assert resume(halfway).finished
-    assert digest(halfway, 0) == digest(undisturbed, 0)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(halfway: Path) -> None:

@@ -62,7 +62,7 @@ def test_train_interrupt_resume_evaluate(tmp_path: Path) -> None:
     trained = subprocess.run(program, capture_output=True, text=True, check=False)
     assert trained.returncode == 75, trained.stderr
     assert "stopped at frame 302" in trained.stdout
-    assert "go on with: steadyq resume" in trained.stdout
+    assert "resume with: steadyq resume" in trained.stdout
 
     resumed = steadyq("resume", str(run))
     assert resumed.returncode == 0, resumed.stderr

@@ -132,7 +132,7 @@ def phase(stack: str) -> str:
         if name == "loop" and file.endswith("run/loop.py"):
             return WORDS.get(called, called)
     names = {name for _, name in calls}
-    if names & {"close", "report", "shutdown"}:
+    if names & {"close", "conclude", "shutdown"}:
         return "finishing"
     # PyTorch imports more at the first update, more than the 100 calls deep that `faulthandler` shows.
     return "importing" if "_find_and_load" in names else "starting"

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from steadyq.store import checkpoint, metrics_csv, snapshot
-from steadyq.store.folder import seed_folder
+from steadyq.store.folder import REPLAY, seed_folder
 from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
 
-CLOCKS = ("elapsed", "metrics_offset", "metrics_sha256", "record")
+CLOCKS = ("elapsed", "metrics", "record")
 """What a checkpoint's meta has of clocks: times, the file that rows of `time/` are in, and when the run was resumed."""
 
 CHUNK = 2**16  # transitions hashed at a time: aligned to their numbers, so that it does not show how files were cut
@@ -37,7 +37,9 @@ def load(run: Path, seed: int, frame: int) -> tuple[checkpoint.Checkpoint, Repla
     record = read_record(run)
     capacity = min(record.settings.resolved("buffer_size"), record.settings.agent_steps)
     replay = Replay(capacity=capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
-    return checkpoint.load(seed_folder(run, seed), frame, replay=replay), replay
+    found = checkpoint.load(seed_folder(run, seed), frame)
+    checkpoint.fill(seed_folder(run, seed), found, {REPLAY: replay})
+    return found, replay
 
 
 def read_state(run: Path, seed: int, frame: int) -> Parts:
@@ -45,7 +47,7 @@ def read_state(run: Path, seed: int, frame: int) -> Parts:
     saved, replay = load(run, seed, frame)
     tensors = {name: tensor.numpy() for name, tensor in saved.tensors.items()}
     if replay.head is not None:
-        tensors["replay.head"] = replay.head
+        tensors[f"{REPLAY}.head"] = replay.head
     counters = {f"meta.{name}": json.dumps(value) for name, value in saved.meta.items() if name not in CLOCKS}
     return arrays(tensors) | transitions(replay) | counters
 

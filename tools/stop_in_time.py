@@ -27,7 +27,7 @@ import numpy as np
 
 from steadyq.engine import machine
 from steadyq.store import checkpoint
-from steadyq.store.folder import seed_folder
+from steadyq.store.folder import REPLAY, seed_folder
 from steadyq.store.record import read_record, write_record
 from steadyq.store.replay import Replay
 from tools.process import Process, run_to_end
@@ -60,9 +60,10 @@ def fill(run: Path) -> None:
     # The episode under way keeps its transitions: they are the newest, and the environment is where they end.
     full.extend(real.segment(0, real.added) | {"first": np.array(full.added)})
     frame = full.added * settings.resolved("action_repeat")
-    meta = saved.meta | {"step": full.added}
+    meta = saved.meta | {"run": saved.meta["run"] | {"step": full.added}}
     shutil.rmtree(folder / "checkpoints")
-    checkpoint.save(folder, frame=frame, tensors=saved.tensors, meta=meta, replay=full)
+    history = checkpoint.History(folder)
+    checkpoint.save(history, frame=frame, tensors=saved.tensors, meta=meta, replays={REPLAY: full})
     write_record(run, record._replace(settings=settings))
 
 
@@ -97,7 +98,7 @@ def copy(full: Path, run: Path, changed: dict[str, Any]) -> None:
     """A run folder with other settings that shares the replay's files, which are never written to again."""
 
     def link_or_copy(source: str, target: str) -> None:
-        if Path(source).parent.name == "replay":
+        if Path(source).parent.name == REPLAY:
             os.link(source, target)
         else:
             shutil.copy2(source, target)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from steadyq.errors import InputError
 
@@ -32,3 +32,10 @@ def console() -> "Console":
     from rich.console import Console  # takes a tenth of a second, which not every command needs
 
     return Console(highlight=False, markup=False, emoji=False, width=None if Console().is_terminal else WIDTH)
+
+
+def drain(stream: IO[str]) -> None:
+    """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

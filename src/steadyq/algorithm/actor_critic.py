@@ -202,7 +202,7 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         return base(state).gaussian(rows)[0].tanh().squeeze(0)
 
     def observe(
-        state: State, obs: Float[Tensor, "O"], reward: Float[Tensor, ""], last: Float[Tensor, ""], gamma: float
+        state: State, obs: Float[Tensor, "O"], reward: Float[Tensor, ""], last: Float[Tensor, ""], gamma: float | Tensor
     ) -> State:
         return state._replace(normalise=recipe.normalise.observe(state.normalise, obs, reward, last, gamma))
 

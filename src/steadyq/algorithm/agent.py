@@ -163,7 +163,7 @@ class Agent(NamedTuple):
     q: Callable[[State, Tensor, Tensor], Tensor]
     act: Callable[[State, Tensor, Tensor], Tensor]
     mode: Callable[[State, Tensor], Tensor]
-    observe: Callable[[State, Tensor, Tensor, Tensor, float], State]
+    observe: Callable[[State, Tensor, Tensor, Tensor, float | Tensor], State]
     observes: bool
     restart: Callable[[State, State], State]
     networks: Callable[[State], dict[str, Net]]

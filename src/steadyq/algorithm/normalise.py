@@ -26,7 +26,7 @@ class Normalise(NamedTuple):
     """
 
     init: Callable[[int], Params]
-    observe: Callable[[Any, Tensor, Tensor, Tensor, float], Params]
+    observe: Callable[[Any, Tensor, Tensor, Tensor, float | Tensor], Params]
     obs: Callable[[Any, Tensor], Tensor]
     reward: Callable[[Any, Tensor], Tensor]
 
@@ -95,7 +95,7 @@ def returns(*, bound: float | None = None) -> Normalise:
     def init(obs_dim: int) -> Returns:
         return Returns(torch.zeros(()), start((), 1e-4 if bound else 0.0), torch.zeros(()))
 
-    def observe(state: Returns, obs: Tensor, reward: Tensor, last: Tensor, gamma: float) -> Returns:
+    def observe(state: Returns, obs: Tensor, reward: Tensor, last: Tensor, gamma: float | Tensor) -> Returns:
         total = gamma * (1 - last) * state.sum + reward
         return Returns(total, advance(state.moments, total), torch.maximum(state.largest, total.abs()))
 

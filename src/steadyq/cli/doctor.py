@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from steadyq.cli.parser import DONE, FAILED, Parser, parse
 from steadyq.engine import compiler, machine
 
 GB = 1e9
@@ -35,11 +36,12 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def main() -> int:
-    """Print the report; the exit code is 1 if something that training needs is broken, else 0."""
+def doctor(parser: Parser, arguments: list[str]) -> int:
+    """`steadyq doctor`, which fails if something that training needs is broken."""
+    parse(parser, arguments)
     findings = report()
     show(findings, Console(highlight=False))
-    return 1 if any(finding.state == "broken" for finding in findings) else 0
+    return FAILED if any(finding.state == "broken" for finding in findings) else DONE
 
 
 def report() -> list[Finding]:

@@ -4,34 +4,48 @@ A step is a pure function of one seed; here it gets its seeds and its memory. On
 a view into the stacked state, so that a seed's bits cannot depend on its neighbours (one seed fills a CPU already); on
 a GPU all seeds are one lane, under `vmap`. The outermost function copies the new state into the old one's memory, which
 the compiler turns into in-place kernels: fresh outputs would cost page faults.
+
+What updates measure is added up where they are made, and so is whether they fail: the host looks once per agent step.
 """
 
-import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vmap
 
-from steadyq.algorithm.agent import Agent, Noise, Step
+from steadyq.algorithm.agent import Agent, Noise
 from steadyq.algorithm.tree import at, leaves, stack, tree_map
 from steadyq.algorithm.types import State, Transition
+from steadyq.engine.captured import Captured
 from steadyq.engine.compiled import Compiled, Products
+from steadyq.engine.packed import Packed, stacked
 
 PATIENCE = 3
-"""Updates in a row that may fail before a seed is given up."""
+"""Updates of one step in a row that may fail before a seed is given up."""
+
+
+class Window(NamedTuple):
+    """What the updates by one step came to since the last log record; with several seeds with a leading axis S."""
+
+    sums: Float[Tensor, "M"]  # of each metric, failed updates left out
+    counts: Int[Tensor, "4"]  # updates that did not fail; that failed; in a row, up to now; what failed last, see below
+
+
+UPDATES, FAILED, IN_A_ROW, FAILURE = range(4)
+"""Places in `Window.counts`. The failure is the place of the first metric that was not finite, the last time."""
 
 
 class Lane(NamedTuple):
     """What steps work on: one seed's views on a CPU, all seeds on a GPU."""
 
     state: State
-    totals: tuple[Float[Tensor, "S M"], ...]  # per step: its metrics' sums in this log window, without failed updates
+    windows: tuple[Window, ...]  # per step
 
 
 class Draws(NamedTuple):
@@ -41,14 +55,13 @@ class Draws(NamedTuple):
     noise: tuple[Noise, ...]  # per step, [V, ..] for the V of the updates with which it is due
 
 
-@dataclass
-class Tally:
+class Tally(NamedTuple):
     """What is counted of one seed. An update has failed if a loss, a gradient norm or another metric is not finite."""
 
-    updates: dict[str, int] = field(default_factory=dict)  # by step, in this log window, failed ones left out
-    failed: int = 0  # in this log window
-    failed_in_a_row: int = 0
-    failure: str = ""  # the metric that was not finite last
+    updates: dict[str, int]  # by step, in this log window, failed ones left out
+    failed: int  # in this log window
+    failed_in_a_row: int  # of the step that has failed most often in a row
+    failure: str  # the metric of that step that was not finite last
 
     @property
     def given_up(self) -> bool:
@@ -79,24 +92,44 @@ class Learner:
         widen: bool = False,
     ) -> None:
         n = len(states)
-        totals = tuple(torch.zeros(n, len(step.metrics)) for step in agent.steps)
+        windows = tuple(
+            Window(torch.zeros(n, len(step.metrics)), torch.zeros(n, 4, dtype=torch.int64)) for step in agent.steps
+        )
         self.agent = agent
         self.device = device
-        self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), totals))
-        self.tallies = [Tally() for _ in states]
-        self._kept: dict[int, State] = {}  # of given-up seeds, which a batched step would go on to update
+        self.all: Lane = tree_map(lambda leaf: leaf.to(device), Lane(stack(list(states)), windows))
         self.batched = device.type != "cpu"
         self.lanes = [self.all] if self.batched else [self.seed(i) for i in range(n)]
-        in_places = [in_place(step, batched=self.batched) for step in agent.steps]
-        self.compiled = [Compiled(step, products=products, widen=widen) for step in in_places] if compiled else []
-        self.steps: Sequence[Callable[..., Tensor]] = self.compiled or in_places
+
+        def ready(function: Callable[..., Any]) -> Callable[..., Any]:
+            return Compiled(function, products=products, widen=widen) if compiled else function
+
+        self.steps = [ready(in_place(agent, place, batched=self.batched)) for place in range(len(agent.steps))]
+        # Not compiled on a CPU: of `act` that saves 0.1 ms per agent step, and takes 12 s (`crossq_wn`, dog-run).
+        self._act: Callable[..., Any] = ready(vmap(agent.act)) if self.batched else agent.act
+        self._observe: Callable[..., Any] = ready(in_place_observe(agent)) if self.batched else agent.observe
+        self._captures = compiled and device.type == "cuda"
+        self._packed: dict[Any, Packed] = {}
+        self._captured: dict[Any, Captured] = {}
         self._ahead: threading.Thread | None = None
-        self._act = vmap(agent.act) if self.batched else agent.act
-        self._observe: Callable[..., State] = vmap(agent.observe, (0, 0, 0, 0, None)) if self.batched else agent.observe
 
     def seed(self, i: int) -> Lane:
         """One seed's state and sums, as views: writing to them writes to the learner."""
         return tree_map(lambda leaf: leaf[i], self.all)
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What is counted of each seed by now; asks the device."""
+        counts = torch.stack([window.counts for window in self.all.windows], 1).tolist()
+        found = []
+        for of_seed in counts:
+            worst = max(range(len(of_seed)), key=lambda place: of_seed[place][IN_A_ROW])
+            failed = sum(of_step[FAILED] for of_step in of_seed)
+            in_a_row, failure = of_seed[worst][IN_A_ROW], self.agent.steps[worst].metrics[of_seed[worst][FAILURE]]
+            names = [step.name for step in self.agent.steps]
+            updates = {name: one[UPDATES] for name, one in zip(names, of_seed, strict=True) if one[UPDATES]}
+            found.append(Tally(updates, failed, in_a_row, failure if in_a_row else ""))
+        return found
 
     @property
     def compiling(self) -> bool:
@@ -109,10 +142,11 @@ class Learner:
             self._ahead.join(seconds)
 
     def compile_ahead(self, *, batch_size: int, obs_dim: int, action_dim: int) -> None:
-        """Begin to compile the steps beside whatever else is done, for updates with batches of this size."""
-        if not self.compiled:
+        """Begin to compile the steps next to whatever else is done, for updates with batches of this size."""
+        steps = [step for step in self.steps if isinstance(step, Compiled)]
+        if not steps:
             return
-        rows = (len(self.tallies), batch_size) if self.batched else (batch_size,)
+        rows = (len(self.all.windows[0].counts), batch_size) if self.batched else (batch_size,)
 
         def like(*width: int) -> Tensor:
             return torch.zeros(*rows, *width, device=self.device)
@@ -124,8 +158,8 @@ class Learner:
         noise = [one(step.noise(_any_generator, 1, batch_size)) for step in self.agent.steps]
 
         def compile_all() -> None:
-            for step, drawn in zip(self.compiled, noise, strict=True):
-                step.prepare(self.lanes[0].state, batch, drawn)
+            for step, drawn in zip(steps, noise, strict=True):
+                step.prepare(self.lanes[0], batch, drawn)
 
         self._ahead = threading.Thread(target=compile_all, name="compiling", daemon=True)
         self._ahead.start()
@@ -133,23 +167,22 @@ class Learner:
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "S O"], noise: Float[Tensor, "S A"]) -> Float[Tensor, "S A"]:
         """Exploring actions, on the CPU."""
-        obs, noise = obs.to(self.device), noise.to(self.device)
-        if self.batched:
-            return self._act(self.all.state, obs, noise).cpu()
-        return torch.stack([self._act(lane.state, o, n) for lane, o, n in zip(self.lanes, obs, noise, strict=True)])
+        if not self.batched:
+            seeds = zip(self.lanes, obs, noise, strict=True)
+            return torch.stack([self._act(lane.state, one, drawn) for lane, one, drawn in seeds])
+        there = self._bring("act", [(obs, noise)], axis=0)
+        return self._play("act", lambda: self._act(self.all.state, *at(there, 0)), changed=()).cpu()
 
     @torch.no_grad()
     def observe(
         self, obs: Float[Tensor, "S O"], reward: Float[Tensor, "S"], last: Float[Tensor, "S"], gamma: float
     ) -> None:
         """One agent step of each seed, for the running moments of its observations and returns."""
-        step = (obs.to(self.device), reward.to(self.device), last.to(self.device))
         if self.batched:
-            self._keep_given_up()
-            put(self.all.state, self._observe(self.all.state, *step, gamma))
-            self._put_back()
+            there = self._bring("observe", [(obs, reward, last, torch.tensor(gamma))], axis=0)
+            self._play("observe", lambda: self._observe(self.all, *at(there, 0)), changed=self.all.state)
             return
-        for tally, lane, *own in zip(self.tallies, self.lanes, *step, strict=True):
+        for tally, lane, *own in zip(self.tallies, self.lanes, obs, reward, last, strict=True):
             if not tally.given_up:
                 put(lane.state, self._observe(lane.state, *own, gamma))
 
@@ -172,100 +205,118 @@ class Learner:
         if self._ahead is not None:
             self._ahead.join()
             self._ahead = None
-        tallies = [[tally] for tally in self.tallies]  # of the seeds in each lane
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
-            together = tree_map(lambda *leaf: torch.stack(leaf, 1).to(self.device, non_blocking=True), *draws)
-            draws, tallies = [together], [self.tallies]
-        for lane, drawn, seeds in zip(self.lanes, draws, tallies, strict=True):
-            made = [0] * len(due)
-            for u in range(len(due[0])):
-                if all(tally.given_up for tally in seeds):
-                    break
-                self._keep_given_up()
-                batches, state, measured = [at(batch, u) for batch in drawn.batches], lane.state, list[Tensor | None]()
-                for i, step in enumerate(self.agent.steps):
-                    if not due[i][u]:
-                        measured.append(None)
-                        continue
-                    later = step.before(state) if step.before else state
-                    measured.append(self.steps[i](state, batches[step.sample], at(drawn.noise[i], made[i])))
-                    state = later
+            pattern = ("update", *map(tuple, due))
+            together = self._bring(pattern, draws, axis=1)
+            self._play(pattern, lambda: self._updates(self.all, together, due), changed=self.all)
+            return
+        for lane, drawn, tally in zip(self.lanes, draws, self.tallies, strict=True):
+            if not tally.given_up:
+                self._updates(lane, drawn, due)
+
+    def _updates(self, lane: Lane, drawn: Draws, due: Sequence[Sequence[bool]]) -> None:
+        """The updates of a lane."""
+        made = [0] * len(due)
+        for u in range(len(due[0])):
+            batches, seen = [at(batch, u) for batch in drawn.batches], lane
+            for i, step in enumerate(self.agent.steps):
+                if due[i][u]:
+                    later = seen._replace(state=step.before(seen.state)) if step.before else seen
+                    self.steps[i](seen, batches[step.sample], at(drawn.noise[i], made[i]))
+                    seen = later
                     made[i] += 1
-                self._count(lane.totals, seeds, measured)
-                self._put_back()
 
-    def _keep_given_up(self) -> None:
-        """Before a batched update: remember the seeds that it must not change."""
-        if self.batched:
-            for i, tally in enumerate(self.tallies):
-                if tally.given_up and i not in self._kept:
-                    self._kept[i] = tree_map(torch.clone, self.seed(i).state)
+    def _bring(self, key: Any, trees: Sequence[Any], *, axis: int) -> Any:
+        """Trees from the host, stacked, at their place on the device, which is the same for each call of this kind."""
+        if key not in self._packed:
+            self._packed[key] = Packed(stacked(trees, axis=axis), self.device)
+        return self._packed[key].fill(trees, axis=axis)
 
-    def _put_back(self) -> None:
-        """After it: put them back."""
-        for i, kept in self._kept.items():
-            put(self.seed(i).state, kept)
-
-    def _count(
-        self, totals: Sequence[Tensor], seeds: Sequence[Tally], measured: Sequence[Float[Tensor, "*s M"] | None]
-    ) -> None:
-        """Add one update of a lane's seeds, what each step that was due measured, to their sums or to what failed."""
-        found = [
-            (step, total.reshape(len(seeds), -1), metrics.reshape(len(seeds), -1))
-            for step, total, metrics in zip(self.agent.steps, totals, measured, strict=True)
-            if metrics is not None
-        ]
-        for i, tally in enumerate(seeds):
-            if tally.given_up:
-                continue
-            failures = filter(None, (_not_finite(step.metrics, metrics[i]) for step, _, metrics in found))
-            if failure := next(failures, ""):
-                tally.failed += 1
-                tally.failed_in_a_row += 1
-                tally.failure = failure
-                continue
-            tally.failed_in_a_row = 0
-            for step, total, metrics in found:
-                total[i].add_(metrics[i])
-                tally.updates[step.name] = tally.updates.get(step.name, 0) + 1
+    def _play(self, key: Any, function: Callable[[], Any], *, changed: Any) -> Any:
+        """Run a function whose inputs are at their places, as a CUDA graph where there can be one."""
+        if not self._captures:
+            return function()
+        if key not in self._captured:
+            self._captured[key] = Captured(function, changed)
+        return self._captured[key]()
 
     def means(self) -> list[dict[str, float]]:
         """Per seed, each metric's mean over the window; empty before the first update."""
-        found: list[dict[str, float]] = [{} for _ in self.tallies]
-        for step, total in zip(self.agent.steps, self.all.totals, strict=True):
-            for means, sums, tally in zip(found, total.double(), self.tallies, strict=True):
-                if count := tally.updates.get(step.name, 0):
-                    means |= zip(step.metrics, (sums / count).tolist(), strict=True)
+        found: list[dict[str, float]] = [{} for _ in range(len(self.all.windows[0].counts))]
+        for step, window in zip(self.agent.steps, self.all.windows, strict=True):
+            sums, counts = window.sums.double().cpu(), window.counts[:, UPDATES].tolist()
+            for means, of_seed, count in zip(found, sums, counts, strict=True):
+                if count:
+                    means |= zip(step.metrics, (of_seed / count).tolist(), strict=True)
         return found
 
     def open_window(self) -> None:
         """Start the sums anew."""
-        for leaf in leaves(self.all.totals):
-            leaf.zero_()
-        for tally in self.tallies:
-            tally.updates, tally.failed = {}, 0
+        for window in self.all.windows:
+            window.sums.zero_()
+            window.counts[:, [UPDATES, FAILED]] = 0
 
 
-def _not_finite(names: Sequence[str], values: Float[Tensor, " M"]) -> str:
-    """The first metric that is not finite; empty if all are."""
-    return next((name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)), "")
+def in_place(agent: Agent, place: int, *, batched: bool) -> Callable[..., Tensor]:
+    """`(lane, batch, noise) -> metrics[M]`: one of the agent's steps, writing what is new over the old.
 
+    A seed that is given up stays as it is. Batched: a leading S axis everywhere.
+    """
+    step = agent.steps[place]
 
-def in_place(step: Step, *, batched: bool) -> Callable[..., Tensor]:
-    """`(state, *data) -> metrics[M]`: the step, writing its new state over the old one. Batched: a leading S axis."""
-
-    def one(state: State, *data: Any) -> tuple[State, Tensor]:
-        new, metrics = step.update(state, *data)
-        return new, torch.stack([metrics[name] for name in step.metrics])
+    def one(lane: Lane, batch: Transition, noise: Noise) -> tuple[Lane, Tensor]:
+        state, metrics = step.update(lane.state, batch, noise)
+        values, alive = torch.stack([metrics[name] for name in step.metrics]), is_alive(lane)
+        windows = list(lane.windows)
+        windows[place] = tree_map(partial(torch.where, alive), counted(windows[place], values), windows[place])
+        return Lane(unless_given_up(alive, state, lane.state), tuple(windows)), values
 
     many = vmap(one) if batched else one
 
-    def run(state: State, *data: Any) -> Tensor:
-        new, metrics = many(state, *data)
-        put(state, new)
+    def run(lane: Lane, batch: Transition, noise: Noise) -> Tensor:
+        new, metrics = many(lane, batch, noise)
+        put(lane, new)
         return metrics
 
     return run
+
+
+def in_place_observe(agent: Agent) -> Callable[..., None]:
+    """`(lane, obs[S, O], reward[S], last[S], gamma[])`: what `Agent.observe` changes, written over the old."""
+
+    def one(lane: Lane, obs: Tensor, reward: Tensor, last: Tensor, gamma: Tensor) -> State:
+        return unless_given_up(is_alive(lane), agent.observe(lane.state, obs, reward, last, gamma), lane.state)
+
+    many = vmap(one, (0, 0, 0, 0, None))
+
+    def run(lane: Lane, *step: Tensor) -> None:
+        put(lane.state, many(lane, *step))
+
+    return run
+
+
+def is_alive(lane: Lane) -> Tensor:
+    """Whether a seed is still updated: none of its steps has failed too often in a row."""
+    return torch.stack([window.counts[IN_A_ROW] for window in lane.windows]).max() < PATIENCE
+
+
+def unless_given_up(alive: Tensor, new: State, old: State) -> State:
+    """The new state of a seed that is alive, else the old one."""
+    return tree_map(lambda n, o: o if n is o else torch.where(alive, n, o), new, old)
+
+
+def counted(window: Window, values: Float[Tensor, "M"]) -> Window:
+    """The window with one update more."""
+    bad = ~values.isfinite()
+    failed = bad.any()
+    updates, failures, in_a_row, failure = window.counts
+    counts = (
+        updates + ~failed,
+        failures + failed,
+        torch.where(failed, in_a_row + 1, 0),
+        torch.where(failed, bad.int().argmax(), failure),
+    )
+    return Window(torch.where(failed, window.sums, window.sums + values), torch.stack(counts))
 
 
 def put(old: State, new: State) -> None:

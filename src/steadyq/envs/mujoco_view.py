@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo models, with OpenGL where it works and by casting rays where it does not.
+"""Pictures of MuJoCo models, by `mujoco.Renderer` where OpenGL works and by casting rays where it does not.
 
 Every MuJoCo environment, whatever suite it comes from, has an `MjModel` and an `MjData`; both ways of drawing need only
 these and a camera. Nothing here touches OpenGL before the first picture is asked for.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import cache
 from typing import Any, Literal
+from unittest.mock import patch
 from weakref import WeakSet
 
 import numpy as np
@@ -23,15 +24,14 @@ Backend = Literal["egl", "glfw", "osmesa", "cgl", "software"]
 
 _OFF = ("disable", "disabled", "off", "false", "0")  # what MuJoCo takes for "no OpenGL" in MUJOCO_GL
 _TRIAL = """
-import importlib, sys, mujoco
-context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
-context.make_current()
-renderer = mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 150)
-mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, renderer)
-works = renderer.currentBuffer == mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value
-renderer.free()
-context.free()
-sys.exit(not works)
+import sys, mujoco
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 64, 64) as renderer:
+    renderer.update_scene(data)
+    drawn = renderer.render().any()
+sys.exit(not drawn)
 """
 
 
@@ -86,15 +86,16 @@ def _candidates() -> list[Backend]:
 def backend() -> Backend:
     """What draws the pictures on this machine: the first OpenGL back end that passes a trial, else `"software"`.
 
-    The trial makes a context and a frame buffer in a process of its own, because a broken OpenGL library can take the
-    whole process with it. The environment variable `MUJOCO_GL` decides as it does for MuJoCo: `egl`, `glfw`, `osmesa`,
-    or `disabled` for software.
+    The trial draws a picture in a process of its own, because a broken OpenGL library can take the whole process with
+    it. The environment variable `MUJOCO_GL` decides as it does for MuJoCo: `egl`, `glfw`, `osmesa`, or `disabled` for
+    software.
     """
     for name in _candidates():
-        trial = [sys.executable, "-c", _TRIAL, name]
-        environment = {**os.environ, "MUJOCO_GL": "disabled"}  # the trial imports its back end itself
+        trial = [sys.executable, "-c", _TRIAL]
         try:
-            done = subprocess.run(trial, env=environment, capture_output=True, timeout=60, check=False)
+            done = subprocess.run(
+                trial, env={**os.environ, "MUJOCO_GL": name}, capture_output=True, timeout=60, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             continue
         if done.returncode == 0:
@@ -111,79 +112,53 @@ class View:
     """
 
     def __init__(self, model: Any, camera: Any):
-        import mujoco
-
         self._model, self._camera = model, camera
-        self._options = mujoco.MjvOption()
-        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
-        self._opengl: _OpenGL | None = None
+        self._context: Any = None
+        self._renderer: Any = None
+        self._made_for: tuple[int, int, bytes] | None = None
 
     def picture(self, data: Any, *, height: int, width: int) -> np.ndarray:
         """Draw `data` (a `mujoco.MjData`) as uint8 [H, W, 3]."""
-        import mujoco
-
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
         if backend() == "software":
             from steadyq.envs.raycast import draw
 
-            return draw(self._model, data, self._scene, height=height, width=width)
-        if self._opengl is None or not self._opengl.fits(height=height, width=width):
+            return draw(self._model, data, self._camera, height=height, width=width)
+        wanted = (height, width, self._model.hfield_data.tobytes())  # tasks make new terrain, which is in the driver
+        if wanted != self._made_for:
             self.close()
-            self._opengl = _OpenGL(self._model, height=height, width=width)
-        return self._opengl.draw(self._scene, height=height, width=width)
+            self._open(height=height, width=width)
+            self._made_for = wanted
+        self._renderer.update_scene(data, self._camera)
+        return self._renderer.render()
 
-    def close(self) -> None:
-        """Free what the OpenGL driver holds; the next picture makes it anew."""
-        if self._opengl is not None:
-            self._opengl.close()
-            self._opengl = None
-
-
-class _OpenGL:
-    """MuJoCo's own renderer in an offscreen buffer of at least `height` x `width`."""
-
-    def __init__(self, model: Any, *, height: int, width: int):
+    def _open(self, *, height: int, width: int) -> None:
+        """Start MuJoCo's renderer with the back end that passed its trial; by itself it takes the one of its import."""
         import mujoco
+        from mujoco.rendering.classic import gl_context
 
-        buffer = model.vis.global_
+        buffer = self._model.vis.global_
         buffer.offheight, buffer.offwidth = max(buffer.offheight, height), max(buffer.offwidth, width)
-        self._model, self._height, self._width = model, buffer.offheight, buffer.offwidth
-        self._context = importlib.import_module(f"mujoco.{backend()}").GLContext(self._width, self._height)
-        self._context.make_current()
-        self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
+        context = self._context = importlib.import_module(f"mujoco.{backend()}").GLContext(width, height)
+        with patch.object(gl_context, "GLContext", lambda width, height: context):
+            self._renderer = mujoco.Renderer(self._model, height, width)
         if not _open:
             # Python's exit runs this before MuJoCo ends its display (last registered, first run): a context freed
             # later than that prints a traceback.
             atexit.register(_close_all)
         _open.add(self)
 
-    def fits(self, *, height: int, width: int) -> bool:
-        return height <= self._height and width <= self._width
-
-    def draw(self, scene: Any, *, height: int, width: int) -> np.ndarray:
-        import mujoco
-
-        self._context.make_current()
-        for i in range(self._model.nhfield):
-            mujoco.mjr_uploadHField(self._model, self._renderer, i)  # tasks draw new terrain at every reset
-        area = mujoco.MjrRect(0, 0, width, height)
-        upside_down = np.empty((height, width, 3), np.uint8)
-        mujoco.mjr_render(area, scene, self._renderer)
-        mujoco.mjr_readPixels(upside_down, None, area, self._renderer)
-        return np.ascontiguousarray(upside_down[::-1])
-
     def close(self) -> None:
-        self._context.make_current()
-        self._renderer.free()
-        self._context.free()
-        _open.discard(self)
+        """Free what the OpenGL driver holds; the next picture makes it anew."""
+        if self._renderer is not None:
+            self._context.make_current()  # it may be another view's, whose objects would be freed
+            self._renderer.close()
+            self._context = self._renderer = self._made_for = None
+            _open.discard(self)
 
 
-_open: WeakSet[_OpenGL] = WeakSet()
+_open: WeakSet[View] = WeakSet()
 
 
 def _close_all() -> None:
-    for opengl in list(_open):
-        opengl.close()
+    for view in list(_open):
+        view.close()

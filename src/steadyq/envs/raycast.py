@@ -1,9 +1,13 @@
 """MuJoCo models drawn without OpenGL, by MuJoCo's own ray casting.
 
-Rays from the camera find the nearest geom, its distance and its normal; rays from the lights find what lies in shadow,
-and rays from the camera's mirror image what a shiny floor reflects. Lights, colours and the textures of planes are
-those of MuJoCo's OpenGL renderer. Textures on bodies become their mean colour, and transparent geoms are drawn
-opaque. Sites, tendons and skins, which rays do not hit, are painted over it as flat polygons.
+`mujoco.Renderer` raises where there is no OpenGL library, as in most containers and on the nodes of many clusters, and
+`steadyq evaluate --film-strip` has to work there too, since it is how one sees what a policy has learned. The other
+ways to draw in software (OSMesa, Mesa's llvmpipe) are system libraries as well, which only an administrator installs.
+
+Rays from the camera find the nearest geom, its distance and its normal; rays from the lights find what lies in shadow.
+Lights, colours and the textures of planes are those of MuJoCo's OpenGL renderer. Textures on bodies become their mean
+colour, transparent geoms are opaque, and there are no highlights, reflections or haze: on our tasks they are worth a
+quarter of a grey level of 255. Sites, tendons and skins, which rays do not hit, are painted over it as flat polygons.
 """
 
 from collections.abc import Iterator
@@ -22,16 +26,11 @@ _GEOM, _SKIN = mujoco.mjtObj.mjOBJ_GEOM.value, mujoco.mjtGeom.mjGEOM_SKIN.value
 _PLANE = mujoco.mjtGeom.mjGEOM_PLANE.value
 
 
-def draw(model: Any, data: Any, scene: Any, *, height: int, width: int) -> np.ndarray:
-    """Draw `data` of `model` as uint8 [H, W, 3].
-
-    Args:
-        model: the `mujoco.MjModel`.
-        data: the `mujoco.MjData`.
-        scene: the `mujoco.MjvScene` of both, updated: its camera, lights and materials count.
-        height: pixels.
-        width: pixels.
-    """
+def draw(model: Any, data: Any, camera: Any, *, height: int, width: int) -> np.ndarray:
+    """Draw `data` (a `mujoco.MjData`) of `model` through a `mujoco.MjvCamera` as uint8 [H, W, 3]."""
+    scene = mujoco.MjvScene(model, maxgeom=10_000)
+    everything = mujoco.mjtCatBit.mjCAT_ALL.value
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, scene)
     eye = _Eye.of(scene, rows=_SAMPLES * height, columns=_SAMPLES * width)
     colour, distance = _see(_World.of(model, data, scene, pixel=2 * eye.slope / eye.rows), eye.position, eye.rays())
     picture = colour.reshape(eye.rows, eye.columns, 3)
@@ -84,22 +83,18 @@ class _World(NamedTuple):
     far: float  # where sight ends
     pixel: float  # angle between neighbouring rays
     rgb: np.ndarray  # [G, 3]
-    specular: np.ndarray  # [G]
-    shininess: np.ndarray  # [G]
     planes: list[Any]  # the visible ones, as abstract geoms
 
     @classmethod
     def of(cls, model: Any, data: Any, scene: Any, *, pixel: float) -> "_World":
         geoms = [geom for geom in scene.geoms[: scene.ngeom] if geom.objtype == _GEOM]
-        rgb, specular, shininess = np.zeros((model.ngeom, 3)), np.zeros(model.ngeom), np.zeros(model.ngeom)
+        rgb = np.zeros((model.ngeom, 3))
         for geom in geoms:
             flat_texture = geom.texid < 0 or geom.type == _PLANE
             rgb[geom.objid] = geom.rgba[:3] * (1 if flat_texture else _mean_colour(_texture(model, geom.texid)))
-            # OpenGL shades planes at their corners, where no highlight falls.
-            specular[geom.objid], shininess[geom.objid] = 0 if geom.type == _PLANE else geom.specular, geom.shininess
         planes = [geom for geom in geoms if geom.type == _PLANE]
         lights, far = list(scene.lights[: scene.nlight]), scene.camera[0].frustum_far
-        return cls(model, data, lights, far, pixel, rgb, specular, shininess, planes)
+        return cls(model, data, lights, far, pixel, rgb, planes)
 
     def cast(
         self, origin: np.ndarray, rays: np.ndarray, groups: np.ndarray | None
@@ -108,21 +103,10 @@ class _World(NamedTuple):
         n = len(rays)
         geom, distance, normal = np.full(n, -1, np.int32), np.zeros(n), np.zeros((n, 3))
         if n:
-            flat = np.ascontiguousarray(rays).reshape(-1)
+            flat, out = np.ascontiguousarray(rays).reshape(-1), normal.reshape(-1)
             with _whole_bodies(self.model):
                 mujoco.mj_multiRay(
-                    self.model,
-                    self.data,
-                    origin,
-                    flat,
-                    groups,
-                    True,
-                    -1,
-                    geom,
-                    distance,
-                    normal.reshape(-1),
-                    n,
-                    _HORIZON,
+                    self.model, self.data, origin, flat, groups, True, -1, geom, distance, out, n, _HORIZON
                 )
         return geom, np.where(geom >= 0, distance, np.inf), normal
 
@@ -148,7 +132,7 @@ def _whole_bodies(model: Any) -> Iterator[None]:
         boxes[roots] = before
 
 
-def _see(world: _World, origin: np.ndarray, rays: np.ndarray, *, mirrors: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def _see(world: _World, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The colour [N, 3] that comes along each ray [N, 3], and from how far [N]."""
     geom, distance, normal = world.cast(origin, rays, _GROUPS)
     colour = _sky(world.model, rays)
@@ -161,26 +145,12 @@ def _see(world: _World, origin: np.ndarray, rays: np.ndarray, *, mirrors: bool =
             slant = np.abs((rays[hit][here] * normal[hit][here]).sum(-1)).clip(1e-3)
             footprint = world.pixel * distance[hit][here] / slant
             surface[here] *= _floor(world.model, plane, point[here], footprint)
-    lit = _light(world, geom[hit], point, normal[hit], rays[hit], surface)
-    if mirrors:
-        for plane in world.planes:
-            here = np.flatnonzero(geom[hit] == plane.objid)
-            if plane.reflectance > 0 and len(here):
-                up = np.float64(plane.mat).reshape(3, 3)[:, 2]
-                image = origin - 2 * ((origin - plane.pos) @ up) * up
-                mirrored = rays[hit][here] - 2 * (rays[hit][here] @ up)[:, None] * up
-                reflection, distance_there = _see(world, image, mirrored, mirrors=False)
-                shown = np.isfinite(distance_there)  # OpenGL mirrors bodies, but not the sky
-                lit[here[shown]] += plane.reflectance * (reflection[shown] - lit[here[shown]])
-    haze = ((distance[hit] / world.far - 0.7) / 0.3).clip(0, 1)[:, None]
-    colour[hit] = lit + haze * (colour[hit] - lit)
+    colour[hit] = _light(world, geom[hit], point, normal[hit], surface)
     return colour, distance
 
 
-def _light(
-    world: _World, geom: np.ndarray, point: np.ndarray, normal: np.ndarray, rays: np.ndarray, surface: np.ndarray
-) -> np.ndarray:
-    """The colour [N, 3] of points on surfaces under all lights: ambient, diffuse, specular (Blinn-Phong), shadow."""
+def _light(world: _World, geom: np.ndarray, point: np.ndarray, normal: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    """The colour [N, 3] of points on surfaces under all lights: ambient, diffuse, shadow."""
     colour = np.zeros_like(surface)
     for light in world.lights:
         colour += light.ambient * surface
@@ -197,11 +167,7 @@ def _light(
             facing = facing * np.where(angle >= np.cos(np.radians(light.cutoff)), angle**light.exponent, 0)
         if light.castshadow and source is not None:
             facing = facing * ~_in_shadow(world, geom, point, source)
-        halfway = -(beam + rays)
-        halfway /= np.linalg.norm(halfway, axis=-1, keepdims=True).clip(1e-9)
-        shine = (halfway * normal).sum(-1).clip(0, 1) ** (1 + 127 * world.shininess[geom]) * (facing > 0)
         colour += facing[:, None] * light.diffuse * surface
-        colour += (shine * world.specular[geom])[:, None] * light.specular
     return colour
 
 

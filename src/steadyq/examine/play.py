@@ -10,6 +10,7 @@ from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.types import State
 from steadyq.envs.env import BadStepError, Env
 from steadyq.errors import InputError
+from steadyq.store.names import EVALUATION, EVALUATION_STD
 
 LONGEST = 1_000_000
 """Frames after which an episode of an environment without a time limit is taken to have no end."""
@@ -71,8 +72,8 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
     rets = np.array([episode.ret for episode in episodes])
     bad = sum(episode.bad for episode in episodes)
     return {
-        "eval/mean_reward": float(rets.mean()),
-        "eval/std_reward": float(rets.std()),
+        EVALUATION: float(rets.mean()),
+        EVALUATION_STD: float(rets.std()),
         "eval/mean_ep_length": float(np.mean([episode.length for episode in episodes])),
     } | ({"eval/bad_steps": float(bad)} if bad else {})
 

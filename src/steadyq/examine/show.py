@@ -8,6 +8,7 @@ from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.envs import film, guard
 from steadyq.errors import InputError
 from steadyq.examine.play import Episode, mean_action, play, summarise
+from steadyq.store.names import EVALUATION, EVALUATION_STD
 from steadyq.store.record import check_trust, read_record
 from steadyq.store.snapshot import agent_of, load_state
 
@@ -54,7 +55,7 @@ def show(
         for number, start in enumerate(starts):
             played.append(play(env, act, seed=start))
             print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
-        mean, std = (summarise(played)[name] for name in ("eval/mean_reward", "eval/std_reward"))
+        mean, std = (summarise(played)[name] for name in (EVALUATION, EVALUATION_STD))
         print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
         if video or film_strip:
             typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))

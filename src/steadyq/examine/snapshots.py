@@ -16,9 +16,9 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.types import State
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
-from steadyq.store import checkpoint, disk, folder, metrics_csv, snapshot
+from steadyq.store import checkpoint, disk, folder, metrics_csv, names, snapshot
 from steadyq.store.disk import FileError
-from steadyq.store.folder import DIAGNOSTICS, seed_folder, snapshot_path
+from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
 from steadyq.store.record import Record, check_trust, read_record
 from steadyq.store.replay import Replay
 
@@ -26,13 +26,13 @@ LOCK = ".diagnostics.lock"
 """Held while that file is changed. The run's own lock is that of a training in progress, which may be diagnosed."""
 
 COLUMNS = {  # of the printed table: heading, name and format
-    "Q-bias": ("diag/q_bias/aggregate_mean", "+.1%"),
-    "its std": ("diag/q_bias/aggregate_std", ".1%"),
+    "Q-bias": (names.Q_BIAS, "+.1%"),
+    "its std": (names.Q_BIAS_STD, ".1%"),
     "Q": ("diag/q_bias/q_mean", ",.1f"),
     "soft return": ("diag/q_bias/return_mean", ",.1f"),
-    "weight norm": ("diag/critic/weight_norm", ",.1f"),
-    "ELR": ("diag/critic/elr", ".1e"),
-    "rotation": ("diag/critic/rotation", ".1e"),
+    "weight norm": (names.DIAGNOSED_NORM, ",.1f"),
+    "ELR": (names.CRITIC_ELR, ".1e"),
+    "rotation": (names.CRITIC_ROTATION, ".1e"),
     "dormant": ("diag/critic/dormant_units", ".1%"),
     "rank": ("diag/critic/feature_rank", ".0f"),
     "probe": ("diag/plasticity/loss", ".3f"),
@@ -118,7 +118,8 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
     saved = checkpoint.frames(seed_folder(run, seed))
     try:
         if saved:
-            checkpoint.load(seed_folder(run, seed), saved[-1], replay=replay)
+            found = checkpoint.load(seed_folder(run, seed), saved[-1])
+            checkpoint.fill(seed_folder(run, seed), found, {REPLAY: replay})
     except FileError:
         if saved[-1] in checkpoint.frames(seed_folder(run, seed)):
             raise
@@ -138,7 +139,7 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
     if frame not in one.saved:
         return state
     try:
-        saved = checkpoint.load(seed_folder(run, one.seed), frame, replay=None)
+        saved = checkpoint.load(seed_folder(run, one.seed), frame)
     except FileError:
         return state
     whole = snapshot.state_of(saved, blank, path)
@@ -181,7 +182,7 @@ def remarks(found: Diagnoses, chosen: Examiner) -> list[str]:
             f"frame {listed(idle)}: the last checkpoint has no {chosen.batch_size} transitions from before, so no "
             "gradients, units and ranks"
         )
-    still = [frame for frame, measured in found.items() if "diag/critic/rotation" not in measured]
+    still = [frame for frame, measured in found.items() if names.CRITIC_ROTATION not in measured]
     if set(still) - set(idle):
         said.append(
             "rotation per update needs the optimiser's state: only where a checkpoint has the frame of a snapshot, "

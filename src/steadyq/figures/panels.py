@@ -1,4 +1,4 @@
-"""Panels of the paper's figures: curves with their bands, points with their intervals, and what has to be said."""
+"""Panels of the paper's figures: curves with bands, points with intervals, and what has to be known of them."""
 
 import math
 import textwrap
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, ScalarFormatter
 
-from steadyq.figures.plotting import COLOURS, INK, MARKERS, dress, label_ends, wrap
+from steadyq.figures.plotting import COLOURS, INK, MARKERS, label_ends, style_axes, wrap
 from steadyq.results import bands, statistics
 from steadyq.results.bands import Line
 from steadyq.results.published import Reference
-from steadyq.results.scores import Run
+from steadyq.results.runs import Run
 from steadyq.results.statistics import Interval
 
 DPI, PANEL, SMALL = 150, (4.3, 2.9), 7.5  # dots per inch; inches; points of text
@@ -41,7 +41,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     }
 
 
-def empty(
+def make_figure(
     title: str,
     runs: Sequence[Run],
     panels: int,
@@ -70,9 +70,9 @@ def empty(
         figsize=size, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.02)
     )
     width = int(size[0] * 10.5)
-    said = [title, *(sentence for sentence in (too_few(runs), *warnings) if sentence)]
+    lines = [title, *(sentence for sentence in (too_few(runs), *warnings) if sentence)]
     head = figure.suptitle(
-        "\n".join(textwrap.fill(sentence, width) for sentence in said),
+        "\n".join(textwrap.fill(line, width) for line in lines),
         x=0.01,
         horizontalalignment="left",
         color=INK,
@@ -82,7 +82,7 @@ def empty(
     head.set_parse_math(False)
     found = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
     for axes in found:
-        dress(axes, size=8)
+        style_axes(axes, size=8)
     return figure, found
 
 
@@ -93,11 +93,11 @@ def too_few(runs: Sequence[Run]) -> str:
     if least == 1:
         return "TOO FEW SEEDS: 1 on some task. No interval, and nothing about other seeds."
     tasks = len({run.task for run in runs})
-    truly = statistics.coverage(statistics.IQM_COVERAGE, runs=least, tasks=tasks)
-    return f"TOO FEW SEEDS: {least} on some task. A 95% interval truly covers about {truly}."
+    real = statistics.coverage(statistics.IQM_COVERAGE, runs=least, tasks=tasks)
+    return f"TOO FEW SEEDS: {least} on some task. Real coverage of a 95% interval: about {real}."
 
 
-def entitle(axes: Axes, title: str, about: str = "") -> None:
+def write_title(axes: Axes, title: str, about: str = "") -> None:
     """A panel's title, and below it what it is about."""
     axes.set_title(
         textwrap.fill(title, 44), loc="left", pad=15 if about else 6, color=INK, fontsize=9.5, fontweight="bold"
@@ -107,8 +107,8 @@ def entitle(axes: Axes, title: str, about: str = "") -> None:
     ).set_parse_math(False)
 
 
-def blank(axes: Axes, sentence: str) -> None:
-    """Say in the middle of an empty panel why it is empty."""
+def explain_blank(axes: Axes, sentence: str) -> None:
+    """Write in the middle of an empty panel why it is empty."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.text(
@@ -124,16 +124,16 @@ def blank(axes: Axes, sentence: str) -> None:
     ).set_parse_math(False)
 
 
-def note(axes: Axes, sentences: Iterable[str]) -> None:
-    """Say below a panel what its curves do not show."""
+def write_below(axes: Axes, sentences: Iterable[str]) -> None:
+    """Write below a panel what its curves do not show."""
     text = "; ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
     label = axes.get_xlabel()
-    said = "\n".join([label, textwrap.fill(text, 62)] if text else [label])
-    axes.set_xlabel(said, color="0.35", fontsize=SMALL, loc="left").set_parse_math(False)
+    below = "\n".join([label, textwrap.fill(text, 62)] if text else [label])
+    axes.set_xlabel(below, color="0.35", fontsize=SMALL, loc="left").set_parse_math(False)
 
 
 def make_room(figure: Figure) -> None:
-    """Grow a figure by what `note` has said, or its panels would shrink and the labels at their lines' ends overlap."""
+    """Grow a figure by what `write_below` wrote, or its panels would shrink and their labels overlap."""
     lines = dict[int, int]()
     for axes in figure.get_axes():
         if place := axes.get_subplotspec():
@@ -142,7 +142,7 @@ def make_room(figure: Figure) -> None:
     figure.set_figheight(figure.get_figheight() + LINE * sum(lines.values()))
 
 
-def curves(
+def draw_curves(
     axes: Axes,
     lines: Mapping[str, Line],
     how: Mapping[str, Look],
@@ -150,7 +150,7 @@ def curves(
     y: str = "",
     log: bool = False,
     spread: bool = False,
-    beside: Sequence[Reference] = (),
+    references: Sequence[Reference] = (),
 ) -> None:
     """Curves with bands, each named at its end: 95% intervals, or the 5th to 95th percentile of runs if `spread`.
 
@@ -161,11 +161,11 @@ def curves(
         y: what the values are.
         log: draw them on a logarithmic axis if all are above 0.
         spread: which band.
-        beside: published curves to draw behind, with the percentiles of their runs; each begins before the lines end.
+        references: published curves to draw behind, with their percentiles; each begins before the lines end.
     """
     ends, lows = {}, list[np.ndarray]()
     longest = max((found.last for found in lines.values()), default=0.0) or 1_000.0
-    for number, row in enumerate(beside):
+    for number, row in enumerate(references):
         inside = row.env_step <= longest
         frames, grey = row.env_step[inside], GREYS[number % len(GREYS)]
         _band(axes, frames, row.p05[inside], row.p95[inside], grey, alpha=0.15, zorder=1)
@@ -218,7 +218,7 @@ def curves(
     label_ends(axes, ends, size=SMALL, height=_line_height(axes))
 
 
-def against(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interval]]], *, x: str) -> None:
+def draw_by_number(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interval]]], *, x: str) -> None:
     """Estimates with their intervals over a number on a logarithmic axis, one line per series, named at its end."""
     how, ends = looks(series), {}
     for name, points in series.items():
@@ -248,7 +248,7 @@ def against(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interval]]], 
     label_ends(axes, ends, size=SMALL, height=_line_height(axes))
 
 
-def forest(axes: Axes, rows: Sequence[tuple[str, Interval, bool]]) -> None:
+def draw_forest(axes: Axes, rows: Sequence[tuple[str, Interval, bool]]) -> None:
     """Estimates with their intervals, one below the other; the marked one is what the rest are compared with."""
     for height, (_, interval, marked) in enumerate(reversed(rows)):
         colour = COLOURS[0] if marked else INK
@@ -287,5 +287,5 @@ def _line_height(axes: Axes) -> float:
     place = axes.get_subplotspec()
     figure = axes.get_figure(root=True)
     if place is None or figure is None:
-        raise ValueError("a panel is made by `empty`")
+        raise ValueError("a panel is made by `make_figure`")
     return LINE / (figure.get_figheight() / place.get_gridspec().nrows - 0.9)

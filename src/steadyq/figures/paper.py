@@ -1,6 +1,6 @@
 """The paper's figures, from run folders, tidy CSV files and published results: `steadyq figures`.
 
-Each figure says on its face which tasks, frames and seeds it shows, what is missing, and when the seeds are too few.
+Each figure shows on its face which tasks, frames and seeds it shows, what is missing, and when the seeds are too few.
 What each one shows: `docs/figures.md`.
 """
 
@@ -18,17 +18,16 @@ from matplotlib.figure import Figure
 from steadyq.errors import InputError, unknown
 from steadyq.figures import panels
 from steadyq.figures.plotting import COLOURS, wrap
-from steadyq.results import bands, compare, measures, published, scores, statistics, variants
+from steadyq.results import bands, measures, published, scores, statistics, variants
 from steadyq.results.bands import Line
 from steadyq.results.measures import Measure
-from steadyq.results.published import Reference
-from steadyq.results.scores import Run, Study
+from steadyq.results.runs import Run, Study, by_method, matches
 from steadyq.results.statistics import Interval
 from steadyq.results.variants import Member, Variant
 from steadyq.store.names import EVALUATION
 
 MOST = len(COLOURS)  # methods in one figure: of more, colours would repeat
-BESIDE = ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")
+PUBLISHED = ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")
 """Published methods of figure 3 unless others are asked for: BRO, and SAC with resets at a high update ratio."""
 
 
@@ -42,18 +41,17 @@ class Ends(NamedTuple):
     @property
     def words(self) -> str:
         """Frame, tasks and seeds for the panel."""
-        fewest, most = min(i.runs for _, i in self.values), max(i.runs for _, i in self.values)
-        seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {seeds} seed{'s' if most > 1 else ''}"
+        runs = [interval.runs for _, interval in self.values]
+        return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {bands.seed_count(min(runs), max(runs))}"
 
 
-def draw(number: str, study: Study, *, against: Sequence[str] = BESIDE) -> Figure:
+def draw(number: str, study: Study, *, against: Sequence[str] = PUBLISHED) -> Figure:
     """Draw one of `FIGURES`.
 
     Args:
         number: its name.
-        study: runs with their returns, and in `more` what `measures.wanted` asks for.
-        against: patterns of the published methods beside figure 3.
+        study: as `read_study` returns it.
+        against: patterns of the published methods in figure 3.
 
     Raises:
         InputError: no such figure.
@@ -71,11 +69,9 @@ def of_methods(study: Study, patterns: Sequence[str]) -> Study:
     Raises:
         InputError: none does.
     """
-    runs = [run for run in study.runs if compare.matches(run.method, patterns)]
+    runs = [run for run in study.runs if matches(run.method, patterns)]
     if not runs:
-        raise InputError(
-            f"no method is like {' or '.join(patterns)}; there are {', '.join(bands.by_method(study.runs))}"
-        )
+        raise InputError(f"no method is like {' or '.join(patterns)}; there are {', '.join(by_method(study.runs))}")
     return study._replace(runs=runs)
 
 
@@ -92,7 +88,7 @@ def write(figure: Figure, path: Path) -> list[Path]:
 # ---- the figures
 
 
-def explain(study: Study) -> Figure:
+def overview(study: Study) -> Figure:
     """Figure 1: returns, Q-bias and the critic's weight norm."""
     wanted = [Measure(EVALUATION, "return"), *measures.Q_BIAS, measures.WEIGHT_NORM]
     return _of_measures("1: Returns, Q-bias and weight norms", study, wanted)
@@ -117,7 +113,7 @@ def scaling(study: Study) -> Figure:
     shown, left_out = several[:MOST], several[MOST:]
     warnings = [f"{len(left_out)} more recipes are not drawn: choose with --methods"] if left_out else []
     runs = [run for members in shown for member in members for run in member.runs]
-    figure, places = panels.empty(title, runs, 2 * len(shown), columns=2, warnings=warnings)
+    figure, places = panels.make_figure(title, runs, 2 * len(shown), columns=2, warnings=warnings)
     for members, left, right in zip(shown, places[::2], places[1::2], strict=True):
         members = sorted(members, key=lambda member: member.variant.utd)
         tasks = bands.common_tasks([member.runs for member in members])
@@ -130,40 +126,36 @@ def scaling(study: Study) -> Figure:
                 alone = ratios.count(member.variant.utd) == 1
                 words = f"UTD {member.variant.utd}" if alone else wrap(line.method, 22)
                 lines[f"{words}\n{bands.seeds(line.runs)}"] = line
-        panels.entitle(left, family, _about(tasks, lines.values()))
-        panels.curves(left, lines, how, y="return")
-        panels.note(left, [_one_scale(tasks), *(line.until for line in lines.values())])
+        panels.write_title(left, family, _about(tasks, lines.values()))
+        panels.draw_curves(left, lines, how, y="return")
+        panels.write_below(left, [_one_scale(tasks), *(line.until for line in lines.values())])
         ends = _ends(members)
-        panels.entitle(right, f"{family}: by UTD", ends.words if ends else "")
+        panels.write_title(right, f"{family}: by UTD", ends.words if ends else "")
         if ends is None:
-            panels.blank(right, "these runs share no task or no frame")
+            panels.explain_blank(right, "these runs share no task or no frame")
             continue
-        panels.against(right, {family: [(float(v.utd), i) for v, i in ends.values]}, x="critic updates per agent step")
-        panels.note(right, ["one UTD only: nothing to compare" if len(members) == 1 else ""])
+        panels.draw_by_number(
+            right, {family: [(float(v.utd), i) for v, i in ends.values]}, x="critic updates per agent step"
+        )
+        panels.write_below(right, ["one UTD only: nothing to compare" if len(members) == 1 else ""])
     return figure
 
 
-def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
+def by_task(study: Study, against: Sequence[str] = PUBLISHED) -> Figure:
     """Figure 3: every task by itself, the dog and humanoid tasks together, and all tasks together."""
     title = (
         "3: Returns by task: IQM with the 5th to 95th percentile of runs, a spread; several tasks: with 95% intervals"
     )
-    chosen, warnings = _first(bands.cut(study.runs))
+    chosen, warnings = _first(bands.cut_published(study.runs))
     own = [run for runs in chosen.values() for run in runs]
     names = sorted({run.task for run in own})
-    references = _references(names, against, present=chosen)
+    references = published.references(names, against=against, present=chosen)
     how = panels.looks(chosen)
-    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in names}
-    hard = tuple(name for name in names if name.startswith(("dog-", "humanoid-")))
-    everything = tuple(name for name in names if scores.is_dmc(name))
-    if 1 < len(hard) < len(everything):
-        groups[f"dog and humanoid: {len(hard)} tasks"] = hard
-    if len(everything) > 1:
-        groups[f"all {len(everything)} tasks"] = everything
+    groups = bands.task_groups(names)
     columns = max(2, round(math.sqrt(len(groups) * 0.8)))
     labels = [_label(method, runs) for method, runs in chosen.items()]
     labels += dict.fromkeys(f"{wrap(row.method, 24)}\npublished" for row in references)
-    figure, places = panels.empty(title, own, len(groups), columns=columns, labels=labels, warnings=warnings)
+    figure, places = panels.make_figure(title, own, len(groups), columns=columns, labels=labels, warnings=warnings)
     for (name, tasks), axes in zip(groups.items(), places, strict=True):
         lines = {method: _line(runs, tasks) for method, runs in chosen.items()}
         together = len(tasks) > 1
@@ -171,24 +163,24 @@ def by_task(study: Study, against: Sequence[str] = BESIDE) -> Figure:
         notes = [f"not on all of them: {', '.join(lacking)}" if lacking else ""]
         if together and references:
             notes.append("published: over several tasks from per-seed results only (--published)")
-        panels.entitle(axes, name, _about((), lines.values()) if any(lines.values()) else "")
+        panels.write_title(axes, name, _about((), lines.values()) if any(lines.values()) else "")
         if not any(lines.values()):
-            panels.blank(
+            panels.explain_blank(
                 axes, f"no method was run on {'all of them' if together else 'it'} to frames that its seeds share"
             )
             continue
         last = max(line.last for line in lines.values() if line)
         published_here = [row for row in references if (row.task,) == tasks]
-        beside = [row for row in published_here if row.env_step[0] <= last]
-        panels.curves(axes, _named(lines.values()), how, y="return", spread=not together, beside=beside)
+        early = [row for row in published_here if row.env_step[0] <= last]
+        panels.draw_curves(axes, _named(lines.values()), how, y="return", spread=not together, references=early)
         late = [row for row in published_here if row.env_step[0] > last]
         notes += [f"{row.method}: published from frame {row.env_step[0]:,} on" for row in late]
-        panels.note(axes, [*notes, *(line.until for line in lines.values() if line)])
+        panels.write_below(axes, [*notes, *(line.until for line in lines.values() if line)])
     return figure
 
 
 def ablations(study: Study) -> Figure:
-    """Figure 5: a recipe with one or more options changed, beside the recipe as it is."""
+    """Figure 5: a recipe with one or more options changed, next to the recipe as it is."""
     title = "5: What each change does: IQM of the return with 95% intervals"
     found = _families(study.runs, lambda variant: (variant.recipe, variant.utd))
     several = [(members, ends) for members in found if len(members) > 1 and (ends := _ends(members))]
@@ -198,16 +190,16 @@ def ablations(study: Study) -> Figure:
     for _, ends in several:
         ordered = sorted(ends.values, key=lambda value: (len(value[0].options), value[0].options))
         rows = [(wrap(", ".join(v.changes) or "as it is", 40), i, not v.options) for v, i in ordered]
-        forests.append([(f"{name}\n{_seeds(i.runs)}", i, marked) for name, i, marked in rows])
+        forests.append([(f"{name}\n{bands.seed_count(i.runs, i.runs)}", i, marked) for name, i, marked in rows])
     runs = [run for members, _ in several for member in members for run in member.runs]
     labels = [name for name, *_ in max(forests, key=len)]
-    figure, places = panels.empty(title, runs, len(several), columns=1, labels=labels, wide=1.8)
+    figure, places = panels.make_figure(title, runs, len(several), columns=1, labels=labels, wide=1.8)
     for (_, ends), rows, axes in zip(several, forests, places, strict=True):
         base = ends.values[0][0]
-        panels.entitle(axes, f"{base.recipe}, UTD {base.utd}", ends.words)
-        panels.forest(axes, rows)
+        panels.write_title(axes, f"{base.recipe}, UTD {base.utd}", ends.words)
+        panels.draw_forest(axes, rows)
         plain = any(marked for *_, marked in rows)
-        panels.note(axes, ["" if plain else "no run of the recipe as it is: nothing to compare with"])
+        panels.write_below(axes, ["" if plain else "no run of the recipe as it is: nothing to compare with"])
     return figure
 
 
@@ -221,23 +213,23 @@ def sensitivity(study: Study) -> Figure:
         several = [family for family in known if len({member.variant.value(option) for member in family}) > 1]
         drawn.append((option, words, several))
     runs = [run for *_, several in drawn for family in several for member in family for run in member.runs]
-    figure, places = panels.empty(title, runs, 2, columns=2)
+    figure, places = panels.make_figure(title, runs, 2, columns=2)
     for (option, words, several), axes in zip(drawn, places, strict=True):
         ends = {family[0].variant.without(option).words: found for family in several if (found := _ends(family))}
-        panels.entitle(axes, words, "; ".join(dict.fromkeys(found.words for found in ends.values())))
+        panels.write_title(axes, words, "; ".join(dict.fromkeys(found.words for found in ends.values())))
         if not ends:
-            panels.blank(axes, f"no method here was run with two values of --{option} on the same tasks")
+            panels.explain_blank(axes, f"no method here was run with two values of --{option} on the same tasks")
             continue
         series = {
             name: sorted((value, interval) for v, interval in found.values if (value := v.value(option)) is not None)
             for name, found in ends.items()
         }
-        panels.against(axes, series, x=words)
+        panels.draw_by_number(axes, series, x=words)
     return figure
 
 
 FIGURES: dict[str, Callable[[Study], Figure]] = {
-    "1": explain,
+    "1": overview,
     "2": scaling,
     "3": by_task,
     "4": health,
@@ -257,43 +249,43 @@ def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
     columns = 2 if len(wanted) == 4 else 3
     labels = [_label(method, runs) for method, runs in chosen.items()]
     title = f"{title}: IQM with 95% intervals"
-    figure, places = panels.empty(title, shown, len(wanted), columns=columns, labels=labels, warnings=warnings)
+    figure, places = panels.make_figure(title, shown, len(wanted), columns=columns, labels=labels, warnings=warnings)
     how = panels.looks(chosen)
     for measure, axes in zip(wanted, places, strict=True):
         of_this = study.runs if measure.metric == EVALUATION else study.more.get(measure.metric, [])
-        groups = bands.by_method(of_this)
+        groups = by_method(of_this)
         lines = {method: _line(groups.get(method, []), tasks) for method in chosen}
         drawn = [line for line in lines.values() if line]
-        panels.entitle(axes, measure.title, _about(tasks, drawn) if drawn else "")
+        panels.write_title(axes, measure.title, _about(tasks, drawn) if drawn else "")
         if not tasks:
-            panels.blank(axes, "these methods have no task in common: choose some with --methods")
+            panels.explain_blank(axes, "these methods have no task in common: choose some with --methods")
         elif not drawn:
-            panels.blank(axes, f"no {measure.metric} in these runs: {measures.remedy(measure.metric)}")
+            panels.explain_blank(axes, f"no {measure.metric} in these runs: {measures.remedy(measure.metric)}")
         elif measure.metric == EVALUATION and (odd := _one_scale(tasks)):
-            panels.blank(axes, odd)
+            panels.explain_blank(axes, odd)
         else:
-            panels.curves(axes, _named(drawn), how, y=measure.unit, log=measure.log)
+            panels.draw_curves(axes, _named(drawn), how, y=measure.unit, log=measure.log)
             lacking = [variants.label(method) for method, line in lines.items() if line is None]
             missing = (
                 f"no {measure.metric} of {', '.join(lacking)}: {measures.remedy(measure.metric)}" if lacking else ""
             )
-            panels.note(axes, [missing, *(line.until for line in drawn)])
+            panels.write_below(axes, [missing, *(line.until for line in drawn)])
     return figure
 
 
 def _only(title: str, sentence: str) -> Figure:
     """A figure that has nothing to show, and says why."""
-    figure, (axes,) = panels.empty(title, [], 1, columns=1, wide=1.8)
-    panels.blank(axes, sentence)
+    figure, (axes,) = panels.make_figure(title, [], 1, columns=1, wide=1.8)
+    panels.explain_blank(axes, sentence)
     return figure
 
 
 def _first(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
     """The runs of as many methods as one figure can show, and what to say about the rest."""
-    groups = bands.by_method(runs)
+    groups = by_method(runs)
     rest = len(groups) - MOST
-    said = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
-    return dict(list(groups.items())[:MOST]), said
+    warnings = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
+    return dict(list(groups.items())[:MOST]), warnings
 
 
 def _line(runs: Sequence[Run], tasks: Sequence[str]) -> Line | None:
@@ -338,15 +330,6 @@ def _ends(members: Sequence[Member]) -> Ends | None:
     return Ends(stop, tasks, values)
 
 
-def _references(tasks: Sequence[str], against: Sequence[str], *, present: Iterable[str]) -> list[Reference]:
-    """Published curves of the shipped summary on these tasks, except methods whose runs are there."""
-    return [
-        row
-        for row in published.summary()
-        if row.task in tasks and row.method not in present and compare.matches(row.method, against)
-    ]
-
-
 def _one_scale(tasks: Sequence[str]) -> str:
     """Why returns of these tasks cannot be averaged, or nothing."""
     odd = [task for task in tasks if not scores.is_dmc(task)]
@@ -364,7 +347,3 @@ def _about(tasks: Sequence[str], lines: Iterable[Line | None]) -> str:
 def tasks_in_words(tasks: Sequence[str]) -> str:
     """One task by its name, a few by theirs, of more their number."""
     return ", ".join(tasks) if len(tasks) <= 2 else f"{len(tasks)} tasks"
-
-
-def _seeds(runs: int) -> str:
-    return f"{runs} seed{'s' if runs > 1 else ''}"

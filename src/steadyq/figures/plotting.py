@@ -19,7 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#5
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def dress(axes: Axes, *, size: float = 10) -> None:
+def style_axes(axes: Axes, *, size: float = 10) -> None:
     """White ground, a light grid, environment frames along the bottom."""
     axes.set_facecolor("white")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -43,7 +43,7 @@ def label_ends(axes: Axes, labels: Mapping[str, Line2D], *, size: float = 10, he
     ends = [np.asarray(line.get_xydata(), dtype=np.float64)[-1].tolist() for line in labels.values()]
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = [float(to_axes.transform(end)[1]) for end in ends]
-    heights = spread(wanted, [height * (label.count("\n") + 1.3) for label in labels])
+    heights = keep_apart(wanted, [height * (label.count("\n") + 1.3) for label in labels])
     for (label, line), end, centre in zip(labels.items(), ends, heights, strict=True):
         axes.annotate(
             label,
@@ -65,7 +65,7 @@ def label_ends(axes: Axes, labels: Mapping[str, Line2D], *, size: float = 10, he
         ).set_parse_math(False)
 
 
-def spread(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+def keep_apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
     """Centres near the wanted ones, in their order, for labels of these sizes not to overlap in [0, 1] if they fit."""
     order = [int(index) for index in np.argsort(wanted, kind="stable")]
     centres, floor, ceiling = list(wanted), -math.inf, 1.0

@@ -1,4 +1,4 @@
-"""One HTML page about runs, written once or served while they go on.
+"""One HTML page about runs, written once or served while they train.
 
 May import: `results`, `store`.
 """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from steadyq.results.scores import Run
+from steadyq.results.runs import Run
 
 STRIP_WIDTH, STRIP_QUALITY = 1400, 82  # pixels, and of JPEG
 STRIPS_BYTES = 1_200_000  # of all film strips in one page
@@ -30,7 +30,7 @@ class Strip(NamedTuple):
     address: str
 
 
-def of(runs: Iterable[Run]) -> list[Details]:
+def of_runs(runs: Iterable[Run]) -> list[Details]:
     """The details of each place that these runs come from."""
     places: dict[str, list[Run]] = {}
     for run in runs:
@@ -38,15 +38,15 @@ def of(runs: Iterable[Run]) -> list[Details]:
     return [_one(origin, found) for origin, found in places.items()]
 
 
-def strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
+def film_strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
     """The film strips in the folders of these runs, smaller, and a sentence for each that is left out."""
-    found, said, size, skipped = list[Strip](), list[str](), 0, 0
+    found, complaints, size, skipped = list[Strip](), list[str](), 0, 0
     for origin in dict.fromkeys(run.origin for run in runs):
         for path in sorted(Path(origin).glob("**/*film*strip*.png") if Path(origin).is_dir() else []):
             try:
                 address = _shrunk(path)
             except (OSError, ValueError, Image.DecompressionBombError) as error:
-                said.append(f"{path} cannot be read as a picture ({error})")
+                complaints.append(f"{path} cannot be read as a picture ({error})")
                 continue
             if size + len(address) > STRIPS_BYTES:
                 skipped += 1
@@ -54,8 +54,8 @@ def strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
             size += len(address)
             found.append(Strip(str(path), address))
     if skipped:
-        said.append(f"{skipped} more film strips are left out, or the page would grow too large")
-    return found, said
+        complaints.append(f"{skipped} more film strips are left out, or the page would grow too large")
+    return found, complaints
 
 
 def _one(origin: str, runs: list[Run]) -> Details:
@@ -84,17 +84,17 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _words(values: Mapping[str, Any], *, without: str = "") -> str:
     """Nested values in one line."""
-    said = []
+    words = []
     for key, value in values.items():
         if key == without or value in (None, [], {}):
             continue
         if isinstance(value, dict):
-            said.append(f"{key} ({_words(value)})")
+            words.append(f"{key} ({_words(value)})")
         elif isinstance(value, list):
-            said.append(f"{key} {' '.join(map(str, value))}")
+            words.append(f"{key} {' '.join(map(str, value))}")
         else:
-            said.append(f"{key} {value}")
-    return ", ".join(said)
+            words.append(f"{key} {value}")
+    return ", ".join(words)
 
 
 def _shrunk(path: Path) -> str:

@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from steadyq.errors import InputError
-from steadyq.results import curves
 from steadyq.store import metrics_csv
+from steadyq.store.folder import DIAGNOSTICS
 
 HOST = "127.0.0.1"  # nobody else's business
 EVERY = 10.0  # seconds between two looks at the files
-WATCHED = (metrics_csv.FILE, curves.DIAGNOSTICS, "run.json")
+WATCHED = (metrics_csv.FILE, DIAGNOSTICS, "run.json")
 Build = Callable[[str], str]  # the state -> the page
 
 NOTHING_YET = """<!doctype html><html lang="en" data-watched="{state}"><meta charset="utf-8">

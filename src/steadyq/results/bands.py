@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from steadyq.results import scores, statistics
-from steadyq.results.scores import Run
+from steadyq.results.runs import Run
 from steadyq.results.statistics import Band, Spread
 
 RESAMPLES = 2_000  # of an interval that is drawn: its ends shake by less than a line's width
@@ -70,15 +70,7 @@ def thin(values: np.ndarray, points: int) -> np.ndarray:
     return values[np.unique(np.linspace(0, len(values) - 1, points).round().astype(int))]
 
 
-def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs of each method, in the order in which the methods come."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.method, []).append(run)
-    return found
-
-
-def cut(runs: Sequence[Run]) -> list[Run]:
+def cut_published(runs: Sequence[Run]) -> list[Run]:
     """The same, with published runs ending where the longest of one's own on that task does, if there is one."""
     last: dict[str, int] = {}
     for run in runs:
@@ -94,6 +86,18 @@ def cut(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
+def task_groups(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What has a panel of its own: each task, then dogs and humanoids together, then all; by the panel's title."""
+    groups: dict[str, tuple[str, ...]] = {task: (task,) for task in tasks}
+    everything = tuple(task for task in tasks if scores.is_dmc(task))
+    hard = tuple(task for task in everything if task.startswith(("dog-", "humanoid-")))
+    if 1 < len(hard) < len(everything):
+        groups[f"dog and humanoid: {len(hard)} tasks"] = hard
+    if len(everything) > 1:
+        groups[f"all {len(everything)} tasks"] = everything
+    return groups
+
+
 def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
     """The tasks on which each of these groups has a run."""
     found = [{run.task for run in runs} for runs in groups]
@@ -103,10 +107,12 @@ def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
 def seeds(runs: Sequence[Run]) -> str:
     """How many runs per task these are, in words."""
     counts = [sum(run.task == task for run in runs) for task in {run.task for run in runs}]
-    low, high = min(counts), max(counts)
-    if low == high:
-        return f"{low} seed{'s' if low > 1 else ''}"
-    return f"{low} to {high} seeds"
+    return seed_count(min(counts), max(counts))
+
+
+def seed_count(fewest: int, most: int) -> str:
+    """So many seeds, in words."""
+    return f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def fewest(runs: Sequence[Run]) -> int:
@@ -118,5 +124,5 @@ def fewest(runs: Sequence[Run]) -> int:
 
 
 def rounded(values: Float64[np.ndarray, " n"], digits: int = 4) -> list[float | None]:
-    """Numbers for a page: so many significant digits, and None for what is no number."""
+    """Numbers for a page: so many significant digits, and None for what is not a number."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]

@@ -1,15 +1,13 @@
 """Methods compared at equal frames: what `steadyq compare` prints, as values.
 
-Everything a reader needs to judge the numbers comes with them: `Comparison.notes` says where runs, frames or protocols
+Everything a reader needs to judge the numbers comes with them: `Comparison.notes` says where runs, frames or setups
 are not equal and what the intervals are worth, `Comparison.complaints` what could not be read.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import chain, combinations, product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,8 @@ import numpy as np
 from steadyq.errors import InputError
 from steadyq.results import differences, published, scores, statistics
 from steadyq.results.published import Reference
-from steadyq.results.scores import DMC_RETURN, Run, Study
+from steadyq.results.runs import Run, Study, by_method
+from steadyq.results.scores import DMC_RETURN
 from steadyq.results.statistics import RESAMPLES, Interval, Scores
 from steadyq.store.names import EPISODES, EVALUATION
 
@@ -113,60 +112,13 @@ class Comparison:
     complaints: list[str]
 
 
-def read(
-    places: Sequence[Path],
-    *,
-    published_file: Path | None = None,
-    against: Sequence[str] = published.USUAL,
-    tasks: Sequence[str] = ("*",),
-    metric: str = EVALUATION,
-    also: Callable[[str], bool] = scores.nothing,
-    note: Callable[[Path], None] = lambda path: None,
-) -> Study:
-    """One's own runs in these places, and the published runs of a file: on the same tasks, or on all if there are none.
-
-    Args:
-        places: as `scores.read`.
-        published_file: as `published.read`.
-        against: patterns of the published methods to keep, such as `BRO*`.
-        tasks: patterns of the tasks to keep.
-        metric: the one to compare.
-        also: further metrics, as `scores.read`.
-        note: as `scores.read`.
-
-    Raises:
-        InputError: nothing could be read; all complaints are in the sentence.
-    """
-    own = scores.read(places, metric=metric, also=also, note=note)
-    runs = [run for run in own.runs if matches(run.task, tasks)]
-    more = {name: [run for run in found if matches(run.task, tasks)] for name, found in own.more.items()}
-    complaints = list(own.complaints)
-    if own.runs and not runs:
-        complaints.append(f"no run is on a task like {' or '.join(tasks)}")
-    if published_file is not None:
-        ours = {run.task for run in runs}
-
-        def keep(method: str, task: str) -> bool:
-            return matches(method, against) and matches(task, tasks) and (not ours or task in ours)
-
-        try:
-            if metric != EVALUATION:
-                raise InputError(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
-            runs += published.read(published_file, keep=keep)
-        except InputError as error:
-            complaints.append(str(error))
-    if not runs:
-        raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
-    return Study(runs, complaints, more)
-
-
 def compare(
     study: Study,
     *,
     metric: str = EVALUATION,
     frames: Sequence[int] | None = None,
     score: float | None = None,
-    against: Sequence[str] = published.USUAL,
+    against: Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -178,15 +130,15 @@ def compare(
         metric: what they measure; aggregates and published references are for returns only.
         frames: where to compare; None for the last frame that all of one's own runs reach.
         score: what "frames to score" asks for; None for 500 on DeepMind Control and nothing elsewhere.
-        against: patterns of the published methods of the shipped summary to put beside, on tasks that there are.
+        against: patterns of the methods of the published summary to show, on tasks that there are; None: the usual.
         level: of the intervals, other than the verdicts', which have 95%.
         resamples: of each bootstrap.
         seed: of each bootstrap.
 
     Raises:
-        InputError: no run has a value at these frames, or as `statistics.check`.
+        InputError: no run has a value at these frames, or as `statistics.check_bootstrap`.
     """
-    statistics.check(level=level, resamples=resamples, seed=seed)
+    statistics.check_bootstrap(level=level, resamples=resamples, seed=seed)
     own = [run for run in study.runs if not run.source]
     first = own or study.runs
     returns, aggregates, notes = list[Entry](), list[Aggregate](), list[str]()
@@ -207,7 +159,7 @@ def compare(
         at = scores.at(study.runs, [frame])
         returns += [_entry(found, (task,), frame, how) for task, found in _by_task(at)]
         without: dict[str, list[str]] = {}
-        for method in _methods(study.runs) if len(dmc) > 1 else ():
+        for method in by_method(study.runs) if len(dmc) > 1 else ():
             lacking = [task for task in dmc if method not in at or task not in at[method].tasks]
             if lacking:
                 without.setdefault(", ".join(lacking), []).append(method)
@@ -226,15 +178,8 @@ def compare(
         areas += [_entry(found, dmc, stop, how) for found in area.values() if set(dmc) <= found.tasks.keys()]
     pairs, unpaired = _pairs(area, own, how)
     present, tasks = {run.method for run in study.runs}, {run.task for run in first}
-    references = [
-        row
-        for row in published.summary()
-        if metric == EVALUATION
-        and row.task in tasks
-        and row.method not in present
-        and matches(row.method, against)
-        and any(row.covers(frame) for frame in chosen)
-    ]
+    known = published.references(tasks, against=against, present=present) if metric == EVALUATION else []
+    references = [row for row in known if any(row.covers(frame) for frame in chosen)]
     return Comparison(
         metric=metric,
         frames=chosen,
@@ -250,7 +195,7 @@ def compare(
         references=_values(references, chosen),
         notes=[
             *notes,
-            *differences.all_of(study.runs, chosen, {row.method: row.protocol for row in references}),
+            *differences.in_sentences(study.runs, chosen, {row.method: row.setup for row in references}),
             *_no_scale(first, is_return=is_return),
             *unpaired,
             *_worth(returns, areas, pairs),
@@ -292,7 +237,7 @@ def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: 
     found = []
     for task in sorted({run.task for run in runs}):
         wanted = SCORE if score is None and is_return and scores.is_dmc(task) else score
-        for method in _methods(runs):
+        for method in by_method(runs):
             chosen = [run for run in runs if (run.method, run.task) == (method, task) and run.covers(stop)]
             if wanted is None or not chosen:
                 continue
@@ -308,7 +253,7 @@ def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: 
 
 def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list[Pair], list[str]]:
     """Each pair with one of one's own methods in it, and what to say about pairs that are left out."""
-    ours = [method for method in _methods(own) if method in area]
+    ours = [method for method in by_method(own) if method in area]
     others = [method for method in area if method not in ours]
     if own:
         wanted = [*combinations(ours, 2), *product(ours, others)]
@@ -372,14 +317,5 @@ def _worth(returns: Sequence[Entry], areas: Sequence[Entry], pairs: Sequence[Pai
     for sentence, which in (("of the IQM", intervals), ("of the probability of improvement", probabilities)):
         for runs, tasks, share in sorted({(i.runs, i.tasks, i.coverage) for i in which if i.coverage}):
             over = "one task" if tasks == 1 else f"{tasks} tasks"
-            found.append(f"with {runs} runs on {over} a 95% interval {sentence} truly covers about {share}")
+            found.append(f"with {runs} runs on {over} the real coverage of a 95% interval {sentence} is about {share}")
     return found
-
-
-def _methods(runs: Iterable[Run]) -> list[str]:
-    return list(dict.fromkeys(run.method for run in runs))
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name fits one of the patterns, in which * stands for anything; capitals do not matter."""
-    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

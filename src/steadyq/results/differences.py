@@ -1,13 +1,13 @@
-"""What is not equal between runs that are compared, in sentences: seeds, lengths, evaluation frames, protocols."""
+"""What is not equal between runs that are compared, in sentences: seeds, lengths, evaluation frames, setups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from steadyq.results.scores import Protocol, Run
+from steadyq.results.runs import Run, Setup
 
-# What to call the fields of a protocol, and why it matters where they differ.
-PROTOCOL = (
+# What to call the fields of a `Setup`, and why it matters where they differ.
+SETUP = (
     ("action repeat", "at equal frames a larger one makes fewer decisions"),
     ("updates per frame", "at equal frames more have learned more"),
     ("episodes per evaluation", "fewer make single values noisier"),
@@ -15,17 +15,17 @@ PROTOCOL = (
 NAMED = 6  # so many runs are named, of more only their number
 
 
-def all_of(runs: Sequence[Run], frames: Sequence[int], beside: Mapping[str, Protocol]) -> list[str]:
+def in_sentences(runs: Sequence[Run], frames: Sequence[int], published: Mapping[str, Setup]) -> list[str]:
     """Everything about these runs that keeps a comparison at these frames from being one of like with like.
 
-    `beside` are the protocols of published methods that are shown without their runs.
+    `published` are the setups of published methods that are shown without their runs.
     """
     return [
         *missing_values(runs, frames),
         *missing_seeds(runs),
         *unequal_seeds([run for run in runs if not run.source]),
         *unequal_grids(runs, frames),
-        *unequal_protocols([*((run.method, run.protocol) for run in runs), *beside.items()]),
+        *unequal_setups([*((run.method, run.setup) for run in runs), *published.items()]),
     ]
 
 
@@ -89,12 +89,12 @@ def unequal_grids(runs: Sequence[Run], frames: Sequence[int]) -> list[str]:
     return found
 
 
-def unequal_protocols(protocols: Sequence[tuple[str, Protocol]]) -> list[str]:
+def unequal_setups(setups: Sequence[tuple[str, Setup]]) -> list[str]:
     """Action repeat, updates per frame and evaluation episodes of methods, where they differ or are not known."""
-    unknown: dict[str, list[str]] = {method: [] for method, _ in protocols}
+    unknown: dict[str, list[str]] = {method: [] for method, _ in setups}
     found = []
-    for index, (name, why) in enumerate(PROTOCOL):
-        values = [(method, protocol[index]) for method, protocol in protocols]
+    for index, (name, why) in enumerate(SETUP):
+        values = [(method, setup[index]) for method, setup in setups]
         known = _grouped((method, str(value)) for method, value in values if value is not None)
         if len(known) > 1:
             found.append(f"{name} differs: {_by_value(known)}; {why}")

@@ -1,6 +1,8 @@
-"""What is drawn besides returns: names in the record of a run, and what to call them."""
+"""What is drawn next to returns: quantities in the record of a run, and what to call them."""
 
 from typing import NamedTuple
+
+from steadyq.store import names
 
 
 class Measure(NamedTuple):
@@ -12,30 +14,29 @@ class Measure(NamedTuple):
     log: bool = False  # ratios matter: a logarithmic axis where all values are above 0
 
 
-WEIGHT_NORM = Measure("train/critic_weight_norm", "weight norm of the critic", "sum over dense layers", log=True)
-GRADIENT_NORM = Measure("train/critic_grad_norm", "gradient norm of the critic", log=True)
+WEIGHT_NORM = Measure(names.CRITIC_NORM, "weight norm of the critic", "sum over dense layers", log=True)
+GRADIENT_NORM = Measure(names.CRITIC_GRADIENT, "gradient norm of the critic", log=True)
 Q_BIAS = (
-    Measure("diag/q_bias/aggregate_mean", "Q-bias: mean", "relative to the return"),
-    Measure("diag/q_bias/aggregate_std", "Q-bias: standard deviation", "relative to the return"),
+    Measure(names.Q_BIAS, "Q-bias: mean", "relative to the return"),
+    Measure(names.Q_BIAS_STD, "Q-bias: standard deviation", "relative to the return"),
 )
-LEARNING_RATE = (Measure("diag/critic/elr", "effective learning rate of the critic", log=True),)
-DEAD = (Measure("diag/critic/dead_units", "dead units of the critic", "share"),)
+LEARNING_RATE = (Measure(names.CRITIC_ELR, "effective learning rate of the critic", log=True),)
+DEAD = (Measure(names.CRITIC_DEAD, "dead units of the critic", "share"),)
 OTHERS = (
-    Measure("train/q_mean", "mean Q of a batch"),
-    Measure("train/entropy", "entropy of the policy", "nats"),
-    Measure("train/ent_coef", "temperature", log=True),
-    Measure("train/critic_loss", "loss of the critic", log=True),
-    Measure("train/actor_weight_norm", "weight norm of the actor", "sum over dense layers", log=True),
-    Measure("train/actor_grad_norm", "gradient norm of the actor", log=True),
+    Measure(names.Q, "mean Q of a batch"),
+    Measure(names.ENTROPY, "entropy of the policy", "nats"),
+    Measure(names.ALPHA, "temperature", log=True),
+    Measure(names.CRITIC_LOSS, "loss of the critic", log=True),
+    Measure(names.ACTOR_NORM, "weight norm of the actor", "sum over dense layers", log=True),
+    Measure(names.ACTOR_GRADIENT, "gradient norm of the actor", log=True),
 )
 NAMED = (*Q_BIAS, WEIGHT_NORM, *LEARNING_RATE, GRADIENT_NORM, *DEAD, *OTHERS)
 """Every quantity with a title, the most telling first."""
-WALL_TIME, UPDATES_PER_SECOND = "time/time_elapsed", "time/updates_per_second"
 
 
 def remedy(metric: str) -> str:
     """What to do if runs have no such quantity: some are measured afterwards, the others come from training alone."""
-    if metric.startswith("diag/"):
+    if metric.startswith(names.DIAGNOSES):
         return "measure it with `steadyq diagnose`"
     return (
         "training logs it each --log-every frames once it updates: draw from run folders, or from a table that keeps it"
@@ -44,20 +45,20 @@ def remedy(metric: str) -> str:
 
 def wanted(metric: str) -> bool:
     """Whether figures or the report draw this metric, or tell it in a table."""
-    return metric.startswith("diag/") or metric in TOLD
+    return metric.startswith(names.DIAGNOSES) or metric in TOLD
 
 
-TOLD = frozenset(measure.metric for measure in NAMED) | {WALL_TIME, UPDATES_PER_SECOND}
+TOLD = frozenset(measure.metric for measure in NAMED) | {names.WALL_TIME, names.UPDATES_PER_SECOND}
 
 
 def describe(metric: str) -> Measure:
     """How to draw a metric: as said above, or by its own name."""
     known = {measure.metric: measure for measure in NAMED}
-    return known.get(metric) or Measure(metric, metric.removeprefix("diag/").replace("_", " "))
+    return known.get(metric) or Measure(metric, metric.removeprefix(names.DIAGNOSES).replace("_", " "))
 
 
 def ordered(metrics: list[str]) -> list[str]:
     """The metrics to draw, those with a title first and in their order."""
     order = [measure.metric for measure in NAMED]
-    drawn = [metric for metric in metrics if not metric.startswith("time/")]
+    drawn = [metric for metric in metrics if not metric.startswith(names.CLOCKS)]
     return sorted(drawn, key=lambda metric: (order.index(metric) if metric in order else len(order), metric))

@@ -6,7 +6,7 @@ differ: `SAC@SonyResearch` is not `SAC@nicklashansen`. Sources, licences and cav
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from steadyq.errors import InputError
-from steadyq.results import scores, tidy
-from steadyq.results.scores import Protocol, Run
+from steadyq.results.csv_columns import finite, read_columns
+from steadyq.results.runs import UNKNOWN, Run, Setup, group, matches
 
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "source": str,
@@ -27,7 +27,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "task": str,
     "seed": str,
     "env_step": int,
-    "episode_return": tidy.finite,
+    "episode_return": finite,
 }
 USUAL = ("BRO-utd2@naumix", "BRO-utd10@naumix", "SimbaV2-utd2@*", "XQC-utd2@*", "SAC@SonyResearch")
 """Patterns of the methods to compare with unless others are asked for: the strongest, and a plain SAC."""
@@ -39,7 +39,7 @@ class Reference(NamedTuple):
     method: str
     source: str
     task: str
-    protocol: Protocol
+    setup: Setup
     env_step: Int64[np.ndarray, " points"]
     seeds: Int64[np.ndarray, " points"]
     iqm: Float64[np.ndarray, " points"]
@@ -62,7 +62,7 @@ def summary() -> tuple[Reference, ...]:
     columns |= {"env_step": int, "seeds": int} | dict.fromkeys(numbers, float)
     rows = defaultdict(list)
     with resources.as_file(_data("published_summary.csv.gz")) as path:
-        for algorithm, source, task, *row in tidy.read(path, columns):
+        for algorithm, source, task, *row in read_columns(path, columns):
             rows[algorithm, source, task].append(row)
     found = []
     for (algorithm, source, task), points in rows.items():
@@ -72,7 +72,7 @@ def summary() -> tuple[Reference, ...]:
                 method_name(algorithm, source),
                 source,
                 task,
-                protocol(source, algorithm),
+                setup_of(source, algorithm),
                 np.array(frames, np.int64),
                 np.array(seeds, np.int64),
                 *(np.array(column, np.float64) for column in values),
@@ -81,7 +81,15 @@ def summary() -> tuple[Reference, ...]:
     return tuple(found)
 
 
-def read(path: Path, *, keep: Callable[[str, str], bool] = lambda method, task: True) -> list[Run]:
+def references(
+    tasks: Collection[str], *, against: Sequence[str] | None, present: Collection[str] = ()
+) -> list[Reference]:
+    """Curves of the summary on these tasks, of methods that match `against` (None: the usual) and are not present."""
+    wanted = USUAL if against is None else against
+    return [row for row in summary() if row.task in tasks and row.method not in present and matches(row.method, wanted)]
+
+
+def read_published(path: Path, *, keep: Callable[[str, str], bool] = lambda method, task: True) -> list[Run]:
     """The runs of a file of published results, one row per run and frame.
 
     Args:
@@ -94,7 +102,7 @@ def read(path: Path, *, keep: Callable[[str, str], bool] = lambda method, task: 
     """
     wanted = functools.cache(lambda algorithm, source, task: keep(method_name(algorithm, source), task))
     rows: dict[tuple[str, str, str], list[tuple[str, str, str, int, float]]] = defaultdict(list)
-    for source, algorithm, suite, task, seed, frame, value in tidy.read(path, COLUMNS):
+    for source, algorithm, suite, task, seed, frame, value in read_columns(path, COLUMNS):
         if wanted(algorithm, source, task):
             rows[source, algorithm, suite].append((method_name(algorithm, source), task, seed, frame, value))
     if not rows:
@@ -104,8 +112,8 @@ def read(path: Path, *, keep: Callable[[str, str], bool] = lambda method, task: 
         name = method_name(algorithm, source)
         if sources.setdefault(name, source) != source:
             raise InputError(f"{path} has {name} of {sources[name]} and of {source}; leave one of them out")
-        how = protocol(source, algorithm) if suite == "dmc" else scores.UNKNOWN
-        found += scores.group(points, origin=str(path), protocol=how, source=source)
+        how = setup_of(source, algorithm) if suite == "dmc" else UNKNOWN
+        found += group(points, origin=str(path), setup=how, source=source)
     return found
 
 
@@ -114,17 +122,17 @@ def method_name(algorithm: str, source: str) -> str:
     return f"{algorithm}@{source.partition('/')[0]}"
 
 
-def protocol(source: str, algorithm: str) -> Protocol:
+def setup_of(source: str, algorithm: str) -> Setup:
     """How a published method was run on DeepMind Control, as far as it is known."""
-    return _protocols().get((source, algorithm), Protocol())
+    return _setups().get((source, algorithm), Setup())
 
 
 @functools.cache
-def _protocols() -> dict[tuple[str, str], Protocol]:
+def _setups() -> dict[tuple[str, str], Setup]:
     columns: dict[str, Callable[[str], Any]] = {"source": str, "algorithm": str}
     columns |= {"action_repeat": _known(int), "updates_per_frame": _known(Fraction), "eval_episodes": _known(int)}
     with resources.as_file(_data("published_protocols.csv")) as path:
-        return {(source, algorithm): Protocol(*rest) for source, algorithm, *rest in tidy.read(path, columns)}
+        return {(source, algorithm): Setup(*rest) for source, algorithm, *rest in read_columns(path, columns)}
 
 
 def _known(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -17,7 +17,7 @@ from steadyq.errors import InputError
 RESAMPLES = 20_000
 ELEMENTS = 2_000_000  # of one block of resamples: 16 MB, so that memory does not grow with their number
 
-# What nominal 95% intervals really cover, in percent, by runs per task: on one task, and over 15 tasks. Measured by
+# The real coverage of nominal 95% intervals, in percent, by runs per task: on one task, and over 15 tasks. Measured by
 # experiments/coverage.py, see docs/statistics.md. From 10 runs on nominal is near enough.
 IQM_COVERAGE: dict[int, tuple[float, float]] = {
     2: (50, 75),
@@ -91,7 +91,7 @@ class Interval(NamedTuple):
     level: float
     runs: int  # the smallest number of runs of a task
     tasks: int
-    coverage: str  # what such an interval truly covers, where that was measured and is not near nominal: "76%"
+    coverage: str  # its real coverage, where that was measured and is not near nominal: "76%"
 
 
 class Band(NamedTuple):
@@ -114,16 +114,10 @@ class Band(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """An inter-percentile range of runs. It says how far runs lie apart, not how well a statistic is known."""
+    """The 5th to 95th percentile of runs: how far they lie apart, not how well a statistic is known."""
 
     low: Float64[np.ndarray, " points"]
     high: Float64[np.ndarray, " points"]
-    level: float  # 0.9: from the 5th to the 95th percentile
-
-    @property
-    def label(self) -> str:
-        """Its name in a table or a legend."""
-        return f"{50 - 50 * self.level:g}th to {50 + 50 * self.level:g}th percentile of runs"
 
 
 # ---- statistics: the last axis is the runs'
@@ -173,14 +167,14 @@ def estimate(
     Args:
         statistic: of `iqm`, `mean`, `median`, `optimality_gap(target=...)`, or your own.
         scores: one method's.
-        level: nominal coverage; `Band.coverage` has the true one of few runs.
+        level: nominal coverage; `Band.coverage` has the real one of few runs.
         resamples: more make the ends steadier, not truer.
         seed: equal seeds give equal intervals.
 
     Raises:
-        InputError: as `check`.
+        InputError: as `check_bootstrap`.
     """
-    check(level=level, resamples=resamples, seed=seed)
+    check_bootstrap(level=level, resamples=resamples, seed=seed)
     centre = statistic(scores.tasks)
     covers = IQM_COVERAGE if statistic is iqm else {}
     if scores.runs < 2:
@@ -225,7 +219,7 @@ def probability_of_improvement(
     Raises:
         InputError: they do not have the same points and tasks (see `Scores.on`), or as `estimate`.
     """
-    check(level=level, resamples=resamples, seed=seed)
+    check_bootstrap(level=level, resamples=resamples, seed=seed)
     if a.tasks.keys() != b.tasks.keys() or not np.array_equal(a.points, b.points):
         raise InputError(f"{a.method} and {b.method} have other tasks or points; compare them where both have runs")
     random = np.random.default_rng(seed)
@@ -245,11 +239,9 @@ def probability_of_improvement(
     return _band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
 
 
-def spread(scores: Scores, *, level: float = 0.9) -> Spread:
-    """The range that holds the middle `level` of the runs of all tasks, by linear interpolation of their order."""
-    check(level=level)
-    low, high = np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(level), axis=-1)
-    return Spread(low, high, level)
+def spread(scores: Scores) -> Spread:
+    """The range that holds the middle nine tenths of the runs of all tasks, by linear interpolation of their order."""
+    return Spread(*np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(0.9), axis=-1))
 
 
 # ---- one run's curve in one number
@@ -283,14 +275,14 @@ def frames_to_reach(frames: Float64[np.ndarray, " n"], values: Float64[np.ndarra
 
 
 def coverage(table: Mapping[int, tuple[float, float]], *, runs: int, tasks: int) -> str:
-    """What a 95% interval truly covers with so few runs, in words; between one task and 15 both; empty if not known."""
+    """The real coverage of a 95% interval of so few runs, in words; both of 2 to 14 tasks; empty if not known."""
     if runs not in table:
         return ""
     one, many = sorted(table[runs]) if 1 < tasks < 15 else [table[runs][tasks > 1]] * 2
     return f"{one:.0f}%" if f"{one:.0f}" == f"{many:.0f}" else f"{one:.0f} to {many:.0f}%"
 
 
-def check(*, level: float, resamples: int = 1, seed: int = 0) -> None:
+def check_bootstrap(*, level: float, resamples: int, seed: int) -> None:
     """InputError unless the level is in (0, 1), there are resamples, and the seed is one."""
     if not 0 < level < 1:
         raise InputError(f"the level is {level:g}; give a number between 0 and 1, such as 0.95")
@@ -323,5 +315,5 @@ def _band(
     else:
         low, high = np.quantile(found, _tails(level), axis=-1)
     tasks = len(scores.tasks)
-    truly = coverage(covers, runs=runs, tasks=tasks) if level == 0.95 and found is not None else ""
-    return Band(scores.axis, scores.points, centre, low, high, level, runs, tasks, truly)
+    real = coverage(covers, runs=runs, tasks=tasks) if level == 0.95 and found is not None else ""
+    return Band(scores.axis, scores.points, centre, low, high, level, runs, tasks, real)

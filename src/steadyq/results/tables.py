@@ -19,7 +19,7 @@ HEADER = "quantity,statistic,method,other,tasks,frame,runs,estimate,low,high,lev
 METHODS, WORDS = ("method", "A", "B"), ("task", "tasks", "is A better than B?")  # headings; the rest are numbers
 
 
-def show(found: Comparison) -> None:
+def print_comparison(found: Comparison) -> None:
     """Print a comparison."""
     out = output.console()
     interval = f"{100 * found.level:g}% interval"
@@ -28,7 +28,9 @@ def show(found: Comparison) -> None:
     if found.aggregates:
         count = len(found.aggregates[0].tasks)
         title = f"{found.metric} over {count} tasks (optimality gap: mean shortfall from 1000, as a share of it)"
-        table = _table(title, "frame", "method", "runs", "IQM", interval, "truly", "mean", "median", "optimality gap")
+        table = _table(
+            title, "frame", "method", "runs", "IQM", interval, "real coverage", "mean", "median", "optimality gap"
+        )
         for row in found.aggregates:
             more = (f"{row.mean.estimate:,.1f}", f"{row.median.estimate:,.1f}", f"{row.optimality_gap.estimate:.3f}")
             table.add_row(f"{row.frame:,}", row.method, *_interval(row.iqm), *more)
@@ -50,7 +52,9 @@ def show(found: Comparison) -> None:
         out.print(table)
     if found.pairs:
         title = "is A better than B? Probability that a run of A has a larger area under the curve than one of B"
-        table = _table(title, "A", "B", "tasks", "runs", "probability", "95% interval", "truly", "is A better than B?")
+        table = _table(
+            title, "A", "B", "tasks", "runs", "probability", "95% interval", "real coverage", "is A better than B?"
+        )
         for pair in found.pairs:
             tasks = pair.tasks[0] if len(pair.tasks) == 1 else str(len(pair.tasks))
             table.add_row(pair.a, pair.b, tasks, *_interval(pair.probability, ".2f"), pair.verdict)
@@ -64,7 +68,7 @@ def show(found: Comparison) -> None:
         out.print(table)
     out.print(
         f"Intervals: percentile bootstrap, {found.resamples:,} resamples, seed {found.seed}. "
-        "runs: the fewest on a task. truly: how often a 95% interval of so few runs holds the truth, by simulation."
+        "runs: the fewest on a task. real coverage: how often a 95% interval of so few runs holds the truth, simulated."
     )
     doubts = ("What is not equal, or not as sure as it looks", found.notes)
     for title, sentences in (doubts, ("Not read, or not whole", found.complaints)):
@@ -118,7 +122,7 @@ def _rows(found: Comparison) -> Iterator[tuple[Any, ...]]:
 
 
 def _entries(title: str, entries: Sequence[Entry], interval: str) -> Table:
-    table = _table(title, "task", "method", "runs", "IQM", interval, "truly", "5th to 95th percentile of runs")
+    table = _table(title, "task", "method", "runs", "IQM", interval, "real coverage", "5th to 95th percentile of runs")
     for entry in entries:
         task = entry.tasks[0] if len(entry.tasks) == 1 else f"all {len(entry.tasks)}"
         spread = f"{entry.low:,.1f} to {entry.high:,.1f}" if entry.low < entry.high else ""
@@ -127,7 +131,7 @@ def _entries(title: str, entries: Sequence[Entry], interval: str) -> Table:
 
 
 def _interval(found: Interval, form: str = ",.1f") -> tuple[str, str, str, str]:
-    """Runs, estimate, interval and its true coverage."""
+    """Runs, estimate, interval and its real coverage."""
     between = f"{found.low:{form}} to {found.high:{form}}" if math.isfinite(found.low) else "none"
     return str(found.runs), f"{found.estimate:{form}}", between, found.coverage
 

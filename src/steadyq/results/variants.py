@@ -10,8 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from steadyq.errors import InputError
-from steadyq.results import bands
-from steadyq.results.scores import Run
+from steadyq.results.runs import Run, by_method
 from steadyq.settings import name_of
 
 NAME = re.compile(r"(?P<recipe>[A-Za-z][\w.-]*?)-(?:utd|rr)(?P<utd>[1-9]\d*over[1-9]\d*|\d+(?:\.\d+)?)(?P<rest>.*)")
@@ -83,7 +82,7 @@ def parse(method: str) -> Variant | None:
 def families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[list[Member]]:
     """Methods whose variants agree in the key, in the order of their runs; a name without a variant has no family."""
     found: dict[Hashable, list[Member]] = {}
-    for method, chosen in bands.by_method(runs).items():
+    for method, chosen in by_method(runs).items():
         variant = parse(method)
         if variant is not None:
             found.setdefault(key(variant), []).append(Member(variant, chosen))

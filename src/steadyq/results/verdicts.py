@@ -13,29 +13,31 @@ ALWAYS = (
 )
 
 
-class Reading(NamedTuple):
-    """Sentences by how much they claim."""
+class Sentences(NamedTuple):
+    """What can be said, by how much it claims."""
 
     supported: list[str]
     undecided: list[str]
-    beside: list[str]  # comparisons with published runs, whatever their verdict
+    with_published: list[str]  # comparisons with published runs, whatever their verdict
     cautions: list[str]
 
 
-def read(found: Comparison, *, published: Collection[str] = ()) -> Reading:
+def phrase(found: Comparison, *, published: Collection[str] = ()) -> Sentences:
     """Put the verdicts of a comparison into words, with what they are worth; `published` methods are others' work."""
     foreign = [pair for pair in found.pairs if pair.a in published or pair.b in published]
     own = [pair for pair in found.pairs if pair not in foreign]
-    supported = [_supported(pair) for pair in own if pair.verdict != UNDECIDED]
-    undecided = [_undecided(pair) for pair in own if pair.verdict == UNDECIDED]
-    beside = [_undecided(pair) if pair.verdict == UNDECIDED else _supported(pair) for pair in foreign]
+    supported = [_sentence(pair) for pair in own if pair.verdict != UNDECIDED]
+    undecided = [_sentence(pair) for pair in own if pair.verdict == UNDECIDED]
+    with_published = [_sentence(pair) for pair in foreign]
     cautions = list(_chance(found.pairs))
     if not found.pairs:
         cautions.append("There is one method only, or no two share a task: nothing is compared.")
-    return Reading(supported, undecided, beside, [*cautions, *ALWAYS])
+    return Sentences(supported, undecided, with_published, [*cautions, *ALWAYS])
 
 
-def _supported(pair: Pair) -> str:
+def _sentence(pair: Pair) -> str:
+    if pair.verdict == UNDECIDED:
+        return _undecided(pair)
     better, worse, interval = pair.a, pair.b, pair.probability
     estimate, low, high = interval.estimate, interval.low, interval.high
     if pair.verdict == CONTRADICTED:
@@ -64,7 +66,7 @@ def _where(pair: Pair) -> str:
 
 def _worth(pair: Pair) -> str:
     runs, coverage = pair.probability.runs, pair.probability.coverage
-    return f", which with {runs} runs per task truly covers about {coverage}" if coverage else ""
+    return f"; real coverage with {runs} runs per task: about {coverage}" if coverage else ""
 
 
 def _chance(pairs: Sequence[Pair]) -> list[str]:
@@ -79,7 +81,7 @@ def _chance(pairs: Sequence[Pair]) -> list[str]:
     expected = sum(1 - share / 100 for share in covered)
     count = f"{len(decidable)} comparisons are made here"
     if alone := len(pairs) - len(decidable):
-        count += f", besides {alone} with one run only, which decide nothing"
+        count += f"; {alone} more have one run only and decide nothing"
     return [
         f"{count}. If all methods were equal, about {expected:.1f} of them would "
         "still come out as supported or contradicted, by chance."

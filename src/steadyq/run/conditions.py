@@ -42,8 +42,7 @@ def choose_machine(settings: Settings) -> dict[str, Any]:
 
 def conditions_again(settings: Settings, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """How a resumed run is run: as before, but for what was asked to change and what is not to be had here."""
-    kept = {key: before[key] for key in MACHINE.values()}
-    kept |= {"products": before["products"], "reproducible": before.get("reproducible", True)}
+    kept = {key: before[key] for key in (*MACHINE.values(), "products", "reproducible")}
     if changes.keys() & MACHINE.keys():
         fresh = choose_machine(settings)
         kept |= {MACHINE[key]: fresh[MACHINE[key]] for key in changes if key in MACHINE}

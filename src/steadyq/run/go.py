@@ -115,7 +115,7 @@ def assemble(
             obs_dim=record.obs_dim,
             action_dim=record.action_dim,
         )
-        seeds.append(Seed(seed, stream, replay))
+        seeds.append(Seed(seed, stream, replay, checkpoint.History(seed_folder(run_folder, seed))))
     if not saved:
         forget(run_folder)
     write_record(run_folder, record)
@@ -131,8 +131,8 @@ def assemble(
         batch_size=settings.resolved("batch_size"), obs_dim=record.obs_dim, action_dim=record.action_dim
     )
     if saved:
-        for one in seeds:
-            checkpoint.fill(seed_folder(run_folder, one.seed), frame, one.replay)
+        for one, found in zip(seeds, saved, strict=True):
+            one.history = checkpoint.fill(one.history.seed_dir, found, one.replays)
     logger = metrics_csv.Logger(
         run_folder,
         exp_name=settings.resolved("name"),
@@ -141,7 +141,7 @@ def assemble(
         resume_at=mark,
     )
     made.callback(logger.close)
-    view = views.view(
+    view = views.choose_view(
         exp_name=settings.resolved("name"),
         env_name=settings.env,
         seeds=settings.seeds,
@@ -167,7 +167,7 @@ def assemble(
 
 def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
-    if not run.record.stretches[-1].get("reproducible", True):
+    if not run.record.stretches[-1]["reproducible"]:
         run.view.message(
             f"{run.settings.env} does not repeat itself: a resumed run goes on with another episode, not exactly"
         )

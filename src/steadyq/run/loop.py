@@ -54,7 +54,7 @@ def loop(run: Training, stop: Stop) -> bool:
             return ended and not (run.evaluation_due or run.diagnosis_due or run.reset_evaluation_due)
         act_and_store(run)
         learn(run)
-        run.step += 1
+        run.counters.step += 1
         run.view.progress(run.frame)
 
 
@@ -79,18 +79,18 @@ def take_step(run: Training, one: Seed, action: np.ndarray, gamma: float) -> tup
         step = one.stream.step(action)
     except BadStepError as error:
         run.tolerate(error)
-        one.bad_steps += 1
+        one.counters.bad_steps += 1
         begin_episode(run, one)
         return 0.0, True
     except EnvError as error:
         if run.may_restart(error):
-            one.restarts += 1
+            one.counters.restarts += 1
             begin_episode(run, one, fresh=True)
         return 0.0, True
     last = step.terminated or step.truncated
     one.replay.add(action, step.reward, 0.0 if step.terminated else gamma, step.obs, last=last)
     if last:
-        one.finished.append(Episode(one.stream.episode_return, one.stream.length))
+        one.counters.finished.append(Episode(one.stream.episode_return, one.stream.length))
         begin_episode(run, one)
     return step.reward, last
 
@@ -103,13 +103,13 @@ def begin_episode(run: Training, one: Seed, *, fresh: bool = False) -> None:
             return
         except BadStepError as error:  # of a first observation
             run.tolerate(error)
-            one.bad_steps += 1
+            one.counters.bad_steps += 1
             if not run.may_restart(error):
                 return
         except EnvError as error:
             if not run.may_restart(error):
                 return
-        one.restarts += 1
+        one.counters.restarts += 1
         fresh = True
 
 
@@ -140,15 +140,16 @@ def learn(run: Training) -> None:
         noise = tuple(step.noise(draw, sum(when), size) for step, when in zip(steps, due, strict=True))
         draws.append(Draws(batches, noise))
     run.learner.update(draws, due)
+    tallies = run.learner.tallies
     for i, one in run.active:
-        if run.learner.tallies[i].given_up:
-            one.given_up_at = run.frame
-            run.view.message(f"seed {one.seed} is given up: {run.learner.tallies[i].failure} is not finite")
+        if tallies[i].given_up:
+            one.counters.given_up_at = run.frame
+            run.view.message(f"seed {one.seed} is given up: {tallies[i].failure} is not finite")
             run.save_now = True
 
 
 def reset(run: Training) -> None:
     """Fresh networks for every seed; what was learned of observations and returns stays, and so does the replay."""
-    run.resets = run.resets_due
-    run.learner.reset([run.agent.init(generator(one.seed, Purpose.INIT, run.resets)) for one in run.seeds])
-    run.view.message(f"reset {run.resets} of the networks at frame {run.frame:,}")
+    resets = run.counters.resets = run.resets_due
+    run.learner.reset([run.agent.init(generator(one.seed, Purpose.INIT, resets)) for one in run.seeds])
+    run.view.message(f"reset {resets} of the networks at frame {run.frame:,}")

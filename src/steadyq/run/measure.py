@@ -12,7 +12,7 @@ from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.diagnosis import Examiner, examine
 from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
 from steadyq.run.stop import Stop
-from steadyq.run.training import Training
+from steadyq.run.training import Best, Training
 from steadyq.store import snapshot
 from steadyq.store.folder import snapshot_path
 from steadyq.store.replay import Replay
@@ -25,7 +25,7 @@ def log(run: Training) -> None:
     window, run.window_started = now - run.window_started, now
     updates = run.settings.updates(run.step)
     learning = run.step - run.settings.resolved("learning_starts")
-    means = run.learner.means()
+    means, tallies = run.learner.means(), run.learner.tallies
     for i, one in run.active:
         norms = {
             name: frobenius_norms(net.params) for name, net in run.agent.networks(run.learner.seed(i).state).items()
@@ -39,17 +39,17 @@ def log(run: Training) -> None:
         }
         if learning > 0:
             metrics["train/utd"] = updates / learning
-        if one.finished:
-            metrics["rollout/ep_rew_mean"] = float(np.mean([episode.ret for episode in one.finished]))
-            metrics["rollout/ep_len_mean"] = float(np.mean([episode.length for episode in one.finished]))
-            one.finished.clear()
+        if one.counters.finished:
+            metrics["rollout/ep_rew_mean"] = float(np.mean([episode.ret for episode in one.counters.finished]))
+            metrics["rollout/ep_len_mean"] = float(np.mean([episode.length for episode in one.counters.finished]))
+            one.counters.finished.clear()
         troubles = {
-            "rollout/bad_steps": one.bad_steps,
-            "rollout/env_restarts": one.restarts,
-            "train/failed_updates": run.learner.tallies[i].failed,
+            "rollout/bad_steps": one.counters.bad_steps,
+            "rollout/env_restarts": one.counters.restarts,
+            "train/failed_updates": tallies[i].failed,
         }
         metrics |= {name: float(count) for name, count in troubles.items() if count}
-        one.bad_steps = one.restarts = 0
+        one.counters.bad_steps = one.counters.restarts = 0
         write(run, one.seed, metrics)
     if any(means) and not run.memory_said:
         run.view.message(f"memory: about {memory_at_the_end(run) / 1e9:.2f} GB at the end")
@@ -95,7 +95,7 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
         for (_, one), (metrics, _) in zip(run.active, results, strict=True):
             renamed = {name.replace("eval/", "eval_after_reset/"): value for name, value in metrics.items()}
             run.logger.write(seed=one.seed, frame=run.frame, metrics=renamed)
-        run.resets_evaluated = run.resets
+        run.counters.resets_evaluated = run.counters.resets
         return
     seconds = (run.clock() - started) / max(len(results), 1)
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
@@ -105,10 +105,11 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
         except OSError as error:
             run.view.message(f"no snapshot at frame {run.frame:,}: {error.strerror}")
         write(run, one.seed, metrics | {"time/evaluation_seconds": seconds})
-        if run.step and (one.best is None or metrics["eval/mean_reward"] > one.best[0]):
-            one.best = (metrics["eval/mean_reward"], run.frame)
+        best = one.counters.best
+        if run.step and (best is None or metrics["eval/mean_reward"] > best.mean_return):
+            one.counters.best = Best(metrics["eval/mean_reward"], run.frame)
             run.save_now = True
-    run.evaluated = run.frame
+    run.counters.evaluated = run.frame
 
 
 def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | None:
@@ -154,4 +155,4 @@ def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
         results.append((one, found))
     for one, metrics in results:
         write(run, one.seed, metrics)
-    run.diagnosed = run.frame
+    run.counters.diagnosed = run.frame

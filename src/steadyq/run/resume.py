@@ -11,12 +11,12 @@ from steadyq.errors import InputError, unknown
 from steadyq.run import save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
 from steadyq.run.go import Result, check_memory, go
-from steadyq.run.save import earliest, mark_of, to_come
+from steadyq.run.save import earliest, to_come
 from steadyq.run.stop import Stop
 from steadyq.settings import Settings, check, flag
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
-from steadyq.store.folder import is_run, seed_folder
+from steadyq.store.folder import REPLAY, is_run, seed_folder
 from steadyq.store.record import Record, check_trust, read_record, record_from_json
 
 FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
@@ -110,7 +110,7 @@ def resume(
             if different:
                 notes.append(f"from here on perhaps not to the bit: {different}")
             disk.sweep(run_folder)
-            mark = mark_of(earliest(found.saved)) if found.saved else None
+            mark = earliest(found.saved).metrics if found.saved else None
             if found.log_is_damaged:
                 notes.append(metrics_csv.mend(run_folder / metrics_csv.FILE, done, missing=to_come(found.saved)))
                 mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
@@ -127,7 +127,7 @@ def find_record(run_folder: Path) -> tuple[Record, list[str]]:
     for seed_dir in sorted(run_folder.glob("seed-*")):
         for frame in reversed(checkpoint.frames(seed_dir)):
             try:
-                found = checkpoint.load(seed_dir, frame, replay=None)
+                found = checkpoint.load(seed_dir, frame)
                 record = record_from_json(found.meta.get("record"), source=seed_dir / "checkpoints", out=run_folder)
             except InputError:
                 continue
@@ -154,15 +154,13 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
     complaints, fallback = list[str](), Found([], [])
     for frame in reversed(checkpoint.common_frames(folders)):
         try:
-            saved = [
-                checkpoint.verify(folder, frame, obs_dim=record.obs_dim, action_dim=record.action_dim)
-                for folder in folders
-            ]
-            for one in saved:
+            saved = [checkpoint.load(folder, frame) for folder in folders]
+            for folder, one in zip(folders, saved, strict=True):
+                checkpoint.verify(folder, one, sizes={REPLAY: (record.obs_dim, record.action_dim)})
                 save.check(one, record)
             if not fallback.saved:
                 fallback = Found(saved, [*complaints], log_is_damaged=True)
-            metrics_csv.check_prefix(run_folder / metrics_csv.FILE, mark_of(earliest(saved)))
+            metrics_csv.check_prefix(run_folder / metrics_csv.FILE, earliest(saved).metrics)
             return Found(saved, complaints)
         except FileError as error:
             complaints.append(f"the checkpoint of frame {frame:,} cannot be used: {error}")

@@ -1,9 +1,10 @@
 """The run that is going on: everything that moves while it does."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.engine.learner import Learner
@@ -14,12 +15,43 @@ from steadyq.examine.diagnosis import Examiner
 from steadyq.examine.play import Episode
 from steadyq.run.views import LiveView, PlainView
 from steadyq.settings import Settings
+from steadyq.store.checkpoint import History
+from steadyq.store.folder import REPLAY
 from steadyq.store.metrics_csv import Logger
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
 
 RESTARTS, HOUR = 10, 3600.0
 """Environments that may be replaced within so many seconds."""
+
+
+class Best(NamedTuple):
+    """The best evaluation of a seed."""
+
+    mean_return: float
+    frame: int
+
+
+@dataclass
+class SeedCounters:
+    """What a checkpoint keeps of one seed besides tensors, transitions and tally: a field here is all it takes."""
+
+    finished: list[Episode] = field(default_factory=list)  # training episodes since the last log record
+    bad_steps: int = 0  # since the last log record
+    restarts: int = 0  # of its environment, since the last log record
+    best: Best | None = None
+    given_up_at: int | None = None  # the frame at which its updates had failed too often
+
+
+@dataclass
+class Counters:
+    """What a checkpoint keeps of the run: a field here is all it takes."""
+
+    step: int = 0  # agent steps done
+    evaluated: int = -1  # frame of the last evaluation
+    diagnosed: int = -1  # frame of the last diagnosis
+    resets: int = 0  # of the networks so far
+    resets_evaluated: int = 0  # after how many of them there was an evaluation
 
 
 @dataclass
@@ -29,11 +61,13 @@ class Seed:
     seed: int
     stream: EpisodeStream
     replay: Replay
-    finished: list[Episode] = field(default_factory=list)  # training episodes since the last log record
-    bad_steps: int = 0  # since the last log record
-    restarts: int = 0  # of its environment, since the last log record
-    best: tuple[float, int] | None = None  # return and frame of the best evaluation
-    given_up_at: int | None = None  # the frame at which its updates had failed too often
+    history: History  # what is on disk of it
+    counters: SeedCounters = field(default_factory=SeedCounters)
+
+    @property
+    def replays(self) -> Mapping[str, Replay]:
+        """What a checkpoint keeps transitions of, by name."""
+        return {REPLAY: self.replay}
 
 
 @dataclass
@@ -51,11 +85,7 @@ class Training:
     recipe: Recipe
     clock: Callable[[], float]  # seconds since any moment; what a run does by time, it does by this one
     examiner: Examiner | None = None  # where diagnoses are due
-    step: int = 0  # agent steps done
-    evaluated: int = -1  # frame of the last evaluation
-    diagnosed: int = -1  # frame of the last diagnosis
-    resets: int = 0  # of the networks so far
-    resets_evaluated: int = 0  # after how many of them there was an evaluation
+    counters: Counters = field(default_factory=Counters)
     elapsed: float = 0.0  # seconds of earlier stretches
     started: float = field(init=False)
     window_started: float = field(init=False)
@@ -80,7 +110,12 @@ class Training:
     @property
     def active(self) -> list[tuple[int, Seed]]:
         """The seeds that still learn, with their places."""
-        return [(i, one) for i, one in enumerate(self.seeds) if one.given_up_at is None]
+        return [(i, one) for i, one in enumerate(self.seeds) if one.counters.given_up_at is None]
+
+    @property
+    def step(self) -> int:
+        """Agent steps done."""
+        return self.counters.step
 
     @property
     def frame(self) -> int:
@@ -103,12 +138,12 @@ class Training:
     @property
     def evaluation_due(self) -> bool:
         """Whether the policies are to be evaluated at this frame, and were not yet."""
-        return self._is_due(self.settings.eval_every, self.evaluated)
+        return self._is_due(self.settings.eval_every, self.counters.evaluated)
 
     @property
     def diagnosis_due(self) -> bool:
         """Whether the networks are to be diagnosed at this frame, and were not yet."""
-        return self._is_due(self.settings.diagnose_every, self.diagnosed)
+        return self._is_due(self.settings.diagnose_every, self.counters.diagnosed)
 
     def _is_due(self, every: int, last: int) -> bool:
         return every > 0 and (self.step == 0 or self.crosses(every)) and last != self.frame
@@ -116,7 +151,7 @@ class Training:
     @property
     def reset_due(self) -> bool:
         """Whether the networks are to be reset before the next step; what a run ends with is what was trained."""
-        return self.resets < self.resets_due and self.step < self.settings.agent_steps
+        return self.counters.resets < self.resets_due and self.step < self.settings.agent_steps
 
     @property
     def resets_due(self) -> int:
@@ -127,7 +162,7 @@ class Training:
     @property
     def reset_evaluation_due(self) -> bool:
         """Whether the networks that were just reset are to be evaluated."""
-        return self.settings.eval_every > 0 and self.resets_evaluated < self.resets
+        return self.settings.eval_every > 0 and self.counters.resets_evaluated < self.counters.resets
 
     def may_restart(self, error: Exception) -> bool:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
@@ -155,10 +190,10 @@ class Training:
     def check_over(self) -> None:
         """RunError if anything has gone wrong that the run did not get over."""
         lost = [
-            f"seed {one.seed} was given up at frame {one.given_up_at:,}: {tally.failure} was not finite in "
+            f"seed {one.seed} was given up at frame {one.counters.given_up_at:,}: {tally.failure} was not finite in "
             f"{tally.failed_in_a_row} updates in a row; none of them was applied"
             for one, tally in zip(self.seeds, self.learner.tallies, strict=True)
-            if one.given_up_at is not None
+            if one.counters.given_up_at is not None
         ]
         troubles = [*filter(None, [self.over, self.save_trouble]), *lost]
         if troubles:

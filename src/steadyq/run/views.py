@@ -7,7 +7,6 @@ most), and nothing that goes wrong with a screen reaches the training: a view th
 import contextlib
 import functools
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from steadyq.output import drain
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import ALPHA, ENTROPY, EPISODES, EVALUATION, EVALUATION_STD, UPDATES, Q
 
@@ -29,8 +29,11 @@ WINDOW = 240  # samples of speed, one per draw: the last minute, so that a slow 
 SPARKS = 16  # evaluations in a sparkline
 QUIET = 600  # seconds: a log that has been told nothing for so long is told how far the run is
 
+SHOWN = (("train", EPISODES, ".1f"), ("q", Q, ".1f"), ("alpha", ALPHA, ".3g"), ("entropy", ENTROPY, ".2f"))
+"""What is shown besides evaluations, with its name and form; other metrics' names say nothing to a reader."""
 
-def view(
+
+def choose_view(
     *,
     exp_name: str,
     env_name: str,
@@ -76,8 +79,8 @@ class Board:
         self.exp_name, self.env_name, self.frames, self.frame, self.clock = exp_name, env_name, frames, start, clock
         self.latest: dict[int, dict[str, float]] = {seed: {} for seed in seeds}
         self.evaluations: dict[int, list[float]] = {seed: [] for seed in seeds}
-        self._began = self._sampled = clock()
-        self._samples = deque([(self._began, start)], maxlen=WINDOW)
+        self.began = self._sampled = clock()
+        self._samples = deque([(self.began, start)], maxlen=WINDOW)
         self._updates: deque[tuple[int, float]] = deque(maxlen=2)  # (frame, updates so far)
 
     def due(self, frame: int) -> bool:
@@ -98,10 +101,6 @@ class Board:
         if UPDATES in metrics and (not self._updates or frame > self._updates[-1][0]):
             self._updates.append((frame, metrics[UPDATES]))
 
-    def elapsed(self) -> float:
-        """Seconds since the start or the resume."""
-        return self.clock() - self._began
-
     def speed(self) -> float | None:
         """Environment frames per second over the last minute or so; None until there is something to go by."""
         (first, first_frame), (last, last_frame) = self._samples[0], self._samples[-1]
@@ -115,10 +114,12 @@ class Board:
         (first_frame, first), (last_frame, last) = self._updates
         return speed * (last - first) / (last_frame - first_frame)
 
-    def remaining(self) -> float | None:
-        """Seconds to the end at this speed."""
+    def pace(self) -> list[str]:
+        """The speed, and the time to the end at this speed, in words; empty until there is something to go by."""
         speed = self.speed()
-        return None if speed is None else max(self.frames - self.frame, 0) / speed
+        if speed is None:
+            return []
+        return [f"{_rate(speed)} frames/s", f"ETA {_duration(max(self.frames - self.frame, 0) / speed)}"]
 
 
 def harmless(method: Callable[..., None]) -> Callable[..., None]:
@@ -157,7 +158,7 @@ class PlainView:
     def progress(self, frame: int) -> None:
         """Take note of the environment frame reached; call it as often as you like."""
         if self.board.due(frame) and self.board.clock() - self._printed >= QUIET:
-            self._print("  ".join([self._reached(frame), *_pace(self.board)]))
+            self._print("  ".join([self._reached(frame), *self.board.pace()]))
 
     @harmless
     def update(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
@@ -166,7 +167,7 @@ class PlainView:
         self.board.note(seed, frame, metrics)
         measured = list(_measured(metrics))
         if measured:
-            self._print("  ".join([self._reached(frame), f"seed {seed}", *measured, *_pace(self.board)]))
+            self._print("  ".join([self._reached(frame), f"seed {seed}", *measured, *self.board.pace()]))
 
     @harmless
     def message(self, text: str) -> None:
@@ -176,11 +177,10 @@ class PlainView:
     def close(self) -> None:
         """Nothing is left open."""
 
-    def give_up(self) -> None:
-        """Nothing is left open."""
+    give_up = close
 
     def _reached(self, frame: int) -> str:
-        return f"frame {frame:,}/{self.board.frames:,} ({_percent(frame, self.board.frames)})"
+        return f"frame {frame:,}/{self.board.frames:,} ({100 * frame // self.board.frames}%)"
 
     def _print(self, text: str) -> None:
         self._printed = self.board.clock()
@@ -247,14 +247,13 @@ def table(board: Board, *, levels: str) -> RenderableType:
     bar.add_row(
         ProgressBar(total=board.frames, completed=board.frame, width=32),
         Text(f"{board.frame:,} / {board.frames:,} frames"),
-        Text(_percent(board.frame, board.frames), style="bold"),
+        Text(f"{100 * board.frame // board.frames}%", style="bold"),
     )
-    updates = board.update_speed()
-    pace = [f"elapsed {_duration(board.elapsed())}", *reversed(_pace(board))]
-    if updates is not None:
+    pace = [f"elapsed {_duration(board.clock() - board.began)}", *reversed(board.pace())]
+    if (updates := board.update_speed()) is not None:
         pace.append(f"{_rate(updates)} updates/s")
     seeds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("seed", "train", "eval", "best", "Q", "alpha", "entropy"):
+    for column in ("seed", "eval", "best", *(name for name, _, _ in SHOWN)):
         seeds.add_column(column, justify="right", no_wrap=True)
     seeds.add_column("evaluations", no_wrap=True)
     shown = [value for evaluations in board.evaluations.values() for value in evaluations[-SPARKS:]]
@@ -263,12 +262,9 @@ def table(board: Board, *, levels: str) -> RenderableType:
         evaluations = board.evaluations[seed]
         seeds.add_row(
             str(seed),
-            _number(latest.get(EPISODES), ".1f"),
             Text(_number(latest.get(EVALUATION), ".1f"), style="bold"),
             _number(max(evaluations, default=None), ".1f"),
-            _number(latest.get(Q), ".1f"),
-            _number(latest.get(ALPHA), ".4f"),
-            _number(latest.get(ENTROPY), ".2f"),
+            *(_number(latest.get(metric), form) for _, metric, form in SHOWN),
             Text(sparkline(evaluations[-SPARKS:], low, high, levels), style="cyan"),
         )
     return Group(Text(), title, bar, Text("   ".join(pace)), seeds)
@@ -281,33 +277,15 @@ def sparkline(values: Sequence[float], low: float, high: float, levels: str) -> 
 
 
 def _measured(metrics: Mapping[str, float]) -> Iterable[str]:
-    """The shown ones of these metrics as words and numbers, without names that say nothing to a reader."""
+    """The shown ones of these metrics as words and numbers."""
     if EVALUATION in metrics:
         spread = f" +- {metrics[EVALUATION_STD]:.1f}" if EVALUATION_STD in metrics else ""
         yield f"eval {metrics[EVALUATION]:.1f}{spread}"
-    for name, metric, form in (
-        ("train", EPISODES, ".1f"),
-        ("q", Q, ".1f"),
-        ("alpha", ALPHA, ".3g"),
-        ("entropy", ENTROPY, ".2f"),
-    ):
-        if metric in metrics:
-            yield f"{name} {metrics[metric]:{form}}"
-
-
-def _pace(board: Board) -> list[str]:
-    speed, remaining = board.speed(), board.remaining()
-    if speed is None or remaining is None:
-        return []
-    return [f"{_rate(speed)} frames/s", f"ETA {_duration(remaining)}"]
+    yield from (f"{name} {metrics[metric]:{form}}" for name, metric, form in SHOWN if metric in metrics)
 
 
 def _rate(speed: float) -> str:
     return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
-
-
-def _percent(frame: int, frames: int) -> str:
-    return f"{100 * frame // frames}%"
 
 
 def _duration(seconds: float) -> str:
@@ -316,10 +294,3 @@ def _duration(seconds: float) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
-
-
-def drain(stream: IO[str]) -> None:
-    """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -1,22 +1,20 @@
-"""What a run leaves on disk to go on from or to look at: atomic, sealed with a digest, resumable to the bit.
+"""What a run leaves on disk to resume from or to look at: atomic, sealed with a digest, bit-exact.
 
     SEED_DIR/checkpoints/<frame, 12 digits>.safetensors               one checkpoint: every tensor, and JSON
-    SEED_DIR/checkpoints/replay/<first>-<last>-<digest>.safetensors   transitions [first, last) of the replay
+    SEED_DIR/checkpoints/NAME/<first>-<last>-<digest>.safetensors     transitions [first, last) of the replay NAME
 
-The replay's files are shared by the checkpoints: a save writes only the transitions added since the last one, and the
+A replay's files are shared by the checkpoints: a save writes only the transitions added since the last one, and the
 checkpoint lists the files it needs with their digests. A checkpoint is there as soon as its name is, because files are
-written whole or not at all (see `steadyq.store.disk`), the replay's files first.
+written whole or not at all (see `steadyq.store.disk`), the replays' files first.
 
-Every file is a sealed one (see `steadyq.store.sealed`). The JSON of a checkpoint is
-    frame      environment frames
-    meta       what the caller gave
-    replay     obs_dim, action_dim, added (transitions so far) and segments: [[first, last, sha256], ...], oldest first
-with the replay's current observation among the tensors as `replay.head`, unless it was between episodes.
+Every file is a sealed one (see `steadyq.store.sealed`). The JSON of a checkpoint is a `Description`; the current
+observation of the replay NAME is among its tensors as `NAME.head`, unless that was between episodes.
 """
 
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,108 +24,142 @@ import torch
 
 from steadyq.store import disk, sealed
 from steadyq.store.disk import TEMPORARY, FileError
-from steadyq.store.replay import Replay, Saved, SegmentFile, check_segment
+from steadyq.store.replay import Replay, check_segment
 from steadyq.store.sealed import Arrays
+from steadyq.store.typed import from_json
 
-HEAD = "replay.head"
-COUNTS = ".opt.updates"  # how the names of whole numbers end that older versions kept in float32
-SEGMENT_BYTES = 16 * 2**20  # of one file of the replay at most: 64 MiB take 1.5 times as long to read, by page faults
+NAME = "[a-z][a-z0-9_]{0,63}"
+"""A replay's name, which names a folder: whoever wrote the file cannot lead us elsewhere by it."""
+
+SEGMENT_BYTES = 16 * 2**20  # of one file of a replay at most: 64 MiB take 1.5 times as long to read, by page faults
+
+
+class SegmentFile(NamedTuple):
+    """A file that holds the transitions [first, last)."""
+
+    first: int
+    last: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReplayFiles:
+    """Where the transitions of one replay lie."""
+
+    obs_dim: int
+    action_dim: int
+    added: int  # transitions so far
+    segments: list[SegmentFile]  # oldest first, without gaps
+
+
+@dataclass(frozen=True)
+class Description:
+    """The JSON of a checkpoint."""
+
+    frame: int
+    meta: dict[str, Any]  # what the caller gave
+    replays: dict[str, ReplayFiles]
 
 
 class Checkpoint(NamedTuple):
-    """What `save` was given, apart from the replay."""
+    """What `save` was given, and where the transitions lie."""
 
     frame: int
     tensors: dict[str, torch.Tensor]
     meta: dict[str, Any]
+    replays: dict[str, ReplayFiles]
+    heads: dict[str, np.ndarray]  # current observations of the replays that are not between episodes
+
+
+class History(NamedTuple):
+    """What a seed's replays have on disk: the checkpoints that lead to them, and the newest one's files.
+
+    Whoever trains a seed holds one, which goes with its replays: it begins as `History(seed_dir)` or comes from `fill`,
+    and each save gives the next.
+    """
+
+    seed_dir: Path
+    frames: tuple[int, ...] = ()  # ascending
+    segments: Mapping[str, Sequence[SegmentFile]] = {}  # by the replay's name
 
 
 def save(
-    seed_dir: Path,
+    history: History,
     *,
     frame: int,
     tensors: Mapping[str, np.ndarray | torch.Tensor],
     meta: Mapping[str, Any],
-    replay: Replay,
-) -> Path:
+    replays: Mapping[str, Replay],
+) -> History:
     """Write a checkpoint of one seed. `prune` removes what is no longer needed, once all seeds have theirs.
 
-    The replay remembers which of its transitions are on disk and which checkpoint it comes from.
-
     Args:
-        seed_dir: the seed's folder.
+        history: what these replays have on disk already.
         frame: environment frames so far; a checkpoint of the same frame is replaced.
-        tensors: everything else with numbers in it, by name; no name may be `replay.head`.
+        tensors: everything else with numbers in it, by name; no name may be that of a replay's head.
         meta: JSON values (numbers must be finite).
-        replay: this seed's replay.
+        replays: this seed's replays, by name.
 
     Returns:
-        the checkpoint's file.
+        what they have on disk now.
 
     Raises:
         OSError: the disk is full, or anything else. The earlier checkpoints are as they were; try again later.
-        ValueError, TypeError: a mistake in the program: `tensors` or `meta` that cannot be written, or an earlier frame
-            than the last save.
+        ValueError, TypeError: a mistake in the program: names, `tensors` or `meta` that cannot be written, or an
+            earlier frame than the last save.
     """
-    if HEAD in tensors:
-        raise ValueError(f"the name {HEAD!r} is taken by the replay")
-    folder = seed_dir / "checkpoints"
-    path = _path(folder, frame)
-    earlier = _earlier(folder, replay)
-    if frame < earlier.frame:
-        raise ValueError(f"frame {frame} is before {earlier.frame}, where this replay was saved last")
-    segments = _reusable(folder, replay, earlier.segments)
-    first = segments[-1].last if segments else replay.added - replay.size
-    head = {} if replay.head is None else {HEAD: replay.head}
+    if bad := [name for name in replays if not re.fullmatch(NAME, name)]:
+        raise ValueError(f"{bad[0]!r} cannot be the name of a replay")
+    if taken := sorted(tensors.keys() & {_head(name) for name in replays}):
+        raise ValueError(f"the name {taken[0]!r} is taken by a replay")
+    if frame < max(history.frames, default=frame):
+        raise ValueError(f"frame {frame} is before {history.frames[-1]}, where these replays were saved last")
+    heads = {_head(name): replay.head for name, replay in replays.items() if replay.head is not None}
+    folder = history.seed_dir / "checkpoints"
     try:
-        segments += [_write_segment(folder, replay, start, stop) for start, stop in _spans(first, replay)]
-        description = {
-            "frame": frame,
-            "meta": dict(meta),
-            "replay": {
-                "obs_dim": replay.obs_dim,
-                "action_dim": replay.action_dim,
-                "added": replay.added,
-                "segments": segments,
-            },
+        files = {
+            name: ReplayFiles(
+                replay.obs_dim,
+                replay.action_dim,
+                replay.added,
+                _write_new(folder / name, history.segments.get(name, ()), replay),
+            )
+            for name, replay in replays.items()
         }
-        sealed.write(path, "checkpoint", {**tensors, **head}, description)
+        description = asdict(Description(frame, dict(meta), files))
+        sealed.write(_path(folder, frame), "checkpoint", {**tensors, **heads}, description)
     except BaseException:
         # On a full disk the new transitions must not stay behind as well. A kill leaves them to the next save.
         _sweep(folder)
         raise
-    replay.saved = Saved(folder, frame, tuple(segments), frames=(*(f for f in earlier.frames if f != frame), frame))
-    return path
+    frames = (*(earlier for earlier in history.frames if earlier != frame), frame)
+    return History(history.seed_dir, frames, {name: one.segments for name, one in files.items()})
 
 
-def prune(seed_dir: Path, *, replay: Replay, keep: int, best: int | None = None) -> None:
+def prune(history: History, *, keep: int, best: int | None = None) -> None:
     """Remove the checkpoints that are no longer needed, and what dead writers left.
 
-    Those of the history that the replay was saved with stay if they are among its newest `keep`, or at frame `best`.
-    Others go: older ones, and later ones, which a resume from an earlier frame left behind. What cannot be removed now
-    waits for the next time.
+    Those of this history stay if they are among its newest `keep`, or at frame `best`. Others go: older ones, and later
+    ones, which a resume from an earlier frame left behind. What cannot be removed now waits for the next time.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}; at least one checkpoint must stay")
-    folder = seed_dir / "checkpoints"
-    history = sorted(set(_earlier(folder, replay).frames) & set(frames(seed_dir)))
-    stay = {*history[-keep:], best} & set(history)
+    folder, there = history.seed_dir / "checkpoints", frames(history.seed_dir)
+    mine = sorted({*history.frames} & {*there})
+    stay = {*mine[-keep:], best} & {*mine}
     with contextlib.suppress(OSError):
-        for frame in frames(seed_dir):
+        for frame in there:
             if frame not in stay:
                 disk.remove(_path(folder, frame))
     _sweep(folder)
 
 
-def remove(seed_dir: Path, frame: int, *, replay: Replay) -> None:
+def remove(seed_dir: Path, frame: int) -> None:
     """Take a checkpoint back that was just written, because other seeds could not write theirs."""
     folder = seed_dir / "checkpoints"
-    earlier = _earlier(folder, replay)
     with contextlib.suppress(OSError):
         disk.remove(_path(folder, frame))
-    left = tuple(f for f in earlier.frames if f != frame)
-    replay.saved = earlier._replace(frame=max(left, default=-1), frames=left)
-    _sweep(folder)  # what a later save finds missing it writes again
+    _sweep(folder)
 
 
 def common_frames(seed_dirs: Sequence[Path]) -> list[int]:
@@ -141,53 +173,75 @@ def frames(seed_dir: Path) -> list[int]:
     return sorted(int(stem) for stem in stems if re.fullmatch("[0-9]{12}", stem))
 
 
-def load(seed_dir: Path, frame: int | None = None, *, replay: Replay | None) -> Checkpoint:
-    """Read a checkpoint of one seed and fill its replay.
+def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
+    """Read a checkpoint of one seed; the transitions stay where they are.
 
     Args:
         seed_dir: the seed's folder.
         frame: which one; None is the newest.
-        replay: an empty replay, or None to leave the transitions where they are.
 
     Raises:
-        FileError: there is none, or one of its files is damaged, foreign or does not fit the replay. Every file
-            is read and its digest compared before the replay is touched.
+        FileError: there is none, or it is damaged or foreign.
     """
     if frame is None:
         frame = max(frames(seed_dir), default=None)
         if frame is None:
             raise FileError(f"there is no checkpoint in {seed_dir / 'checkpoints'}")
-    if replay is None:
-        return _read(seed_dir, frame)[0]
-    found = verify(seed_dir, frame, obs_dim=replay.obs_dim, action_dim=replay.action_dim)
-    fill(seed_dir, frame, replay)
-    return found
+    path = _path(seed_dir / "checkpoints", frame)
+    arrays, values, _ = sealed.read(path, "checkpoint")
+    description, heads = _description(path, values, frame=frame), Arrays()
+    for name, files in description.replays.items():
+        if (head := arrays.pop(_head(name), None)) is None:
+            continue
+        if head.dtype != np.float32 or head.shape != (files.obs_dim,):
+            raise FileError(
+                f"{path}: `{_head(name)}` must be float32 {(files.obs_dim,)}, got {head.dtype} {head.shape}"
+            )
+        heads[name] = head
+    return Checkpoint(frame, sealed.tensors(arrays), description.meta, description.replays, heads)
 
 
-def verify(seed_dir: Path, frame: int, *, obs_dim: int, action_dim: int) -> Checkpoint:
-    """Read a checkpoint and every file of the replay that it needs; nothing is kept of the transitions.
+def verify(seed_dir: Path, found: Checkpoint, *, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Make sure that a checkpoint has these replays and that every file of theirs is whole; nothing of it is kept.
+
+    Args:
+        seed_dir: the seed's folder.
+        found: the checkpoint, as `load` gave it.
+        sizes: of observations and actions, by the replay's name.
 
     Raises:
-        FileError: one of the files is missing, damaged, foreign or has observations and actions of other sizes.
+        FileError: a replay more or less, or with other sizes; or a file is missing, damaged or foreign.
     """
-    found, segments, _ = _read(seed_dir, frame, sizes=(obs_dim, action_dim))
-    for segment in segments:
-        _read_segment(seed_dir / "checkpoints", segment, obs_dim, action_dim)
-    return found
-
-
-def fill(seed_dir: Path, frame: int, replay: Replay) -> None:
-    """Put the transitions of a checkpoint that was verified into an empty replay."""
-    if replay.added:
-        raise ValueError(f"a checkpoint fills an empty replay; this one has had {replay.added} transitions")
     folder = seed_dir / "checkpoints"
-    _, segments, head = _read(seed_dir, frame, sizes=(replay.obs_dim, replay.action_dim))
-    for segment in segments:  # read once more rather than all of it in memory twice
-        replay.extend(_read_segment(folder, segment, replay.obs_dim, replay.action_dim))
-    # The head is the next observation of the newest transition already, unless an episode began after that one.
-    if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):
-        replay.start(head)
-    replay.saved = Saved(folder, frame, tuple(segments), tuple(f for f in frames(seed_dir) if f <= frame))
+    if more := sorted(found.replays.keys() - sizes.keys()):
+        raise FileError(f"{_path(folder, found.frame)} has a replay {more[0]!r}, which this run has not")
+    for name, wanted in sizes.items():
+        for segment in _files(folder, found, name, wanted).segments:
+            _read_segment(folder / name, segment, *wanted)
+
+
+def fill(seed_dir: Path, found: Checkpoint, replays: Mapping[str, Replay]) -> History:
+    """Put the transitions of a checkpoint that was verified into empty replays, by name.
+
+    Returns:
+        what these replays have on disk.
+
+    Raises:
+        FileError: a file is not, or no longer, what it was when it was verified; a replay may be half full.
+    """
+    folder = seed_dir / "checkpoints"
+    for name, replay in replays.items():
+        if replay.added:
+            raise ValueError(f"a checkpoint fills an empty replay; {name!r} has had {replay.added} transitions")
+        sizes = (replay.obs_dim, replay.action_dim)
+        for segment in _files(folder, found, name, sizes).segments:  # read once more rather than all in memory twice
+            replay.extend(_read_segment(folder / name, segment, *sizes))
+        # The head is the next observation of the newest transition already, unless an episode began after that one.
+        head = found.heads.get(name)
+        if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):
+            replay.start(head)
+    earlier = tuple(frame for frame in frames(seed_dir) if frame <= found.frame)
+    return History(seed_dir, earlier, {name: found.replays[name].segments for name in replays})
 
 
 def _path(folder: Path, frame: int) -> Path:
@@ -196,46 +250,38 @@ def _path(folder: Path, frame: int) -> Path:
 
 def _segment_path(folder: Path, segment: SegmentFile) -> Path:
     """The digest in the name keeps two histories, whose transitions may differ, out of each other's files."""
-    return folder / "replay" / f"{segment.first:012d}-{segment.last:012d}-{segment.sha256[:12]}.safetensors"
+    return folder / f"{segment.first:012d}-{segment.last:012d}-{segment.sha256[:12]}.safetensors"
 
 
-def _reusable(folder: Path, replay: Replay, segments: tuple[SegmentFile, ...]) -> list[SegmentFile]:
-    """The files on disk that hold transitions still in the ring, up to the first that is missing."""
-    needed = [segment for segment in segments if segment.last > replay.added - replay.size]
-    return [*takewhile(lambda segment: _segment_path(folder, segment).is_file(), needed)]
+def _head(name: str) -> str:
+    return f"{name}.head"
 
 
-def _spans(first: int, replay: Replay) -> list[tuple[int, int]]:
-    """The transitions from number `first` on, cut into pieces of at most `SEGMENT_BYTES`."""
-    each = Replay.bytes_needed(1, replay.obs_dim, replay.action_dim)
-    step = max(1, SEGMENT_BYTES // each)
-    return [(start, min(start + step, replay.added)) for start in range(first, replay.added, step)]
+def _files(folder: Path, found: Checkpoint, name: str, sizes: tuple[int, int]) -> ReplayFiles:
+    """The files of one replay of a checkpoint, if it has it, with observations and actions of these sizes."""
+    path, files = _path(folder, found.frame), found.replays.get(name)
+    if files is None:
+        raise FileError(f"{path} has no replay {name!r}")
+    if (got := (files.obs_dim, files.action_dim)) != sizes:
+        raise FileError(f"{path} has observations and actions of sizes {got}, the environment has {sizes}")
+    return files
 
 
-def _earlier(folder: Path, replay: Replay) -> Saved:
-    """What this replay has on disk in this folder."""
-    return replay.saved if replay.saved and replay.saved.folder == folder else Saved(folder, -1, (), ())
+def _write_new(folder: Path, before: Sequence[SegmentFile], replay: Replay) -> list[SegmentFile]:
+    """Put on disk what is not yet there of a replay, in files of at most `SEGMENT_BYTES`; all that hold what is in it.
 
-
-def _write_segment(folder: Path, replay: Replay, first: int, last: int) -> SegmentFile:
-    arrays = replay.segment(first, last)
-    segment = SegmentFile(first, last, sealed.digest("replay", "{}", arrays))
-    sealed.write(_segment_path(folder, segment), "replay", arrays, {})
-    return segment
-
-
-def _read(
-    seed_dir: Path, frame: int, *, sizes: tuple[int, int] | None = None
-) -> tuple[Checkpoint, list[SegmentFile], np.ndarray | None]:
-    """A checkpoint, the files of the replay that it needs, and the replay's head, if there is one."""
-    path = _path(seed_dir / "checkpoints", frame)
-    arrays, description, _ = sealed.read(path, "checkpoint")
-    segments = _check_description(path, description, frame=frame)
-    head = arrays.pop(HEAD, None)
-    if sizes is not None:
-        _check_replay(path, description["replay"], head, sizes)
-    tensors = {name: leaf.long() if name.endswith(COUNTS) else leaf for name, leaf in sealed.tensors(arrays).items()}
-    return Checkpoint(frame, tensors, description["meta"]), segments, head
+    Of the files from before these are the ones with transitions that are still in the ring, up to the first that is
+    missing.
+    """
+    needed = [segment for segment in before if segment.last > replay.added - replay.size]
+    segments = [*takewhile(lambda segment: _segment_path(folder, segment).is_file(), needed)]
+    step = max(1, SEGMENT_BYTES // Replay.bytes_needed(1, replay.obs_dim, replay.action_dim))
+    for first in range(segments[-1].last if segments else replay.added - replay.size, replay.added, step):
+        last = min(first + step, replay.added)
+        arrays = replay.segment(first, last)
+        segments.append(SegmentFile(first, last, sealed.digest("replay", "{}", arrays)))
+        sealed.write(_segment_path(folder, segments[-1]), "replay", arrays, {})
+    return segments
 
 
 def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: int) -> Arrays:
@@ -253,68 +299,46 @@ def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: 
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the leftovers of dead writers, and the replay's files that no checkpoint mentions.
+    """Remove the leftovers of dead writers, and the replays' files that no checkpoint mentions.
 
     What cannot be removed now is no reason for a save to fail, and waits for the next one.
     """
     with contextlib.suppress(OSError):
-        for left in (*folder.glob(TEMPORARY + "*"), *(folder / "replay").glob(TEMPORARY + "*")):
+        for left in (*folder.glob(TEMPORARY + "*"), *folder.glob(f"*/{TEMPORARY}*")):
             disk.remove(left)
         wanted: set[Path] = set()
         for frame in frames(folder.parent):
             path = _path(folder, frame)
             with contextlib.suppress(FileError):  # a damaged checkpoint needs nothing any more
-                wanted |= {
-                    _segment_path(folder, segment)
-                    for segment in _check_description(path, sealed.peek(path, "checkpoint"), frame=frame)
-                }
-        for path in (folder / "replay").glob("*.safetensors"):
+                found = _description(path, sealed.peek(path, "checkpoint"), frame=frame)
+                for name, files in found.replays.items():
+                    wanted |= {_segment_path(folder / name, segment) for segment in files.segments}
+        for path in folder.glob("*/*.safetensors"):
             if path not in wanted:
                 disk.remove(path)
 
 
-def _check_description(path: Path, description: dict[str, Any], *, frame: int) -> list[SegmentFile]:
-    """The segments of a checkpoint's JSON, after making sure that all of it is what `save` writes."""
+def _description(path: Path, values: dict[str, Any], *, frame: int) -> Description:
+    """A checkpoint's JSON, after making sure that all of it is what `save` writes."""
 
     def must(holds: bool, what: str) -> None:
         if not holds:
             raise FileError(f"{path}: {what}")
 
-    must(
-        description.get("frame") == frame,
-        f"the file's name does not go with the frame in it, {description.get('frame')!r}",
-    )
-    must(isinstance(description.get("meta"), dict), "`meta` is no JSON object")
-    about = description.get("replay")
-    must(isinstance(about, dict), "`replay` is no JSON object")
-    assert isinstance(about, dict)
-    for name in ("obs_dim", "action_dim", "added"):
-        must(
-            type(about.get(name)) is int and about[name] >= 0,
-            f"`replay.{name}` is no number of things: {about.get(name)!r}",
-        )
-    rows = about.get("segments")
-    must(isinstance(rows, list), "`replay.segments` is no list")
-    segments: list[SegmentFile] = []
-    for row in rows or ():
-        must(
-            isinstance(row, list)
-            and [type(value) for value in row] == [int, int, str]
-            and 0 <= row[0] < row[1]
-            and re.fullmatch("[0-9a-f]{64}", row[2]) is not None,
-            f"{str(row)[:120]} in `replay.segments` is not [first, last, sha256]",
-        )
-        must(not segments or segments[-1].last == row[0], f"the transitions before {row[0]} are missing")
-        segments.append(SegmentFile(*row))
-    last = segments[-1].last if segments else 0
-    must(last == about["added"], f"its segments end at transition {last}, but there were {about['added']}")
-    return segments
-
-
-def _check_replay(path: Path, about: dict[str, Any], head: np.ndarray | None, sizes: tuple[int, int]) -> None:
-    """Make sure that the checkpoint's transitions have the sizes of the environment's observations and actions."""
-    got = (about["obs_dim"], about["action_dim"])
-    if got != sizes:
-        raise FileError(f"{path} has observations and actions of sizes {got}, the environment has {sizes}")
-    if head is not None and (head.dtype != np.float32 or head.shape != sizes[:1]):
-        raise FileError(f"{path}: `{HEAD}` must be float32 {sizes[:1]}, got {head.dtype} {head.shape}")
+    try:
+        found = from_json(Description, values, "checkpoint")
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from None
+    must(found.frame == frame, f"the file's name does not go with the frame in it, {found.frame}")
+    for name, files in found.replays.items():
+        must(re.fullmatch(NAME, name) is not None, f"{name[:80]!r} cannot be the name of a replay")
+        last = files.segments[0].first if files.segments else 0
+        for segment in files.segments:
+            must(
+                0 <= segment.first < segment.last and re.fullmatch("[0-9a-f]{64}", segment.sha256) is not None,
+                f"{str(segment)[:120]!r} of the replay {name} is not [first, last, sha256]",
+            )
+            must(segment.first == last, f"the transitions of the replay {name} before {segment.first} are missing")
+            last = segment.last
+        must(last == files.added, f"the files of the replay {name} end at {last}, but it had {files.added} transitions")
+    return found

@@ -14,9 +14,13 @@ from pathlib import Path
 
 from steadyq.errors import InputError
 from steadyq.store import metrics_csv
+from steadyq.store.names import EVALUATION
 
 DIAGNOSTICS = "diagnostics.csv"
 """What was measured of a run after its training, in the form of its own record, which goes first where both have it."""
+
+REPLAY = "replay"
+"""The name of the replay that a run learns from; its transitions lie in a folder of this name."""
 
 
 def seed_folder(run: Path, seed: int) -> Path:
@@ -45,4 +49,4 @@ def best_frame(run: Path, seed: int) -> int:
 def returns(run: Path, seed: int) -> Mapping[int, float]:
     """Mean evaluation return by frame."""
     rows = metrics_csv.read(run / metrics_csv.FILE)
-    return {row.env_step: row.value for row in rows if row.seed == seed and row.metric == "eval/mean_reward"}
+    return {row.env_step: row.value for row in rows if row.seed == seed and row.metric == EVALUATION}

@@ -19,11 +19,9 @@ from typing import NamedTuple
 from steadyq.errors import InputError
 from steadyq.store import disk
 from steadyq.store.disk import FileError
+from steadyq.store.names import WALL_TIME
 
 FILE = "metrics.csv"
-CLOCK = "time/time_elapsed"
-"""The metric that has the seconds since a run began."""
-
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 
 
@@ -42,7 +40,7 @@ class Mark(NamedTuple):
     """How far a record went."""
 
     size: int  # bytes
-    sha256: str  # of so many bytes; "" where an older version kept none
+    sha256: str  # of so many bytes
 
 
 class Logger:
@@ -235,7 +233,7 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
     kept = data[: mark.size]
     if not kept.endswith(b"\n"):
         raise FileError(f"{path}: byte {mark.size}, where the checkpoint left off, is inside a line")
-    if mark.sha256 and hashlib.sha256(kept).hexdigest() != mark.sha256:
+    if hashlib.sha256(kept).hexdigest() != mark.sha256:
         raise FileError(f"{path} is damaged or was edited: its beginning is another one than at the checkpoint")
     return kept
 
@@ -315,7 +313,7 @@ def _event_writers(
         disk.remove_tree(folder)
         for seed in seeds:
             writers[seed] = Events(folder / f"seed-{seed}")
-        clock = {(row.seed, row.env_step): row.value for row in rows if row.metric == CLOCK}
+        clock = {(row.seed, row.env_step): row.value for row in rows if row.metric == WALL_TIME}
         began, elapsed = time.time() - max(clock.values(), default=0.0), dict.fromkeys(seeds, 0.0)
         for row in rows:
             if row.seed in writers:

@@ -1,4 +1,19 @@
-"""Names of metrics that more than one room knows; all of a run's are in docs/run-folder.md."""
+"""Names of metrics that more than one room knows; all of a run's are in docs/run-folder.md.
+
+What no other room reads is named where it is measured.
+"""
+
+DIAGNOSES, CLOCKS = "diag/", "time/"
+"""How the names begin of what `steadyq diagnose` measures, and of what depends on a clock."""
 
 EVALUATION, EVALUATION_STD, EPISODES = "eval/mean_reward", "eval/std_reward", "rollout/ep_rew_mean"
-Q, ALPHA, ENTROPY, UPDATES = "train/q_mean", "train/ent_coef", "train/entropy", "train/n_updates"
+UPDATES, UTD = "train/n_updates", "train/utd"
+Q, ALPHA, ENTROPY, CRITIC_LOSS = "train/q_mean", "train/ent_coef", "train/entropy", "train/critic_loss"
+CRITIC_NORM, ACTOR_NORM = "train/critic_weight_norm", "train/actor_weight_norm"
+CRITIC_GRADIENT, ACTOR_GRADIENT = "train/critic_grad_norm", "train/actor_grad_norm"
+WALL_TIME, UPDATES_PER_SECOND = "time/time_elapsed", "time/updates_per_second"
+"""Seconds since the run began; critic updates per second since the last record."""
+
+Q_BIAS, Q_BIAS_STD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
+DIAGNOSED_NORM, DIAGNOSED_GRADIENT = "diag/critic/weight_norm", "diag/critic/gradient_norm"
+CRITIC_ELR, CRITIC_ROTATION, CRITIC_DEAD = "diag/critic/elr", "diag/critic/rotation", "diag/critic/dead_units"

@@ -11,7 +11,7 @@ from steadyq.settings import MOST_THREADS, Settings, check, from_json
 from steadyq.store import disk
 from steadyq.store.disk import FileError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Record(NamedTuple):
@@ -92,6 +92,7 @@ def _check_sizes(record: Record) -> None:
         or how["device"] not in ("cpu", "cuda")
         or how["products"] not in ("mkl", "onednn")
         or type(how["compiled"]) is not bool
+        or type(how["reproducible"]) is not bool
         or type(how["threads"]) is not int
         or not 0 < how["threads"] <= MOST_THREADS
     ):

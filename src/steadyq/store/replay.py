@@ -11,8 +11,6 @@ nowhere.
 
 import math
 import mmap
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,23 +23,6 @@ from steadyq.errors import InputError
 FLOAT = np.dtype(np.float32)
 SLOT = np.dtype(np.int32)
 NONE = -1  # the slot of a transition whose next observation is the next row
-
-
-class SegmentFile(NamedTuple):
-    """A file that holds the transitions [first, last)."""
-
-    first: int
-    last: int
-    sha256: str
-
-
-class Saved(NamedTuple):
-    """Which of a replay's transitions are on disk already, and as part of which checkpoint."""
-
-    folder: Path
-    frame: int  # of that checkpoint
-    segments: tuple[SegmentFile, ...]  # oldest first, without gaps
-    frames: tuple[int, ...]  # of that checkpoint and those before it
 
 
 def _reserved(*shape: int) -> np.ndarray:
@@ -63,7 +44,6 @@ class Replay:
     Attributes:
         size: transitions that can be sampled.
         added: transitions ever added, which is also the number of the next one.
-        saved: what `steadyq.store.checkpoint` knows of the files with these transitions; None before the first save.
 
     Raises:
         InputError: a size that is not positive. Observations and actions of a wrong shape, an `add` before `start` and
@@ -77,7 +57,6 @@ class Replay:
         self.capacity, self.obs_dim, self.action_dim = capacity, obs_dim, action_dim
         self.size = 0
         self.added = 0
-        self.saved: Saved | None = None
         self._rows = capacity + 1
         self._obs = _reserved(self._rows, obs_dim)
         self._action = _reserved(self._rows, action_dim)

@@ -2,7 +2,7 @@
 
 It is a safetensors file (no code can hide in one) which has, under the key `steadyq` of its header's metadata, three
 lines:
-    `steadyq KIND 1`, e.g. `steadyq checkpoint 1`
+    `steadyq KIND 2`, e.g. `steadyq checkpoint 2`
     the SHA-256 over the other two lines and every tensor: name, type, shape, bytes (see `digest`)
     what belongs to the tensors, as JSON
 """
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from steadyq.store import disk
 from steadyq.store.disk import FileError
 
-VERSION = 1
+VERSION = 2
 SEAL = "steadyq"
 
 Arrays = dict[str, np.ndarray]

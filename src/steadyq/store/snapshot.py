@@ -12,7 +12,7 @@ from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.agent import Agent, Precision
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.algorithm.types import Net, State
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, sealed
@@ -44,11 +44,7 @@ def agent_of(record: Record, *, precision: Precision = "float32") -> Agent:
 
 def without_optimisers(state: State) -> State:
     """Weights, statistics and temperature: what acting and diagnosis need."""
-
-    def bare(net: Net) -> Net:
-        return net._replace(opt=(), project=())
-
-    return state._replace(actor=bare(state.actor), critic=bare(state.critic), temperature=bare(state.temperature))
+    return tree_map(lambda net: net._replace(opt=(), project=()), state, stop=lambda tree: isinstance(tree, Net))
 
 
 def snapshot_tensors(state: State) -> dict[str, Tensor]:
@@ -72,7 +68,7 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
     like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
     if which == "last":
-        saved = checkpoint.load(seed_folder(run, seed), replay=None)
+        saved = checkpoint.load(seed_folder(run, seed))
         return state_of(saved, like, seed_folder(run, seed)), saved.frame
     frame = best_frame(run, seed) if which == "best" else _frame(which)
     path = snapshot_path(run, seed, frame)

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -20,13 +19,14 @@ from markupsafe import Markup
 
 from steadyq.errors import InputError
 from steadyq.report import details
-from steadyq.results import bands, compare, measures, published, scores, variants, verdicts
+from steadyq.results import bands, compare, measures, published, variants, verdicts
 from steadyq.results.bands import Line
 from steadyq.results.compare import Comparison
 from steadyq.results.measures import Measure
 from steadyq.results.published import Reference
-from steadyq.results.scores import Run, Study
-from steadyq.store.names import EVALUATION
+from steadyq.results.runs import Run, Study, by_method, matches
+from steadyq.results.statistics import Interval
+from steadyq.store.names import EVALUATION, UPDATES_PER_SECOND, WALL_TIME
 
 RESAMPLES = 5_000  # of the numbers in the tables
 CURVES_BYTES, NUMBER_BYTES = 1_500_000, 6  # what all curves may take in the page, and one number of them does
@@ -36,49 +36,7 @@ SHOWN = ("BRO-utd10@*", "SAC@*")
 Say = Callable[[str], None]
 
 
-class Row(NamedTuple):
-    """One method on one task, or over several, in the summary table."""
-
-    tasks: str
-    method: str
-    runs: int
-    iqm: str
-    interval: str
-    truly: str
-    spread: str
-    area: str
-    reached: str
-    wall_time: str
-    updates: str
-
-
-def read(
-    places: Sequence[Path],
-    *,
-    published_file: Path | None = None,
-    against: Sequence[str] | None = None,
-    tasks: Sequence[str] = ("*",),
-    say: Say = lambda text: None,
-) -> Study:
-    """The runs of a report, with all that it draws of them; arguments as `compare.read`."""
-    count = 0
-
-    def note(path: Path) -> None:
-        nonlocal count
-        count += 1
-        say(f"reading {count}: {path}")
-
-    return compare.read(
-        places,
-        published_file=published_file,
-        against=against or published.USUAL,
-        tasks=tasks,
-        also=measures.wanted,
-        note=note,
-    )
-
-
-def page(
+def render(
     study: Study,
     *,
     frame: int | None = None,
@@ -89,9 +47,9 @@ def page(
     """The report as HTML.
 
     Args:
-        study: as `read` returns it.
+        study: as `read_study` returns it.
         frame: of the tables; None for the last one that all of one's own runs reach.
-        against: patterns of published methods beside; None for the usual ones, of which a few are shown at first.
+        against: patterns of published methods to show; None for the usual ones, of which a few are shown at first.
         watched: the state of the runs, for a page that is served and refreshed; empty for a page in a file.
         say: takes one line about what is being done.
 
@@ -100,10 +58,10 @@ def page(
     """
     say("comparing methods")
     at = None if frame is None else [frame]
-    found = compare.compare(study, frames=at, against=against or published.USUAL, resamples=RESAMPLES)
+    found = compare.compare(study, frames=at, against=against, resamples=RESAMPLES)
     own = [run for run in study.runs if not run.source]
-    pictures, missing_pictures = details.strips(own)
-    curves, left_out = _curves(study, found, against, say)
+    pictures, missing_pictures = details.film_strips(own)
+    curves, left_out = _curves(study, against, say)
     say("writing the page")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_file("report.html"))
     return template.render(
@@ -115,10 +73,10 @@ def page(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("steadyq"),
         runs=len(own or study.runs),
-        methods=len(bands.by_method(own or study.runs)),
+        methods=len(by_method(own or study.runs)),
         task_count=len({run.task for run in own or study.runs}),
         found=found,
-        reading=verdicts.read(found, published={run.method for run in study.runs if run.source}),
+        sentences=verdicts.phrase(found, published={run.method for run in study.runs if run.source}),
         rows=_rows(study, found),
         aggregates=[_aggregate(row) for row in found.aggregates],
         references=[(row, variants.label(row.method)) for row in found.references],
@@ -126,7 +84,7 @@ def page(
         few=bands.fewest(own or study.runs),
         enough=bands.FEW,
         strips=pictures,
-        details=details.of(own or study.runs),
+        details=details.of_runs(own or study.runs),
         complaints=[*study.complaints, *left_out, *missing_pictures],
     )
 
@@ -134,7 +92,8 @@ def page(
 # ---- tables
 
 
-def _rows(study: Study, found: Comparison) -> list[Row]:
+def _rows(study: Study, found: Comparison) -> list[dict[str, Any]]:
+    """Each method on each task, for the summary table."""
     areas = {(entry.method, entry.tasks): entry.iqm for entry in found.areas}
     reached = {(row.method, row.task): row for row in found.reached}
     rows = []
@@ -142,27 +101,22 @@ def _rows(study: Study, found: Comparison) -> list[Row]:
         (task,) = entry.tasks
         of = reached.get((entry.method, task))
         area = areas.get((entry.method, entry.tasks))
-        times = [run.value[-1] for run in _of(study, measures.WALL_TIME, entry.method, task)]
+        times = [run.value[-1] for run in _of(study, WALL_TIME, entry.method, task)]
         speeds = [
             np.median(run.value[run.value > 0])
-            for run in _of(study, measures.UPDATES_PER_SECOND, entry.method, task)
+            for run in _of(study, UPDATES_PER_SECOND, entry.method, task)
             if (run.value > 0).any()
         ]
-        iqm = entry.iqm
         rows.append(
-            Row(
-                tasks=task,
-                method=variants.label(entry.method),
-                runs=iqm.runs,
-                iqm=f"{iqm.estimate:,.1f}",
-                interval=_between(iqm.low, iqm.high),
-                truly=iqm.coverage,
-                spread=_between(entry.low, entry.high) if iqm.runs > 1 else "",
-                area=f"{area.estimate:,.1f}" if area else "",
-                reached=_reached(of) if of else "",
-                wall_time=_duration(float(np.median(times))) if times else "",
-                updates=f"{np.median(speeds):,.0f}" if speeds else "",
-            )
+            _cells(entry.method, entry.iqm)
+            | {
+                "tasks": task,
+                "spread": _between(entry.low, entry.high) if entry.iqm.runs > 1 else "",
+                "area": f"{area.estimate:,.1f}" if area else "",
+                "reached": _reached(of) if of else "",
+                "wall_time": _duration(float(np.median(times))) if times else "",
+                "updates": f"{np.median(speeds):,.0f}" if speeds else "",
+            }
         )
     return rows
 
@@ -172,16 +126,21 @@ def _of(study: Study, metric: str, method: str, task: str) -> list[Run]:
 
 
 def _aggregate(row: compare.Aggregate) -> dict[str, Any]:
-    return {
-        "method": variants.label(row.method),
+    return _cells(row.method, row.iqm) | {
         "tasks": len(row.tasks),
-        "runs": row.iqm.runs,
-        "iqm": f"{row.iqm.estimate:,.1f}",
-        "interval": _between(row.iqm.low, row.iqm.high),
-        "truly": row.iqm.coverage,
         "mean": f"{row.mean.estimate:,.1f}",
         "median": f"{row.median.estimate:,.1f}",
         "gap": f"{row.optimality_gap.estimate:.3f}",
+    }
+
+
+def _cells(method: str, iqm: Interval) -> dict[str, Any]:
+    return {
+        "method": variants.label(method),
+        "runs": iqm.runs,
+        "iqm": f"{iqm.estimate:,.1f}",
+        "interval": _between(iqm.low, iqm.high),
+        "coverage": iqm.coverage,
     }
 
 
@@ -204,35 +163,26 @@ def _duration(seconds: float) -> str:
 # ---- curves
 
 
-def _curves(
-    study: Study, found: Comparison, against: Sequence[str] | None, say: Say
-) -> tuple[dict[str, Any], list[str]]:
+def _curves(study: Study, against: Sequence[str] | None, say: Say) -> tuple[dict[str, Any], list[str]]:
     """What the page's script draws, and a sentence for each thing that cannot be drawn."""
-    runs = bands.cut(study.runs)
+    runs = bands.cut_published(study.runs)
     own = [run for run in runs if not run.source] or runs
     tasks = sorted({run.task for run in own})
-    methods = list(bands.by_method(study.runs))
-    shown = [
-        row
-        for row in published.summary()
-        if row.task in tasks and row.method not in methods and compare.matches(row.method, against or published.USUAL)
-    ]
-    groups: list[tuple[str, tuple[str, ...]]] = [(task, (task,)) for task in tasks]
-    together = tuple(task for task in tasks if scores.is_dmc(task))
-    hard = tuple(task for task in together if task.startswith(("dog-", "humanoid-")))
-    if 1 < len(hard) < len(together):
-        groups.append((f"dog and humanoid, {len(hard)} tasks", hard))
-    if len(together) > 1:
-        groups.append((f"all {len(together)} tasks", together))
+    methods = list(by_method(study.runs))
+    shown = published.references(tasks, against=against, present=methods)
     metrics = measures.ordered(list(study.more))
-    page = _Page(study, methods, len(metrics))
+    panels = _Panels(study, methods, len(metrics))
     returns = []
-    have = [{run.task for run in group} for group in bands.by_method(runs).values()]
-    groups = [(title, which) for title, which in groups if any(set(which) <= tasks_of for tasks_of in have)]
+    have = [{run.task for run in group} for group in by_method(runs).values()]
+    groups = [
+        (title, which)
+        for title, which in bands.task_groups(tasks).items()
+        if any(set(which) <= tasks_of for tasks_of in have)
+    ]
     for number, (title, which) in enumerate(groups):
         say(f"learning curves {number + 1} of {len(groups)}: {title}")
-        beside = [row for row in shown if (row.task,) == which]
-        returns.append(page.panel(title, "", runs, which, Measure(EVALUATION, "return"), beside=beside))
+        references = [row for row in shown if (row.task,) == which]
+        returns.append(panels.panel(title, "", runs, which, Measure(EVALUATION, "return"), references=references))
     diagnostics = []
     for number, task in enumerate(tasks):
         say(f"diagnostics {number + 1} of {len(tasks)}: {task}")
@@ -240,21 +190,21 @@ def _curves(
             of_this = [run for run in study.more[metric] if run.task == task]
             if of_this:
                 measure = measures.describe(metric)
-                diagnostics.append(page.panel(measure.title, metric, of_this, (task,), measure, interval=False))
+                diagnostics.append(panels.panel(measure.title, metric, of_this, (task,), measure, interval=False))
     visible = SHOWN if against is None else against
     names = list(dict.fromkeys(row.method for row in shown))
     return {
-        "frames": page.frames,
-        "points": page.points,
-        "methods": [{"name": variants.label(method), "own": method not in page.foreign} for method in methods],
-        "references": [{"name": name, "shown": compare.matches(name, visible)} for name in names],
+        "frames": panels.frames,
+        "points": panels.points,
+        "methods": [{"name": variants.label(method), "own": method not in panels.foreign} for method in methods],
+        "references": [{"name": name, "shown": matches(name, visible)} for name in names],
         "returns": returns,
         "diagnostics": diagnostics,
         "tasks": tasks,
-    }, page.left_out
+    }, panels.left_out
 
 
-class _Page:
+class _Panels:
     """Panels as plain values, with equal frames written once."""
 
     def __init__(self, study: Study, methods: Sequence[str], metrics: int) -> None:
@@ -276,12 +226,12 @@ class _Page:
         measure: Measure,
         *,
         interval: bool = True,
-        beside: Sequence[Reference] = (),
+        references: Sequence[Reference] = (),
     ) -> dict[str, Any]:
         """One panel: a line per method, the single runs where it is about one task, and published curves."""
         chosen = [run for run in runs if run.task in tasks]
         lines, notes, lacking = [], [], []
-        for method, group in bands.by_method(chosen).items():
+        for method, group in by_method(chosen).items():
             if {run.task for run in group} != set(tasks):
                 lacking.append(variants.label(method))
                 continue
@@ -304,7 +254,7 @@ class _Page:
             "band": "95% interval of the IQM" if interval else "5th to 95th percentile of runs",
             "lines": lines,
             "seeds": [self._seed(run) for run in chosen] if alone else [],
-            "references": [self._reference(row, bands.by_method(chosen)) for row in beside],
+            "references": [self._reference(row, by_method(chosen)) for row in references],
             "notes": [sentence for sentence in dict.fromkeys(notes) if sentence],
         }
 

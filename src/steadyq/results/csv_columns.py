@@ -1,4 +1,4 @@
-"""Tables in CSV files, plain or compressed with gzip, read by the names of their columns."""
+"""Columns of CSV files, plain or compressed with gzip, read by their names."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from typing import Any
 from steadyq.errors import InputError
 
 
-def read(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Iterator[tuple[Any, ...]]:
+def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Iterator[tuple[Any, ...]]:
     """The fields of these columns, converted, row after row; other columns are left alone.
 
     Args:

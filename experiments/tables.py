@@ -1,13 +1,12 @@
 """The tables of docs/evidence.md: the paper's claims, tested with the runs of experiments/results/learning.csv.
 
-    python experiments/claims.py experiments/results/learning.csv
+    python experiments/tables.py
 
 "A is better than B" is supported if the 95% interval of the probability that a run of A beats one of B, over runs and
 tasks, lies above one half, contradicted if it lies below, and not decidable at this budget otherwise.
 """
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,16 +16,16 @@ from scipy import stats
 
 from steadyq.results import published, scores
 from steadyq.results.compare import verdict
-from steadyq.results.scores import Run, Study
+from steadyq.results.read import read_runs
+from steadyq.results.runs import Run, Study
 from steadyq.results.statistics import Scores, probability_of_improvement
+from steadyq.store.names import CRITIC_ELR, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
 
+RUNS = Path(__file__).parent / "results/learning.csv"
 END = 50_000
 ALL_REACHED = 45_000  # the machine that held the last two runs of utd.txt was lost before their end
 TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
 ROUNDED = "-precision=bfloat16"
-BIAS, SPREAD = "diag/q_bias/aggregate_mean", "diag/q_bias/aggregate_std"
-CLOCK = "time/time_elapsed"
-NORM, ELR = "diag/critic/weight_norm", "diag/critic/elr"
 
 
 def named(utd: int, options: str = "") -> str:
@@ -68,7 +67,7 @@ LONG = Health(
 )
 """One seed each of utd.txt and learning.txt, to their end."""
 
-BESIDE = [
+PUBLISHED = [
     *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
     *(
         (ours + precision, theirs)
@@ -85,120 +84,87 @@ BESIDE = [
         for precision in ("", ROUNDED)
     ),
 ]
+"""Our experiments, and whose runs they are compared with."""
 
 
-def table(method: str, runs: Iterable[tuple[Run, float]]) -> Scores:
-    """One number per run, as scores by task."""
-    found: dict[str, dict[str, float]] = {}
-    for run, value in runs:
-        found.setdefault(run.task, {})[run.seed] = value
-    seeds = {task: tuple(values) for task, values in found.items()}
-    return Scores(
-        method, "frame", np.array([float(END)]), seeds, {t: np.array([list(v.values())]) for t, v in found.items()}
-    )
+def print_head(*headings: str) -> None:
+    """The first two lines of a table."""
+    print(f"\n| {' | '.join(headings)} |\n|{'---|' * len(headings)}".replace("|  |", "| |"))
 
 
-def beats(a: Scores, b: Scores) -> str:
-    """A row's end: tasks, runs, probability, interval, what that is worth, verdict."""
+def print_verdict(claim: str, a: Scores, b: Scores) -> None:
+    """A row: the claim that A is better than B, tasks, runs, probability, interval, what that is worth, verdict."""
     tasks = [task for task in TASKS if task in a.tasks and task in b.tasks]
-    if not tasks:
-        return "| none yet | | | | |"
     found = probability_of_improvement(a.on(tasks), b.on(tasks)).at(0)
-    interval = f"{found.low:.2f} to {found.high:.2f}" if found.low == found.low else "none"
     words = f"{' and '.join(tasks)}, {found.runs} seed{'s' * (found.runs > 1)}"
-    return f"| {words} | {found.estimate:.2f} | {interval} | {found.coverage} | {verdict(found)} |"
+    interval = f"{found.low:.2f} to {found.high:.2f}" if found.low == found.low else "none"
+    print(f"| {claim} | {words} | {found.estimate:.2f} | {interval} | {found.coverage} | {verdict(found)} |")
 
 
-def cells(found: Scores | None, task: str, form: str) -> str:
+def cells(found: Scores, task: str, form: str) -> str:
     """A method's numbers on a task, by seed."""
-    if found is None or task not in found.tasks:
-        return ""
-    return ", ".join(format(value, form) for value in found.tasks[task][0])
+    return ", ".join(format(value, form) for value in found.tasks[task][0]) if task in found.tasks else ""
 
 
-def sample_efficiency(area: dict[str, Scores]) -> None:
-    """Fig. 2."""
-    print(f"Area under the curve to frame {ALL_REACHED:,} (mean return), by seed:\n")
-    print("| task | UTD 1 | UTD 2 | UTD 5 | UTD 10 |\n|---|---|---|---|---|")
+def sample_efficiency(runs: list[Run]) -> None:
+    """Fig. 2: area under the curve to the frame that all runs reached."""
+    area, _ = scores.areas(runs, stop=ALL_REACHED)
     of = {utd: area[named(utd, ROUNDED)] for utd in (1, 2, 5, 10)}
+    print_head("task", *(f"UTD {utd}" for utd in of))
     for task in TASKS:
         row = [cells(found, task, ".0f") for found in of.values()]
         if any(row):
             print(f"| {task} | {' | '.join(row)} |")
-    print("\n| claim | on | probability | 95% interval | truly covers | |\n|---|---|---|---|---|---|")
+    print_head("claim", "on", "probability", "95% interval", "real coverage", "")
     for low, high in pairwise(of):
-        print(f"| UTD {high} is better than UTD {low} {beats(of[high], of[low])}")
-
-
-def measured(study: Study, health: Health, metric: str, number: Callable[[Run], float]) -> dict[str, Scores]:
-    """A number of each run's diagnoses, by method; only of runs diagnosed at this study's frames."""
-    by_method: dict[str, list[tuple[Run, float]]] = {}
-    for run in study.more.get(metric, ()):
-        if run.method in health.variants.values() and {health.untrained, health.learnt, health.end} <= set(
-            run.env_step
-        ):
-            by_method.setdefault(run.method, []).append((run, number(run)))
-    return {method: table(method, runs) for method, runs in by_method.items()}
+        print_verdict(f"UTD {high} is better than UTD {low}", of[high], of[low])
 
 
 def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
     """Fig. 1; the spread of Q-bias, by method."""
 
-    def at(run: Run, frame: int) -> float:
-        return float(run.value[run.env_step == frame][0])
+    def change(since: int) -> Callable[[Run], float]:
+        return lambda run: float(run.value[run.env_step == health.end][0] / run.value[run.env_step == since][0])
 
     def learnt(run: Run) -> np.ndarray:
         return run.value[(run.env_step >= health.learnt) & (run.env_step <= health.end)]
 
     first, learning, end = (f"{frame:,}" for frame in health[:3])
-    numbers: dict[str, tuple[str, Callable[[Run], float], str, str]] = {
-        f"weight norm, frame {end} / {first}": (
-            NORM,
-            lambda run: at(run, health.end) / at(run, health.untrained),
-            ".2f",
-            "larger",
-        ),
-        f"effective learning rate, frame {end} / {learning}": (
-            ELR,
-            lambda run: at(run, health.end) / at(run, health.learnt),
-            ".2f",
-            "smaller",
-        ),
-        f"Q-bias, standard deviation over time from frame {learning}": (
-            BIAS,
-            lambda run: float(np.std(learnt(run))),
-            ".2f",
-            "larger",
-        ),
+    measures: dict[str, tuple[str, Callable[[Run], float]]] = {
+        f"Weight norm, frame {end} / {first}": (DIAGNOSED_NORM, change(health.untrained)),
+        f"Effective learning rate, frame {end} / {learning}": (CRITIC_ELR, change(health.learnt)),
+        f"Q-bias, standard deviation over time from frame {learning}": (Q_BIAS, lambda run: float(np.std(learnt(run)))),
         f"Q-bias, standard deviation over states, mean from frame {learning}": (
-            SPREAD,
+            Q_BIAS_STD,
             lambda run: float(np.mean(learnt(run))),
-            ".2f",
-            "larger",
         ),
     }
     found: dict[str, Scores] = {}
-    for title, (metric, number, form, expected) in numbers.items():
-        found = measured(study, health, metric, number)
-        print(f"\n**{title[0].upper()}{title[1:]}**, by seed:\n")
+    for title, (metric, number) in measures.items():
+        diagnosed = [
+            run
+            for run in study.more[metric]
+            if run.method in health.variants.values() and set(health[:3]) <= set(run.env_step)
+        ]
+        found = scores.tabulate(diagnosed, np.array([float(END)]), lambda run, number=number: np.array([number(run)]))
+        print(f"\n**{title}**, by seed:")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
-        print(f"| | {' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}")
+        print_head("", *tasks)
         for words, method in health.variants.items():
             if method in found:
-                print(f"| {words} | {' | '.join(cells(found[method], task, form) for task in tasks)} |")
+                print(f"| {words} | {' | '.join(cells(found[method], task, '.2f') for task in tasks)} |")
+        expected = "smaller" if metric == CRITIC_ELR else "larger"
         if health.pairs:
-            print(f"\n| {expected} in | than in | on | probability | 95% interval | truly covers | |")
-            print("|---|---|---|---|---|---|---|")
+            print_head(f"{expected} in", "than in", "on", "probability", "95% interval", "real coverage", "")
         for words in health.pairs:
-            a, b = (found.get(health.variants[word]) for word in words)
-            if a and b:
-                print(f"| {words[0]} | {words[1]} {beats(*((a, b) if expected == 'larger' else (b, a)))}")
+            a, b = (found[health.variants[word]] for word in words)
+            print_verdict(" | ".join(words), *((a, b) if expected == "larger" else (b, a)))
     return found  # of the last, the spread over states
 
 
 def bias_and_failure(spread: dict[str, Scores], last: dict[str, Scores]) -> None:
     """Does high Q-bias go with low return? Spearman's rank correlation over all diagnosed runs of a task."""
-    print("\n| task | runs | rank correlation of Q-bias spread and return | p (permutation) |\n|---|---|---|---|")
+    print_head("task", "runs", "rank correlation of Q-bias spread and return", "p (permutation)")
     for task in TASKS:
         pairs = [
             (value, last[method].tasks[task][0, last[method].seeds[task].index(seed)])
@@ -212,14 +178,26 @@ def bias_and_failure(spread: dict[str, Scores], last: dict[str, Scores]) -> None
             print(f"| {task} | {len(pairs)} | {rho:+.2f} | {p:.4f} |")
 
 
-def beside_published(study: Study) -> None:
-    """Fig. 3 and the baselines: our seeds beside the middle nine tenths of the published ones, at equal frames."""
-    print("\n| ours | theirs | task | frame | our seeds | their IQM | 5th to 95th percentile | ours inside |")
-    print("|---|---|---|---|---|---|---|---|")
-    for ours, theirs in BESIDE:
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Spearman's, and how often a random pairing gives one at least as strong."""
+    a, b = stats.zscore(stats.rankdata(x)), stats.zscore(stats.rankdata(y))
+
+    def of(drawn: np.ndarray, axis: int) -> np.ndarray:
+        return np.mean(drawn * b, axis=axis)
+
+    random = np.random.default_rng(0)
+    test = stats.permutation_test((a,), of, permutation_type="pairings", vectorized=True, n_resamples=9_999, rng=random)
+    return float(test.statistic), float(test.pvalue)
+
+
+def next_to_published(runs: list[Run]) -> None:
+    """Fig. 3 and the baselines: our seeds and the middle nine tenths of the published ones, at equal frames."""
+    columns = ("ours", "theirs", "task", "frame", "our seeds", "their IQM", "5th to 95th percentile", "ours inside")
+    print_head(*columns)
+    for ours, theirs in PUBLISHED:
         for reference in published.summary():
             for frame in (END // 2, END, 2 * END):
-                found = scores.at([run for run in study.runs if run.method == ours], [frame]).get(ours)
+                found = scores.at([run for run in runs if run.method == ours], [frame]).get(ours)
                 if reference.method != theirs or found is None or reference.task not in found.tasks:
                     continue
                 if frame not in reference.env_step:  # what lies between two evaluations is not theirs
@@ -235,30 +213,36 @@ def beside_published(study: Study) -> None:
                 )
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Spearman's, and how often a random pairing gives one at least as strong."""
+def rounding(runs: list[Run]) -> None:
+    """Does rounding hidden products to bfloat16 cost learning? Area under the whole curve, seed by seed.
 
-    def of(drawn: np.ndarray) -> float:
-        return float(stats.spearmanr(drawn, y).statistic)
-
-    random = np.random.default_rng(0)
-    test = stats.permutation_test((x,), of, permutation_type="pairings", n_resamples=9_999, rng=random)
-    return of(x), float(test.pvalue)
+    A pair is one task and seed in both precisions; the interval is Student's, over pairs, of the difference relative to
+    the task's float32 mean.
+    """
+    area, _ = scores.areas([run for run in runs if run.method in (named(2), named(2, ROUNDED))], stop=END)
+    plain, rounded = area[named(2)], area[named(2, ROUNDED)]
+    print_head("task", "seed", "float32", "bfloat16")
+    differences = []
+    for task in sorted(rounded.tasks):
+        level = plain.tasks[task].mean()
+        for seed, there in sorted(zip(rounded.seeds[task], rounded.tasks[task][0], strict=True)):
+            here = plain.tasks[task][0, plain.seeds[task].index(seed)]
+            differences.append((there - here) / level)
+            print(f"| {task} | {seed} | {here:.0f} | {there:.0f} |")
+    centre = np.mean(differences)
+    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    print(f"\nbfloat16 - float32, relative: {centre:+.0%} (95% interval {centre - half:+.0%} to {centre + half:+.0%})")
 
 
 def main() -> None:
     """Print everything as Markdown."""
-    study = scores.read([Path(sys.argv[1])], also=lambda metric: metric.startswith(("diag/", CLOCK)))
-    spent = {(run.method, run.task, run.value[-1]) for run in study.more[CLOCK]}  # seeds of one process have one clock
-    print(f"{len(study.runs)} runs, {sum(seconds for *_, seconds in spent) / 3600:.0f} hours of one thread.\n")
-    area, _ = scores.areas(study.runs, stop=ALL_REACHED)
-    sample_efficiency(area)
-    print(f"\nTo frame {NORMS.end:,}:")
+    study = read_runs([RUNS])
+    sample_efficiency(study.runs)
     spread = unhealthy(study, NORMS)
     bias_and_failure(spread, scores.at(study.runs, [NORMS.end]))
-    print(f"\nTo frame {LONG.end:,}, one seed each:")
     unhealthy(study, LONG)
-    beside_published(study)
+    next_to_published(study.runs)
+    rounding(study.runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,30 @@
+"""What every command shares: a parser whose complaints are one clear sentence, and the exit codes."""
+
+import argparse
+from typing import NoReturn
+
+from steadyq.errors import InputError, unknown
+
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one clear sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def parse(parser: Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse all of the arguments; an unknown option is named with its nearest neighbours."""
+    values, left = parser.parse_known_args(arguments)
+    if left:
+        if left[0].startswith("--"):
+            raise unknown("option", left[0].split("=")[0], parser._option_string_actions)
+        raise InputError(f"did not expect {left[0]!r}; see `{parser.prog} --help`")
+    return values
+
+
+def add_trust(parser: Parser) -> None:
+    """Whether a run folder may name a module to import."""
+    parser.add_argument("--trust", action="store_true", help="import the module that the run's environment names")

@@ -1,0 +1,157 @@
+"""`steadyq train` and `steadyq resume`: their options, and the closing lines of a run."""
+
+import argparse
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steadyq.cli.parser import DONE, STOPPED, Parser, add_trust, parse
+from steadyq.errors import InputError
+from steadyq.settings import CHOICES, Settings, flag, frames_or_minutes
+
+if TYPE_CHECKING:
+    from steadyq.algorithm.options import Option
+    from steadyq.run.go import Result
+
+NUMBERS: dict[str, Any] = {
+    "gamma": float,
+    "name": str,
+    "out": str,
+    "utd": str,
+    "save_every": frames_or_minutes,
+    "env_timeout": float,
+} | dict.fromkeys(CHOICES, str)
+ON_RESUMING = ("save_every", "keep", "on_bad_step", "env_timeout", "precision", "compile", "device", "threads")
+
+
+def train(parser: Parser, arguments: list[str]) -> int:
+    """`steadyq train RECIPE --env ENV ...`."""
+    parser.usage, parser.allow_abbrev = "steadyq train RECIPE --env ENV [options]", False
+    parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
+    parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
+    for field in fields(Settings):
+        if "help" in field.metadata:
+            add_setting(parser, field.name, field.default, field.metadata["help"])
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
+    whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
+    add_limits(parser)
+    if arguments and not arguments[0].startswith("-"):
+        from steadyq.algorithm.options import options, summary
+
+        known = options(arguments[0])
+        parser.prog = f"steadyq train {arguments[0]}"
+        parser.description = summary(arguments[0])
+        group = parser.add_argument_group(f"options of {arguments[0]}")
+        for option in known.values():
+            add_option(group, option)
+    elif arguments and not {"-h", "--help"} & {*arguments}:
+        raise InputError(f"the recipe comes first, before {arguments[0]}: {parser.usage}")
+    else:
+        parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
+    values = vars(parse(parser, arguments))
+
+    from steadyq.run.train import settings_of, start
+
+    recipe, env, go_on = (values.pop(name) for name in ("recipe", "env", "resume"))
+    ways = {name: values.pop(name) for name in ("overwrite", "inexact", "max_minutes")}
+    return conclude(start(settings_of(recipe, env=env, choices=values), go_on=go_on, **ways))
+
+
+def add_setting(parser: Parser, name: str, default: Any, words: str) -> None:
+    """An option of every run."""
+    if name == "seeds":
+        parser.add_argument("--seeds", type=int, nargs="+", default=list(default), help=f"{words} [0]")
+        return
+    shown = "the recipe's" if default is None and "[" not in words else default
+    text = words if "[" in words else f"{words} [{shown}]"
+    parser.add_argument(
+        flag(name),
+        type=NUMBERS.get(name, int),
+        choices=CHOICES.get(name),
+        default=default,
+        help=text,
+        metavar=metavar(name),
+    )
+
+
+def metavar(name: str) -> str:
+    """What stands for a value in the help."""
+    return "|".join(CHOICES[name]) if name in CHOICES else name.rpartition("_")[2].upper()
+
+
+def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:
+    """An option of one recipe, in its own type."""
+    text = f"{option.help} [{option.default}]"
+    if option.kind is bool:
+        group.add_argument(flag(option.name), action=argparse.BooleanOptionalAction, default=option.default, help=text)
+    else:
+        shown = "|".join(option.choices) or option.kind.__name__.upper()
+        group.add_argument(flag(option.name), type=option.kind, default=option.default, help=text, metavar=shown)
+
+
+def resume(parser: Parser, arguments: list[str]) -> int:
+    """`steadyq resume RUN_DIR [--frames NEW_TOTAL]`."""
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
+    parser.add_argument("--frames", type=int, help="new total length [the old one]")
+    parser.add_argument(
+        "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
+    )
+    add_limits(parser)
+    add_trust(parser)
+    settings = {field.name: field for field in fields(Settings)}
+    for name in ON_RESUMING:
+        add_setting(parser, name, None, settings[name].metadata["help"].partition(" [")[0] + " [as before]")
+    values = vars(parse(parser, arguments))
+
+    from steadyq.run.resume import resume
+
+    return conclude(resume(values.pop("run"), **values))
+
+
+def add_limits(parser: Parser) -> None:
+    """What a resumed run need not be, and when a run stops by the clock."""
+    parser.add_argument(
+        "--inexact",
+        action="store_true",
+        help="resume even if bits may differ from here on: another machine or version, or a damaged record",
+    )
+    parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
+
+
+def minutes(text: str) -> float:
+    """A time above 0, as what is left of it: whoever allots it counts from the start of the process."""
+    import psutil
+
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value - (time.time() - psutil.Process().create_time()) / 60
+
+
+def conclude(result: "Result") -> int:
+    """The last lines of a run: returns before and after, and where everything is."""
+    from steadyq.store.record import read_record
+
+    settings = read_record(result.folder).settings
+    evaluated = False
+    for seed in settings.seeds:
+        found = result.returns(seed)
+        if not found:
+            continue
+        evaluated = True
+        first, last = min(found), max(found)
+        print(
+            f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
+            f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
+        )
+    print(f"run            {result.folder}")
+    if not result.finished:  # no time for a picture: whoever asked may not wait
+        print(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
+        return STOPPED
+    if evaluated:
+        from steadyq.figures.learning_curve import write_learning_curve
+
+        print(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")
+    return DONE
