@@ -1,7 +1,6 @@
 """Diagnoses of every recipe, while training and afterwards, and that training does not notice them."""
 
 import csv
-import json
 import math
 import shutil
 import threading
@@ -19,6 +18,7 @@ from runs import SMALL, digest, records, stopped_at
 from runs import run_at as at_full_length
 from steadyq.algorithm import plasticity
 from steadyq.algorithm.actor_critic import State
+from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
@@ -67,9 +67,11 @@ OF_A_BATCH = {
 
 def examined(name: str) -> tuple[Examiner, State]:
     """The examiner of a small run of a recipe, and a state as it is at the start."""
-    sizes = {key: SMALL[key] for key in ("width", "actor_width", "learning_starts", "batch_size")}
-    chosen = examiner(settings_of(name, env="toy:Point-v0", choices=sizes))
-    return chosen, chosen.agent.init(generator(0, Purpose.INIT))
+    chosen = ["learning_starts", "batch_size", *({"width", "actor_width"} & options(name).keys())]
+    sizes = {key: SMALL[key] for key in chosen}
+    settings = settings_of(name, env="toy:Point-v0", choices=sizes)
+    found = examiner(settings, make_recipe(name, settings.options))
+    return found, found.agent.init(generator(0, Purpose.INIT))
 
 
 def experience(steps: int) -> Replay:
@@ -321,14 +323,6 @@ def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
         snapshots.diagnose(copy)
     assert main(["diagnose", str(run), "--episodes", "0"]) == 2
     assert not (run / "diagnostics.csv").exists()
-
-
-def test_runs_of_before_there_were_diagnoses_can_be_read(run: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(run, tmp_path / "run")
-    record = json.loads((copy / "run.json").read_text())
-    del record["settings"]["diagnose_every"], record["sha256"]
-    (copy / "run.json").write_text(json.dumps(record))
-    assert set(snapshots.diagnose(copy, seed=0, frames=[80])[0]) == {80}
 
 
 def test_the_names_are_the_documented_ones(run: Path) -> None:

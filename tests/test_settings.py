@@ -1,14 +1,21 @@
 """Settings: what a run is asked to do is checked and completed before anything starts."""
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.recipes import RECIPES
+from steadyq.cli.main import main
 from steadyq.errors import InputError
+from steadyq.run.conditions import MACHINE
+from steadyq.run.resume import FREE
 from steadyq.run.train import settings_of
-from steadyq.settings import Settings, check, complete, discount, from_json
+from steadyq.settings import SETTINGS, Settings, check, complete, discount, flag, from_json
+from steadyq.store.record import FORMAT, Record, _digest, record_from_json, record_json
 
 
 def completed(**choices: object) -> Settings:
@@ -86,7 +93,13 @@ def test_settings_survive_json() -> None:
         ({"batch_size": 256, "learning_starts": 100}, "--batch-size is 256; give at most --learning-starts, 100"),
         ({"buffer_size": 100}, "at most --buffer-size, 100"),
         ({"threads": 0}, "--threads is 0"),
-        ({"threads": 5_000}, "--threads is 5000; give at most 4096"),
+        ({"threads": 5_000}, "--threads is 5000; give a whole number from 1 to 4096"),
+        ({"keep": True}, "--keep is True; give a whole number of at least 1"),
+        ({"eval_episodes": 2.0}, "--eval-episodes is 2.0; give a whole number of at least 1"),
+        ({"gamma": "0.9"}, r"--gamma is 0.9; give a number in \[0, 1\]"),
+        ({"env_timeout": float("inf")}, "--env-timeout is inf; give a number of at least 0"),
+        ({"save_every": "0min"}, "--save-every is 0min; give frames, a whole number of at least 1, or minutes"),
+        ({"save_every": 0}, "--save-every is 0; give frames"),
         ({"eval_every": -1}, "--eval-every is -1"),
         ({"diagnose_every": -1}, "--diagnose-every is -1"),
         ({"precision": "float16"}, "unknown value of --precision 'float16'"),
@@ -99,6 +112,68 @@ def test_settings_survive_json() -> None:
 def test_what_cannot_work_is_refused(choices: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         completed(**choices)
+
+
+def test_none_stands_only_for_what_is_completed() -> None:
+    assert completed(threads=None, name=None).threads is None
+    for key in ("frames", "env_timeout", "on_bad_step"):
+        with pytest.raises(InputError, match=flag(key)):
+            check(replace(completed(), **{key: None}))
+
+
+def test_every_setting_has_words_and_knows_its_values() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.help, name
+        assert setting.range or setting.choices or name in ("seeds", "name", "out"), f"{name}: which values make sense?"
+        assert not setting.choices or setting.default == setting.choices[0], name
+
+
+def test_what_a_resumed_run_may_change_is_a_fact_of_the_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """From which `steadyq resume` has its options."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["resume", "--help"])
+    help = capsys.readouterr().out
+    assert {name for name in SETTINGS if f"  {flag(name)} " in help} == {*FREE, *MACHINE}
+    assert set(FREE) >= {"frames", "save_every", "keep"}
+    assert MACHINE.items() >= {"precision": "precision", "compile": "compiled"}.items()
+    assert not {*FREE, *MACHINE} & {"utd", "seeds", "batch_size", "gamma"}
+
+
+def record(**changes: object) -> dict[str, Any]:
+    """What a run.json holds, with some of it changed and sealed again."""
+    how = {"precision": "float32", "device": "cpu", "products": "mkl", "compiled": True, "reproducible": True}
+    whole = Record(completed(), 24, 6, [["all", 24]], [{**how, "threads": 1}])
+    content = {**record_json(whole), **changes}
+    del content["sha256"]
+    return {**content, "sha256": _digest(content)}
+
+
+def read(content: Any) -> Record:
+    return record_from_json(content, source=Path("run/run.json"), out=Path("run"))
+
+
+def test_a_record_survives_json() -> None:
+    content = record()
+    assert record_json(read(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (record(format=FORMAT + 1), f"run/run.json has another format than {FORMAT}; use the version"),
+        ({**record(), "format": FORMAT - 1}, f"run/run.json has another format than {FORMAT}; use the version"),
+        ({key: value for key, value in record().items() if key != "sha256"}, "damaged or was edited"),
+        ({**record(), "obs_dim": 25}, "damaged or was edited"),
+        (record(settings={k: v for k, v in completed().to_json().items() if k != "keep"}), "other settings .*: keep"),
+        (record(settings={**completed().to_json(), "frames": 2.0}), "--frames is 2.0"),
+        (record(stretches=[]), "is not what steadyq writes"),
+        (record(stretches=[{**record()["stretches"][0], "reproducible": 1}]), "is not what steadyq writes"),
+        (record(stretches=[{k: v for k, v in record()["stretches"][0].items() if k != "reproducible"}]), "not what"),
+    ],
+)
+def test_another_record_is_refused(content: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read(content)
 
 
 def test_no_setting_shares_a_name_with_a_recipe_option() -> None:

@@ -3,30 +3,19 @@
 Imports neither torch nor an environment, so the command line can show its help at once.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, NOT_NEGATIVE, POSITIVE, UP_TO_1, Range
 from steadyq.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from steadyq.algorithm.agent import Protocol
-
-CHOICES = {
-    "precision": ("auto", "float32", "bfloat16"),
-    "compile": ("auto", "on", "off"),
-    "device": ("auto", "cpu", "cuda"),
-    "on_bad_step": ("raise", "end-episode"),
-}
-
-LATER = {"diagnose_every": 0, "keep": 2, "on_bad_step": "raise", "env_timeout": 0.0}
-"""Settings that runs of older versions did not have, as they were then."""
-
 
 MOST_THREADS = 4096
 LONGEST_NAME = 255  # bytes: of a folder, on most file systems
@@ -35,9 +24,46 @@ MINUTES = "min"
 PERIOD = r"(?=.*[1-9])\d{1,6}(\.\d{1,3})?" + MINUTES
 
 
-def option(default: Any, help: str) -> Any:
-    """A field with its words for `--help`; a default of None is completed later, by the protocol or the machine."""
-    return field(default=default, metadata={"help": help})
+def frames_or_minutes(text: str) -> int | str:
+    """How often to save, as it is written on the command line; `check` refuses what is neither."""
+    return int(text) if text.isdecimal() else text
+
+
+def is_period(every: Any) -> bool:
+    """Whether it says how often to save."""
+    return every >= 1 if type(every) is int else isinstance(every, str) and re.fullmatch(PERIOD, every) is not None
+
+
+THREADS = Range(f"a whole number from 1 to {MOST_THREADS}", lambda x: 1 <= x <= MOST_THREADS)
+FRAMES_OR_MINUTES = Range("frames, a whole number of at least 1, or minutes such as 15min", is_period)
+
+Resumable = Literal["freely", "inexactly"]
+"""How a resumed run may have another value: bits stay the same all the same, or may differ from there on."""
+
+
+class Setting(NamedTuple):
+    """All that is known of one setting; a default of None is completed later, by the protocol or the machine."""
+
+    default: Any
+    help: str
+    range: Range | None
+    read: Callable[[str], Any]  # what makes a value of the command line's text
+    choices: tuple[str, ...]  # () for any
+    resumable: Resumable | None  # None: another value makes another run
+
+
+def option(
+    default: Any,
+    help: str,
+    range: Range | None = None,
+    *,
+    read: Callable[[str], Any] = int,
+    choices: tuple[str, ...] = (),
+    resumable: Resumable | None = None,
+) -> Any:
+    """A field that is an option of `steadyq train`, and of `steadyq resume` where it is resumable."""
+    setting = Setting(default, help, range, str if choices else read, choices, resumable)
+    return field(default=default, metadata={"setting": setting})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +73,72 @@ class Settings:
     recipe: str
     env: str
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, all of them once completed
-    frames: int = option(1_000_000, "length of the run")
-    utd: Fraction | None = option(None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3")
+    frames: int = option(1_000_000, "length of the run", COUNT, resumable="freely")
+    utd: Fraction | None = option(
+        None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3", POSITIVE, read=str
+    )
     seeds: tuple[int, ...] = option((0,), "one independent agent each, trained side by side")
-    name: str | None = option(None, "name of the experiment [recipe, UTD and the options that are not the defaults]")
-    out: str | None = option(None, "run folder [runs/ENV/NAME/seeds-...]")
-    action_repeat: int | None = option(None, "frames per agent step [the recipe's on DeepMind Control, 1 elsewhere]")
-    gamma: float | None = option(None, "discount per agent step [the recipe's, or by the length of an episode]")
-    batch_size: int | None = option(None, "transitions per update")
-    learning_starts: int | None = option(None, "agent steps of random actions before the first update")
-    buffer_size: int | None = option(None, "transitions kept for replay")
-    precision: str = option("auto", "of hidden matrix products; auto is float32")
-    compile: str = option("auto", "compile the updates; auto: where a C++ compiler works")
-    device: str = option("auto", "where the networks live; auto takes a GPU if there is one")
-    threads: int | None = option(None, "threads of a CPU update [all cores]")
-    eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none")
-    eval_episodes: int = option(5, "episodes per evaluation, with the mean action")
-    diagnose_every: int = option(0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none")
-    log_every: int = option(5_000, "frames between log records")
-    save_every: int | str = option(10_000, "between checkpoints: frames, or minutes such as 15min")
-    keep: int = option(2, "newest checkpoints that stay, besides the one of the best evaluation")
-    on_bad_step: str = option("raise", "when the environment gives NaN or Inf: stop the run, or end that episode")
-    env_timeout: float = option(0.0, "seconds after which an environment that does not answer is replaced; 0 for never")
+    name: str | None = option(
+        None, "name of the experiment [recipe, UTD and the options that are not the defaults]", read=str
+    )
+    out: str | None = option(None, "run folder [runs/ENV/NAME/seeds-...]", read=str)
+    action_repeat: int | None = option(
+        None, "frames per agent step [the recipe's on DeepMind Control, 1 elsewhere]", COUNT
+    )
+    gamma: float | None = option(
+        None, "discount per agent step [the recipe's, or by the length of an episode]", UP_TO_1, read=float
+    )
+    batch_size: int | None = option(None, "transitions per update", COUNT)
+    learning_starts: int | None = option(None, "agent steps of random actions before the first update", COUNT)
+    buffer_size: int | None = option(None, "transitions kept for replay", COUNT)
+    precision: str = option(
+        "auto",
+        "of hidden matrix products; auto is float32",
+        choices=("auto", "float32", "bfloat16"),
+        resumable="inexactly",
+    )
+    compile: str = option(
+        "auto",
+        "compile the updates; auto: where a C++ compiler works",
+        choices=("auto", "on", "off"),
+        resumable="inexactly",
+    )
+    device: str = option(
+        "auto",
+        "where the networks live; auto takes a GPU if there is one",
+        choices=("auto", "cpu", "cuda"),
+        resumable="inexactly",
+    )
+    threads: int | None = option(None, "threads of a CPU update [all cores]", THREADS, resumable="inexactly")
+    eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none", AT_LEAST_0)
+    eval_episodes: int = option(5, "episodes per evaluation, with the mean action", COUNT)
+    diagnose_every: int = option(
+        0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none", AT_LEAST_0
+    )
+    log_every: int = option(5_000, "frames between log records", COUNT)
+    save_every: int | str = option(
+        10_000,
+        "between checkpoints: frames, or minutes such as 15min",
+        FRAMES_OR_MINUTES,
+        read=frames_or_minutes,
+        resumable="freely",
+    )
+    keep: int = option(
+        2, "newest checkpoints that stay, besides the one of the best evaluation", COUNT, resumable="freely"
+    )
+    on_bad_step: str = option(
+        "raise",
+        "when the environment gives NaN or Inf: stop the run, or end that episode",
+        choices=("raise", "end-episode"),
+        resumable="freely",
+    )
+    env_timeout: float = option(
+        0.0,
+        "seconds after which an environment that does not answer is replaced; 0 for never",
+        NOT_NEGATIVE,
+        read=float,
+        resumable="freely",
+    )
 
     @property
     def agent_steps(self) -> int:
@@ -117,9 +187,13 @@ class Settings:
         return values
 
 
-def frames_or_minutes(text: str) -> int | str:
-    """How often to save, as it is written on the command line; `check` refuses what is neither."""
-    return int(text) if text.isdecimal() else text
+SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings) if f.metadata}
+"""Every setting that is an option, by name."""
+
+
+def resumable(how: Resumable) -> tuple[str, ...]:
+    """The settings that a resumed run may change so."""
+    return tuple(name for name, setting in SETTINGS.items() if setting.resumable == how)
 
 
 def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
@@ -129,7 +203,6 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
         InputError: fields that this version does not know, or that are missing.
     """
     known = {f.name for f in fields(Settings)} - {"out"}
-    values = {**LATER, **values}
     if values.keys() != known:
         odd = ", ".join(sorted(values.keys() ^ known))
         raise InputError(f"run.json in {out} has other settings than this version of steadyq: {odd}")
@@ -188,33 +261,20 @@ def name_of(recipe: str, utd: Fraction, changed: Iterable[tuple[str, Any]]) -> s
     return "-".join([recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{key}={value}" for key, value in changed)])
 
 
+KINDS: dict[Any, tuple[type, ...]] = {int: (int,), float: (float, int)}
+"""Of which types a number may be: exactly, True is none."""
+
+
 def check(settings: Settings) -> None:
     """Refuse completed settings that cannot work, before anything starts."""
     s = settings
-    for key, known in CHOICES.items():
-        if getattr(s, key) not in known:
-            raise unknown(f"value of {flag(key)}", getattr(s, key), known)
-    least = {
-        "frames": 1,
-        "action_repeat": 1,
-        "batch_size": 1,
-        "learning_starts": 1,
-        "buffer_size": 1,
-        "eval_every": 0,
-        "eval_episodes": 1,
-        "diagnose_every": 0,
-        "log_every": 1,
-        "keep": 1,
-    } | ({"threads": 1} if s.threads is not None else {})
-    for key, smallest in least.items():
-        need(type(getattr(s, key)) is int and getattr(s, key) >= smallest, s, key, f"a whole number >= {smallest}")
-    need(s.threads is None or s.threads <= MOST_THREADS, s, "threads", f"at most {MOST_THREADS}")
-    every = s.save_every
-    fine = every >= 1 if type(every) is int else isinstance(every, str) and re.fullmatch(PERIOD, every) is not None
-    need(fine, s, "save_every", "frames, a whole number >= 1, or minutes such as 15min")
-    need(0 <= s.env_timeout < math.inf, s, "env_timeout", "seconds, or 0 for none")
-    need(s.resolved("utd") > 0, s, "utd", "a number above 0")
-    need(0 <= s.resolved("gamma") <= 1, s, "gamma", "a number in [0, 1]")
+    for key, setting in SETTINGS.items():
+        value = getattr(s, key)
+        if setting.choices and value not in setting.choices:
+            raise unknown(f"value of {flag(key)}", str(value), setting.choices)
+        if setting.range and (value is not None or setting.default is not None):
+            fits = type(value) in KINDS.get(setting.read, (type(value),)) and setting.range.holds(value)
+            need(fits, s, key, setting.range.words)
     check_seeds(s.seeds)
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
     need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")

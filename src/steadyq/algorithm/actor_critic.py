@@ -14,7 +14,7 @@ from torch.func import grad, vmap
 
 from steadyq.algorithm.agent import Agent, Auxiliary, Draw, Noise, Precision, Recipe, Step, Torso
 from steadyq.algorithm.explore import Base
-from steadyq.algorithm.nn import round_hidden, serial
+from steadyq.algorithm.nn import SHAPES, round_hidden, serial
 from steadyq.algorithm.optim import Optimiser, global_norm
 from steadyq.algorithm.projection import Project, nothing
 from steadyq.algorithm.random import Purpose
@@ -327,3 +327,11 @@ def if_finite(metrics: Metrics, new: State, old: State) -> State:
 def count_parameters(params: Params) -> int:
     """How many numbers are learned."""
     return sum(leaf.numel() for leaf in leaves(params))
+
+
+def size(recipe: Recipe, *, obs_dim: int, action_dim: int) -> int:
+    """How many numbers actor and critics learn, without drawing any: in no time, however large they are."""
+    torso, _, width = recipe.actor.init(SHAPES, obs_dim)
+    head = recipe.policy.init(SHAPES, width, action_dim)
+    member, _, _ = serial(recipe.critic, recipe.readout).init(SHAPES, obs_dim + action_dim)
+    return count_parameters((torso, head)) + recipe.n_critics * count_parameters(member)

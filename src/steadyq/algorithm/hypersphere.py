@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.nn import Layer, Readout, affine, dense, orthogonal, plain, relu, serial
+from steadyq.algorithm.nn import Layer, Readout, affine, dense, orthogonal, plain, readout, relu, serial
 from steadyq.algorithm.types import Params
 
 EPS = 1e-8
@@ -99,9 +99,10 @@ def simba_v2_net(width: int, *, blocks: int, shift: float = 3.0) -> Layer:
 
 def head(size: int, *, width: int) -> Layer:
     """What SimbaV2 puts on a torso: a linear layer `width` wide, a scaler, the last linear layer and its bias."""
+    last = readout(size, init=orthogonal(1.0), bias=False)
 
     def init_last(rng: np.random.Generator, d_in: int) -> tuple[Free, Params, int]:
-        return Free(Readout(orthogonal(1.0)(rng, d_in, size), ()), torch.zeros(size)), (), size
+        return Free(last.init(rng, d_in)[0], torch.zeros(size)), (), size
 
     def apply_last(params: Free, stats: Params, x: Tensor, train: bool, noise: Params = ()) -> tuple[Tensor, Params]:
         return affine(params.readout, x) + params.bias, stats

@@ -72,6 +72,10 @@ class Moments(NamedTuple):
     calls: Tensor  # float32 would stop counting at 2**24: int64
 
 
+SHAPES = np.random.Generator(np.random.Philox(0))
+"""In the place of a generator where shapes alone are wanted: weights are then not drawn, and their numbers are any."""
+
+
 def orthogonal(gain: float = 2**0.5) -> Init:
     """Rows or columns orthonormal, times `gain` (Saxe et al. 2014), uniform over such matrices."""
 
@@ -135,7 +139,8 @@ def readout(width: int, *, init: Init | None = None, bias: bool = True) -> Layer
 
 def _linear(kind: type[Dense] | type[Readout], width: int, init: Init, *, bias: bool) -> Layer:
     def start(rng: np.random.Generator, d_in: int) -> tuple[Params, Params, int]:
-        return kind(init(rng, d_in, width), torch.zeros(width) if bias else ()), (), width
+        w = torch.empty(d_in, width) if rng is SHAPES else init(rng, d_in, width)
+        return kind(w, torch.zeros(width) if bias else ()), (), width
 
     return Layer(start, lambda params, stats, x, train, noise=(): (affine(params, x), stats))
 

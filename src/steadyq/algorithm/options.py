@@ -1,13 +1,11 @@
-"""A recipe's hyperparameters as typed, checked, documented options, read off its signature and docstring."""
+"""A recipe's hyperparameters as typed, checked, documented options, read off its signature."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args, get_origin
-
-from docstring_parser import parse
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from steadyq.algorithm.agent import Recipe
+from steadyq.algorithm.ranges import Range
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.errors import InputError, unknown
 
@@ -19,51 +17,8 @@ class Option(NamedTuple):
     kind: type  # int, float, bool or str
     default: Any
     choices: tuple[str, ...]  # of a str; () for any
+    range: Range | None  # of a number
     help: str
-
-
-class Range(NamedTuple):
-    """Which numbers make sense, in words and as a test."""
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-POSITIVE = Range("a number above 0", lambda x: 0 < x < math.inf)
-NOT_NEGATIVE = Range("a number of at least 0", lambda x: 0 <= x < math.inf)
-COUNT = Range("a whole number of at least 1", lambda x: x >= 1)
-AT_LEAST_0 = Range("a whole number of at least 0", lambda x: x >= 0)
-RANGES: dict[str, Range] = {
-    "width": COUNT,
-    "actor_width": COUNT,
-    "n_critics": COUNT,
-    "actor_every": COUNT,
-    "subset": COUNT,
-    "depth": COUNT,
-    "quantiles": COUNT,
-    "bins": Range("a whole number of at least 2", lambda x: x >= 2),
-    "bound": POSITIVE,
-    "project_every": COUNT,
-    "reset_updates": AT_LEAST_0,
-    "reset_frames": AT_LEAST_0,
-    "schedule_updates": AT_LEAST_0,
-    "lr": POSITIVE,
-    "lr_end": POSITIVE,
-    "temperature_lr": POSITIVE,
-    "alpha": POSITIVE,
-    "b1": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
-    "tau": Range("a number in (0, 1]", lambda x: 0 < x <= 1),
-    "decay": NOT_NEGATIVE,
-    "target_entropy": Range(
-        "a number below 0.693 (log 2, the most that actions in [-1, 1] have)", lambda x: -math.inf < x < math.log(2)
-    ),
-    "norm_warm_up": AT_LEAST_0,
-    "rate": Range("a number in [0, 1)", lambda x: 0 <= x < 1),
-    "kl_target": POSITIVE,
-    "exploration": NOT_NEGATIVE,
-    "smoothing": NOT_NEGATIVE,
-}
-"""What an option of this name may be, in every recipe: one word means one thing."""
 
 
 def recipe_function(name: str) -> Callable[..., Recipe]:
@@ -74,22 +29,26 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
 
 
 def summary(name: str) -> str:
-    """The first sentence of a recipe's docstring."""
-    return parse(inspect.getdoc(recipe_function(name)) or "").short_description or ""
+    """The first line of a recipe's docstring."""
+    return (inspect.getdoc(recipe_function(name)) or "").partition("\n")[0]
 
 
 def options(name: str) -> dict[str, Option]:
     """Every option of a recipe, in the order of its signature."""
-    function = recipe_function(name)
-    words = {p.arg_name: p.description or "" for p in parse(inspect.getdoc(function) or "").params}
-    found = {}
-    for parameter in inspect.signature(function).parameters.values():
-        kind, choices = parameter.annotation, ()
-        if get_origin(kind) is Literal:
-            kind, choices = str, get_args(kind)
-        text = " ".join(words[parameter.name].split())
-        found[parameter.name] = Option(parameter.name, kind, parameter.default, choices, text)
-    return found
+    parameters = inspect.signature(recipe_function(name)).parameters.values()
+    return {parameter.name: option(parameter) for parameter in parameters}
+
+
+def option(parameter: inspect.Parameter) -> Option:
+    """What `Annotated[type, range, words]` says of a keyword argument; of several ranges or words, the last."""
+    annotated = get_origin(parameter.annotation) is Annotated
+    kind, *notes = get_args(parameter.annotation) if annotated else (parameter.annotation,)
+    choices = ()
+    if get_origin(kind) is Literal:
+        kind, choices = str, get_args(kind)
+    ranges: list[Range | None] = [note for note in notes if isinstance(note, Range)]
+    words = [note for note in notes if isinstance(note, str)]
+    return Option(parameter.name, kind, parameter.default, choices, [None, *ranges][-1], ["", *words][-1])
 
 
 def make_recipe(name: str, chosen: Mapping[str, Any] | None = None) -> Recipe:
@@ -115,6 +74,6 @@ def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any
         raise InputError(f"{key} is {value!r}, of type {kind.__name__}; give one of type {option.kind.__name__}")
     if option.choices and value not in option.choices:
         raise unknown(f"value of {key}", str(value), option.choices)
-    if key in RANGES and not RANGES[key].holds(value):
-        raise InputError(f"{key} is {value}; give {RANGES[key].words}")
+    if option.range and not option.range.holds(value):
+        raise InputError(f"{key} is {value}; give {option.range.words}")
     return value

@@ -18,9 +18,7 @@ def names(parser: Parser, arguments: list[str]) -> int:
 
 def print_recipes() -> None:
     """Every recipe with its protocol on DeepMind Control and its size on dog-run, and what it is in the line below."""
-    from numpy.random import default_rng
-
-    from steadyq.algorithm.actor_critic import count_parameters, make_agent
+    from steadyq.algorithm.actor_critic import size
     from steadyq.algorithm.options import make_recipe, summary
     from steadyq.algorithm.recipes import RECIPES
 
@@ -30,8 +28,7 @@ def print_recipes() -> None:
     for name in RECIPES:
         made = make_recipe(name)
         protocol = made.protocol
-        state = make_agent(made, obs_dim=obs_dim, action_dim=action_dim).init(default_rng(0))
-        learned = count_parameters((state.actor.params, state.critic.params))
+        learned = size(made, obs_dim=obs_dim, action_dim=action_dim)
         print(
             row.format(
                 name,

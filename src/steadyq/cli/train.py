@@ -2,27 +2,16 @@
 
 import argparse
 import time
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steadyq.cli.parser import DONE, STOPPED, Parser, add_trust, parse
 from steadyq.errors import InputError
-from steadyq.settings import CHOICES, Settings, flag, frames_or_minutes
+from steadyq.settings import SETTINGS, Setting, flag
 
 if TYPE_CHECKING:
     from steadyq.algorithm.options import Option
     from steadyq.run.go import Result
-
-NUMBERS: dict[str, Any] = {
-    "gamma": float,
-    "name": str,
-    "out": str,
-    "utd": str,
-    "save_every": frames_or_minutes,
-    "env_timeout": float,
-} | dict.fromkeys(CHOICES, str)
-ON_RESUMING = ("save_every", "keep", "on_bad_step", "env_timeout", "precision", "compile", "device", "threads")
 
 
 def train(parser: Parser, arguments: list[str]) -> int:
@@ -30,9 +19,8 @@ def train(parser: Parser, arguments: list[str]) -> int:
     parser.usage, parser.allow_abbrev = "steadyq train RECIPE --env ENV [options]", False
     parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
     parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
-    for field in fields(Settings):
-        if "help" in field.metadata:
-            add_setting(parser, field.name, field.default, field.metadata["help"])
+    for name, setting in SETTINGS.items():
+        add_setting(parser, name, setting)
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
     whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
@@ -59,8 +47,9 @@ def train(parser: Parser, arguments: list[str]) -> int:
     return conclude(start(settings_of(recipe, env=env, choices=values), go_on=go_on, **ways))
 
 
-def add_setting(parser: Parser, name: str, default: Any, words: str) -> None:
+def add_setting(parser: Parser, name: str, setting: Setting) -> None:
     """An option of every run."""
+    default, words = setting.default, setting.help
     if name == "seeds":
         parser.add_argument("--seeds", type=int, nargs="+", default=list(default), help=f"{words} [0]")
         return
@@ -68,17 +57,12 @@ def add_setting(parser: Parser, name: str, default: Any, words: str) -> None:
     text = words if "[" in words else f"{words} [{shown}]"
     parser.add_argument(
         flag(name),
-        type=NUMBERS.get(name, int),
-        choices=CHOICES.get(name),
+        type=setting.read,
+        choices=setting.choices or None,
         default=default,
         help=text,
-        metavar=metavar(name),
+        metavar="|".join(setting.choices) or name.rpartition("_")[2].upper(),
     )
-
-
-def metavar(name: str) -> str:
-    """What stands for a value in the help."""
-    return "|".join(CHOICES[name]) if name in CHOICES else name.rpartition("_")[2].upper()
 
 
 def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:
@@ -100,9 +84,10 @@ def resume(parser: Parser, arguments: list[str]) -> int:
     )
     add_limits(parser)
     add_trust(parser)
-    settings = {field.name: field for field in fields(Settings)}
-    for name in ON_RESUMING:
-        add_setting(parser, name, None, settings[name].metadata["help"].partition(" [")[0] + " [as before]")
+    for name, setting in SETTINGS.items():
+        if setting.resumable and name != "frames":
+            words = setting.help.partition(" [")[0] + " [as before]"
+            add_setting(parser, name, setting._replace(default=None, help=words))
     values = vars(parse(parser, arguments))
 
     from steadyq.run.resume import resume

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from steadyq.algorithm import plasticity, units, weights
 from steadyq.algorithm.actor_critic import make_agent
-from steadyq.algorithm.agent import Agent
-from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at
 from steadyq.algorithm.types import State
@@ -41,9 +40,9 @@ class Examiner:
     limit: int | None  # agent steps after which training cuts an episode
 
 
-def examiner(settings: Settings) -> Examiner:
+def examiner(settings: Settings, recipe: Recipe) -> Examiner:
     """The examiner of a run, with an environment to be closed in the end."""
-    repeat, recipe = settings.resolved("action_repeat"), make_recipe(settings.recipe, settings.options)
+    repeat = settings.resolved("action_repeat")
     limited = suites.make(settings.env, action_repeat=repeat)
     frames = limited.spec.episode_frames
     limited.close()

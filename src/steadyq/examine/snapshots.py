@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from steadyq import output
+from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.types import State
 from steadyq.errors import InputError
@@ -84,7 +85,8 @@ def diagnose(
     if seed is not None and seed not in settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, settings.seeds))}")
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
-    chosen, console = examiner(settings), output.console()
+    recipe = make_recipe(settings.recipe, settings.options)
+    chosen, console = examiner(settings, recipe), output.console()
     found: dict[int, Diagnoses] = {}
     for one in patients:
         blank = chosen.agent.init(generator(one.seed, Purpose.INIT))

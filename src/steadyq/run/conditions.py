@@ -8,9 +8,9 @@ import torch
 
 from steadyq.engine import compiler, machine
 from steadyq.errors import InputError
-from steadyq.settings import Settings
+from steadyq.settings import Settings, resumable
 
-MACHINE = {"precision": "precision", "compile": "compiled", "device": "device", "threads": "threads"}
+MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("inexactly")}
 """Settings of the machine, and what each decides in a stretch of a run."""
 
 

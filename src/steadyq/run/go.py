@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.engine import machine
@@ -27,7 +28,6 @@ from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
 from steadyq.store.folder import seed_folder
 from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
-from steadyq.store.snapshot import agent_of
 
 
 class Result(NamedTuple):
@@ -98,12 +98,13 @@ def assemble(
     frame = saved[0].frame if saved else 0
     torch.set_num_threads(how["threads"])
     machine.keep_freed_memory()
-    agent = agent_of(record, precision=how["precision"])
+    recipe = make_recipe(settings.recipe, settings.options)
+    agent = make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim, precision=how["precision"])
     try:
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds]
     except (MemoryError, RuntimeError) as error:
         raise InputError(f"networks of these sizes cannot be made here ({error}); give smaller ones") from None
-    examining = examiner(settings) if settings.diagnose_every else None
+    examining = examiner(settings, recipe) if settings.diagnose_every else None
     if examining:
         made.callback(examining.env.close)
     seeds = []
@@ -159,7 +160,7 @@ def assemble(
         evaluation_env=env,
         logger=logger,
         view=view,
-        recipe=make_recipe(settings.recipe, settings.options),
+        recipe=recipe,
         clock=clock,
         examiner=examining,
     )

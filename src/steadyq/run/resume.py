@@ -13,13 +13,13 @@ from steadyq.run.conditions import MACHINE, conditions_again, differences, stret
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.save import earliest, to_come
 from steadyq.run.stop import Stop
-from steadyq.settings import Settings, check, flag
+from steadyq.settings import Settings, check, flag, resumable
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
 from steadyq.store.folder import REPLAY, is_run, seed_folder
 from steadyq.store.record import Record, check_trust, read_record, record_from_json
 
-FREE = ("frames", "save_every", "keep", "on_bad_step", "env_timeout")
+FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
 
 
@@ -67,8 +67,7 @@ def resume(
             although the record of measurements is damaged.
         trust: import the module that the run's environment names.
         max_minutes: stop and save after so long.
-        **changes: of `save_every`, `keep`, `on_bad_step`, `env_timeout`; and of `precision`, `compile`, `device`,
-            `threads`, after which bits differ. None changes nothing.
+        **changes: other values of settings that are `resumable`, see `steadyq resume --help`. None changes nothing.
 
     Raises:
         InputError: no run folder, a length that lies behind what is done, no checkpoint that is whole, or a difference

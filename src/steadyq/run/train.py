@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +13,7 @@ from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
 from steadyq.run.stop import Stop
-from steadyq.settings import Settings, check, complete
+from steadyq.settings import SETTINGS, Settings, check, complete
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
@@ -56,14 +55,13 @@ def train(
 def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
     """Checked and completed settings from names and values."""
     known_options = options(recipe)
-    known = {f.name for f in fields(Settings)} - {"recipe", "env", "options"}
     for key in choices:
-        if key not in known and key not in known_options:
-            raise unknown("setting", key, known | known_options.keys())
+        if key not in SETTINGS and key not in known_options:
+            raise unknown("setting", key, SETTINGS.keys() | known_options.keys())
     chosen = {key: value for key, value in choices.items() if key in known_options}
     made = make_recipe(recipe, chosen)
     defaults = {key: option.default for key, option in known_options.items()}
-    given = {key: value for key, value in choices.items() if key in known}
+    given = {key: value for key, value in choices.items() if key in SETTINGS}
     if given.get("utd") is not None:
         given["utd"] = fraction(given["utd"])
     if "seeds" in given:

@@ -63,7 +63,7 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
     if content["format"] != FORMAT:
         raise InputError(f"{source} has another format than {FORMAT}; use the version of steadyq that wrote it")
     rest = {key: value for key, value in content.items() if key != "sha256"}
-    if content.get("sha256", _digest(rest)) != _digest(rest):  # older versions wrote none
+    if content.get("sha256") != _digest(rest):
         raise FileError(f"{source} is damaged or was edited: its SHA-256 is another one than it was written with")
     try:
         del rest["format"]

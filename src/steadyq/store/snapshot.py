@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm.actor_critic import make_agent
-from steadyq.algorithm.agent import Agent, Precision
+from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
@@ -35,11 +35,10 @@ def read_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return sealed.tensors(arrays), meta
 
 
-def agent_of(record: Record, *, precision: Precision = "float32") -> Agent:
-    """The agent that a run trains."""
-    settings = record.settings
-    recipe = make_recipe(settings.recipe, settings.options)
-    return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim, precision=precision)
+def agent_of(record: Record) -> Agent:
+    """The agent that a run trains, in float32."""
+    recipe = make_recipe(record.settings.recipe, record.settings.options)
+    return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
 
 
 def without_optimisers(state: State) -> State:

@@ -1,6 +1,7 @@
 """BRO: bigger, regularised, optimistic."""
 
 from dataclasses import replace
+from typing import Annotated
 
 from steadyq.algorithm import resets
 from steadyq.algorithm.agent import Protocol, Recipe
@@ -9,9 +10,23 @@ from steadyq.algorithm.networks import bro_net
 from steadyq.algorithm.nn import Dense, Norm, Readout, readout
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
+from steadyq.algorithm.ranges import COUNT, POSITIVE
+from steadyq.algorithm.recipes.hyperparameters import (
+    ActorWidth,
+    Alpha,
+    Decay,
+    MixedLr,
+    ResidualWidth,
+    TargetEntropy,
+    Tau,
+)
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import mean, quantile
+
+ActorsWidth = Annotated[ActorWidth, "units of both actors' layers, one residual block each"]
+Quantiles = Annotated[int, COUNT, "of the return that each critic predicts"]
+KlTarget = Annotated[float, POSITIVE, "divergence of the optimistic actor from the other, per action dimension"]
 
 RESETS = (15_001, 50_001, 250_001, 500_001, 750_001, 1_000_001, 1_500_001, 2_000_001)
 """Environment frames at which the official code resets."""
@@ -19,31 +34,20 @@ RESETS = (15_001, 50_001, 250_001, 500_001, 750_001, 1_000_001, 1_500_001, 2_000
 
 def bro(
     *,
-    width: int = 512,
-    actor_width: int = 256,
-    quantiles: int = 100,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-    decay: float = 1e-4,
-    kl_target: float = 0.05,
+    width: ResidualWidth = 512,
+    actor_width: ActorsWidth = 256,
+    quantiles: Quantiles = 100,
+    lr: MixedLr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
+    decay: Decay = 1e-4,
+    kl_target: KlTarget = 0.05,
 ) -> Recipe:
     """BRO: residual critics, quantiles, no pessimism, an optimistic actor to explore with, and resets.
 
     Nauman et al. 2024, after the official code (which has two critics and starts after 2,500 steps; tables elsewhere
     say otherwise). Evaluation plays the other, base actor. Resets draw fresh weights; there they repeat the first ones.
-
-    Args:
-        width: units of the critic's layers, two residual blocks.
-        actor_width: units of both actors' layers, one residual block each.
-        quantiles: of the return that each critic predicts.
-        lr: step size of AdamW for critic and actors and of Adam for the temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        decay: AdamW's weight decay of all parameters, times lr.
-        kl_target: divergence of the optimistic actor from the other, per action dimension.
     """
     optimiser = adamw(lr, weight_decay=decay, decays=(Dense, Readout, Norm))
     return replace(
@@ -68,30 +72,19 @@ def bro(
 
 def bro_fast(
     *,
-    width: int = 512,
-    actor_width: int = 256,
-    quantiles: int = 100,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-    decay: float = 1e-4,
-    kl_target: float = 0.05,
+    width: ResidualWidth = 512,
+    actor_width: ActorsWidth = 256,
+    quantiles: Quantiles = 100,
+    lr: MixedLr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
+    decay: Decay = 1e-4,
+    kl_target: KlTarget = 0.05,
 ) -> Recipe:
     """BRO with 2 updates per step and only the first of its resets.
 
     Nauman et al. 2024, after the official code.
-
-    Args:
-        width: units of the critic's layers, two residual blocks.
-        actor_width: units of both actors' layers, one residual block each.
-        quantiles: of the return that each critic predicts.
-        lr: step size of AdamW for critic and actors and of Adam for the temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        decay: AdamW's weight decay of all parameters, times lr.
-        kl_target: divergence of the optimistic actor from the other, per action dimension.
     """
     parent = bro(
         width=width,

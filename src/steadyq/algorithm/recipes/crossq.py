@@ -1,7 +1,7 @@
 """CrossQ and what came of it: batch normalisation in the critic, one joint pass, weights on the unit sphere."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from steadyq.algorithm import bootstrap, normalise, resets
 from steadyq.algorithm.agent import Protocol, Recipe
@@ -23,6 +23,25 @@ from steadyq.algorithm.nn import (
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import deterministic, tanh_gaussian
 from steadyq.algorithm.projection import every_update
+from steadyq.algorithm.ranges import COUNT, NOT_NEGATIVE, POSITIVE
+from steadyq.algorithm.recipes.hyperparameters import (
+    B1,
+    ActorEvery,
+    ActorWidth,
+    Alpha,
+    Bins,
+    Decay,
+    Lr,
+    LrEnd,
+    NCritics,
+    NormWarmUp,
+    ResetUpdates,
+    ScheduledLr,
+    ScheduleUpdates,
+    TargetEntropy,
+    Tau,
+    Width,
+)
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import fixed, tuned
 from steadyq.algorithm.types import Params
@@ -32,32 +51,21 @@ from steadyq.algorithm.weight_norm import unit_norm
 
 def crossq(
     *,
-    width: int = 2048,
-    actor_width: int = 256,
-    n_critics: int = 2,
-    lr: float = 1e-3,
-    b1: float = 0.5,
-    alpha: float = 1.0,
-    target_entropy: float = -1.0,
-    actor_every: int = 3,
-    norm_warm_up: int = 100_000,
+    width: Width = 2048,
+    actor_width: ActorWidth = 256,
+    n_critics: NCritics = 2,
+    lr: Lr = 1e-3,
+    b1: Annotated[B1, "first-moment decay of critic and actor; the temperature keeps 0.9"] = 0.5,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -1.0,
+    actor_every: ActorEvery = 3,
+    norm_warm_up: NormWarmUp = 100_000,
 ) -> Recipe:
     """CrossQ: batch renormalisation and one joint pass over (s, a) and (s', a') instead of a target network.
 
     Bhatt et al. 2024, after the official code, batch renormalisation as it is there included. (Its authors ran
     DeepMind Control with lr 8e-4 and action repeat 1, and Swimmer-v4 with gamma 0.9999. Of more than two critics their
     code takes the minimum of a random two, ours of all.)
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        n_critics: number of critics.
-        lr: step size of Adam for critic, actor and temperature.
-        b1: first-moment decay of critic and actor; the temperature keeps 0.9.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        actor_every: critic updates per update of actor and temperature.
-        norm_warm_up: train-mode calls of a layer before batch normalisation becomes batch renormalisation.
     """
     parent = sac(n_critics=n_critics, lr=lr, alpha=alpha, target_entropy=target_entropy)
     init = lecun_normal()
@@ -82,50 +90,40 @@ def crossq(
 
 def crossq_wn(
     *,
-    width: int = 512,
-    actor_width: int = 256,
-    n_critics: int = 2,
-    lr: float = 3e-4,
-    temperature_lr: float = 3e-4,
-    b1: float = 0.9,
-    alpha: float = 0.01,
-    target_entropy: float = -0.5,
-    actor_every: int = 3,
-    target: Literal["polyak", "none"] = "polyak",
-    tau: float = 0.005,
-    project: Literal["unit", "weights", "none"] = "unit",
-    project_readout: bool = False,
-    decay: float = 1e-2,
-    decay_norms: bool = False,
-    norm: Literal["batch", "renorm"] = "batch",
-    norm_warm_up: int = 100_000,
-    reset_updates: int = 0,
+    width: Width = 512,
+    actor_width: ActorWidth = 256,
+    n_critics: NCritics = 2,
+    lr: Annotated[Lr, "step size of AdamW for critic and actor"] = 3e-4,
+    temperature_lr: Annotated[float, POSITIVE, "step size of Adam for the temperature"] = 3e-4,
+    b1: B1 = 0.9,
+    alpha: Annotated[Alpha, "temperature at the start; from 1.0 it takes most of a short run to come down"] = 0.01,
+    target_entropy: TargetEntropy = -0.5,
+    actor_every: ActorEvery = 3,
+    target: Annotated[
+        Literal["polyak", "none"], "a slow copy of the critic for the target (polyak), or the critic itself (none)"
+    ] = "polyak",
+    tau: Annotated[Tau, "speed of the target network's average; has no effect with `target none`"] = 0.005,
+    project: Annotated[
+        Literal["unit", "weights", "none"],
+        "each hidden unit's weights and bias to norm 1 (unit), its weights alone (weights), or neither (none)",
+    ] = "unit",
+    project_readout: Annotated[bool, "the readouts' weights to norm 1 too, as in the authors' later code"] = False,
+    decay: Annotated[Decay, "AdamW's weight decay of the readouts, times lr"] = 1e-2,
+    decay_norms: Annotated[bool, "let the scale and shift of the normalisation layers decay too"] = False,
+    norm: Annotated[Literal["batch", "renorm"], "batch normalisation, or CrossQ's batch renormalisation"] = "batch",
+    norm_warm_up: Annotated[
+        NormWarmUp, "with `norm renorm`, train-mode calls before batch normalisation becomes batch renormalisation"
+    ] = 100_000,
+    reset_updates: Annotated[
+        ResetUpdates,
+        "critic updates between resets of all networks, 0 for none; the paper's point is not to need any",
+    ] = 0,
 ) -> Recipe:
     """CrossQ with weight normalisation: hidden weights on the unit sphere, stable at many updates per step.
 
     Palenicek, Vogt and Peters 2025. Where the paper is silent: its full version and the authors' later code (critics
     512 wide, plain batch normalisation, a target network in the joint pass, AdamW whose decay meets the readouts only).
     `--target none` is the literal reading of the workshop paper.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        n_critics: number of critics.
-        lr: step size of AdamW for critic and actor.
-        temperature_lr: step size of Adam for the temperature.
-        b1: first-moment decay of critic and actor.
-        alpha: temperature at the start; from 1.0 it takes most of a short run to come down.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        actor_every: critic updates per update of actor and temperature.
-        target: a slow copy of the critic for the target (polyak), or the critic itself (none).
-        tau: speed of the target network's average; has no effect with `target none`.
-        project: each hidden unit's weights and bias to norm 1 (unit), its weights alone (weights), or neither (none).
-        project_readout: the readouts' weights to norm 1, as the authors' later code does beside the hidden ones.
-        decay: AdamW's weight decay of the readouts, times lr.
-        decay_norms: let the scale and shift of the normalisation layers decay too.
-        norm: batch normalisation, or CrossQ's batch renormalisation.
-        norm_warm_up: with `norm renorm`, train-mode calls before batch normalisation becomes batch renormalisation.
-        reset_updates: critic updates between resets of all networks, 0 for none; the paper's point is not to need any.
     """
     parent = crossq(n_critics=n_critics, actor_every=actor_every)
 
@@ -157,27 +155,20 @@ def crossq_wn(
 
 def crossq_wn_td3(
     *,
-    width: int = 512,
-    actor_width: int = 256,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    exploration: float = 0.1,
-    smoothing: float = 0.2,
-    actor_every: int = 3,
+    width: Width = 512,
+    actor_width: ActorWidth = 256,
+    lr: Annotated[Lr, "step size of AdamW for critic and actor"] = 3e-4,
+    tau: Annotated[Tau, "speed of the average of both target networks"] = 0.005,
+    exploration: Annotated[float, NOT_NEGATIVE, "standard deviation of the noise on training actions"] = 0.1,
+    smoothing: Annotated[
+        float, NOT_NEGATIVE, "standard deviation of the noise on the critic's next action, cut off at 0.5"
+    ] = 0.2,
+    actor_every: Annotated[ActorEvery, "critic updates per update of the actor"] = 3,
 ) -> Recipe:
     """CrossQ's critic and weight normalisation on a TD3 base: a deterministic actor and no entropy.
 
     An ablation of the paper's full version (arXiv 2502.07523), which gives no settings for it. Our choice: those of
     `crossq_wn`, and of TD3 (Fujimoto et al. 2018) where they concern the deterministic actor.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        lr: step size of AdamW for critic and actor.
-        tau: speed of the average of both target networks.
-        exploration: standard deviation of the noise on training actions.
-        smoothing: standard deviation of the noise on the next action in the critic's target, cut off at 0.5.
-        actor_every: critic updates per update of the actor.
     """
     parent = crossq_wn(width=width, actor_width=actor_width, lr=lr, tau=tau, actor_every=actor_every)
     return replace(
@@ -193,18 +184,24 @@ def crossq_wn_td3(
 
 def xqc(
     *,
-    width: int = 512,
-    actor_width: int = 256,
-    depth: int = 4,
-    lr: float = 3e-4,
-    lr_end: float = 3e-5,
-    schedule_updates: int = 0,
-    tau: float = 0.005,
-    alpha: float = 0.01,
-    target_entropy: float = -0.5,
-    actor_every: int = 3,
-    bins: int = 101,
-    bound: float = 5.0,
+    width: Annotated[Width, "units in each of the critic's hidden layers"] = 512,
+    actor_width: Annotated[ActorWidth, "units in each of the actor's hidden layers"] = 256,
+    depth: Annotated[int, COUNT, "hidden layers of critic and actor"] = 4,
+    lr: ScheduledLr = 3e-4,
+    lr_end: LrEnd = 3e-5,
+    schedule_updates: Annotated[
+        ScheduleUpdates,
+        "updates of the schedule; 0 for the critic updates of the run. Its authors' is 990,000: that of their runs of "
+        "a million frames. Give it to compare a shorter run with theirs",
+    ] = 0,
+    tau: Tau = 0.005,
+    alpha: Alpha = 0.01,
+    target_entropy: TargetEntropy = -0.5,
+    actor_every: ActorEvery = 3,
+    bins: Bins = 101,
+    bound: Annotated[
+        float, POSITIVE, "the atoms lie between plus and minus this many standard deviations of the discounted return"
+    ] = 5.0,
 ) -> Recipe:
     """XQC, the successor of CrossQ with weight normalisation: deeper, categorical, normalised before the activation.
 
@@ -212,21 +209,6 @@ def xqc(
     their own updates, so these step sizes fall a third of the way, and further in a run that goes on beyond its planned
     end (`--past-schedule`), where the critic's stays; readouts are projected, biases left out. (There the actor's
     running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
-
-    Args:
-        width: units in each of the critic's hidden layers.
-        actor_width: units in each of the actor's hidden layers.
-        depth: hidden layers of critic and actor.
-        lr: step size of Adam for critic, actor and temperature at the start.
-        lr_end: and at the end of its schedule, between which it falls linearly.
-        schedule_updates: updates of the schedule; 0 for the critic updates of the run. Its authors' is 990,000: that of
-            their runs of a million frames. Give it to compare a shorter run with theirs.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        actor_every: critic updates per update of actor and temperature.
-        bins: atoms of the critic's distribution.
-        bound: the atoms lie between plus and minus this many standard deviations of the discounted return.
     """
     parent = crossq_wn(tau=tau, actor_every=actor_every)
     optimiser = adamw(linear(lr, lr_end, updates=schedule_updates))

@@ -1,6 +1,7 @@
 """Soft actor-critic, and what was made of it for many updates: resets, ensembles, dropout, normalisation."""
 
 from dataclasses import replace
+from typing import Annotated
 
 from steadyq.algorithm import resets
 from steadyq.algorithm.agent import Protocol, Recipe
@@ -10,6 +11,17 @@ from steadyq.algorithm.nn import layer_norm, orthogonal, readout, serial, unit_b
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.projection import initial_norm
+from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT
+from steadyq.algorithm.recipes.hyperparameters import (
+    ActorWidth,
+    Alpha,
+    Lr,
+    NCritics,
+    ResetUpdates,
+    TargetEntropy,
+    Tau,
+    Width,
+)
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import mean, minimum, subset_minimum
 from steadyq.errors import InputError
@@ -17,27 +29,18 @@ from steadyq.errors import InputError
 
 def sac(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    n_critics: int = 2,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    n_critics: NCritics = 2,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
 ) -> Recipe:
     """Soft actor-critic: two ReLU critics, their minimum, a slow target, a tuned temperature.
 
     Haarnoja et al. 2018, with the settings of jaxrl, the base of the paper's experiments; only actions are repeated
     twice, as in the paper (jaxrl: not).
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        n_critics: number of critics.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
     """
     return Recipe(
         actor=mlp(actor_width, actor_width),
@@ -54,13 +57,13 @@ def sac(
 
 def sac_resets(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-    reset_updates: int = 2_560_000,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
+    reset_updates: ResetUpdates = 2_560_000,
 ) -> Recipe:
     """SAC at 32 updates per step, all networks reset from time to time, the replay kept.
 
@@ -68,15 +71,6 @@ def sac_resets(
     an evaluation, which makes them one in 2.72M updates, and always starts from the same weights; here updates are
     counted, and weights are fresh. (Its authors' published curves are of their earlier code, which had fresh weights
     every 80,000 steps, those of the warm-up counted.)
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        reset_updates: critic updates between resets, 0 for none.
     """
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
@@ -94,26 +88,17 @@ def sac_resets(
 
 def sac_primacy(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-    reset_frames: int = 200_000,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
+    reset_frames: Annotated[int, AT_LEAST_0, "environment frames between resets, 0 for none"] = 200_000,
 ) -> Recipe:
     """SAC with all networks reset each 200,000 frames, the replay kept.
 
     Nikishin et al. 2022 ("The primacy bias"), after the official code; they ran it with UTD 1 and 32.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        reset_frames: environment frames between resets, 0 for none.
     """
     parent = sac(width=width, actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
@@ -126,14 +111,16 @@ def sac_primacy(
 
 def redq(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    n_critics: int = 10,
-    subset: int = 2,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    n_critics: NCritics = 10,
+    subset: Annotated[
+        int, COUNT, "how many of them, drawn anew for each update, the target takes its minimum over"
+    ] = 2,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
 ) -> Recipe:
     """REDQ: ten critics, the target from a random two of them, the actor improved on the mean of all.
 
@@ -141,16 +128,6 @@ def redq(
     the critics from before their update. (The first alpha of that code is 0.2 by mistake, and it adds 1e-6 inside the
     log-probability's logarithm; not here.) There are no settings for DeepMind Control: action repeat and target entropy
     are our choice.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        n_critics: number of critics.
-        subset: how many of them, drawn anew for each update, the target takes its minimum over.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
     """
     if subset > n_critics:
         raise InputError(f"subset is {subset} of {n_critics} critics; give at most n_critics")
@@ -172,28 +149,19 @@ def redq(
 
 def droq(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    rate: float = 0.01,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    rate: Annotated[float, BELOW_1, "probability that dropout sets a unit to 0"] = 0.01,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
 ) -> Recipe:
     """DroQ: two critics with dropout and layer normalisation in place of REDQ's ten.
 
     Hiraoka et al. 2022, after the official code; dropout is on in all passes. (There the actor's update draws a batch
     of its own; here, as in REDQ, it takes the last.) Sensitive to `rate` and `target_entropy`; on DeepMind Control the
     latter is our choice, as is the action repeat.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        rate: probability that dropout sets a unit to 0.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
     """
     parent = redq(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
@@ -208,25 +176,17 @@ def droq(
 
 def ofn(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
 ) -> Recipe:
     """SAC with the critic's last features on the unit ball, so that only the last layer sets a scale.
 
     Output feature normalisation, Hussing et al. 2024. No official code is known; made for high UTD (try `--utd 8`), the
     rest is our SAC.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
     """
     parent = sac(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
@@ -238,27 +198,18 @@ def ofn(
 
 def nap(
     *,
-    width: int = 256,
-    actor_width: int = 256,
-    lr: float = 3e-4,
-    tau: float = 0.005,
-    alpha: float = 1.0,
-    target_entropy: float = -0.5,
-    project_every: int = 1,
+    width: Width = 256,
+    actor_width: ActorWidth = 256,
+    lr: Lr = 3e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 1.0,
+    target_entropy: TargetEntropy = -0.5,
+    project_every: Annotated[int, COUNT, "updates of a network between two projections of it"] = 1,
 ) -> Recipe:
     """SAC with layer normalisation before each activation and weights held at their initial norm.
 
     Normalize-and-Project, Lyle et al. 2024; no official code is known. One norm per matrix, biases left out; scale and
     shift of a normalisation are rescaled together, one of the two ways the paper offers. The rest is our SAC.
-
-    Args:
-        width: units in each of the critic's two hidden layers.
-        actor_width: units in each of the actor's two hidden layers.
-        lr: step size of Adam for critic, actor and temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        project_every: updates of a network between two projections of it.
     """
     parent = sac(lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(

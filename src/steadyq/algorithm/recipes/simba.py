@@ -1,6 +1,7 @@
 """SimBa and SimbaV2: normalised observations and residual networks; features and weights on the sphere."""
 
 from dataclasses import replace
+from typing import Annotated
 
 from steadyq.algorithm import normalise
 from steadyq.algorithm.agent import Protocol, Recipe
@@ -10,36 +11,43 @@ from steadyq.algorithm.nn import Dense, Norm, Readout, orthogonal, readout
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.projection import every_update
+from steadyq.algorithm.ranges import POSITIVE
+from steadyq.algorithm.recipes.hyperparameters import (
+    Alpha,
+    Bins,
+    Decay,
+    LrEnd,
+    MixedLr,
+    NCritics,
+    ResidualActorWidth,
+    ResidualWidth,
+    ScheduledLr,
+    ScheduleUpdates,
+    TargetEntropy,
+    Tau,
+)
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import categorical
 from steadyq.algorithm.weight_norm import unit_norm
 
+FewCritics = Annotated[NCritics, "number of critics; its authors take two where episodes can terminate"]
+
 
 def simba(
     *,
-    width: int = 512,
-    actor_width: int = 128,
-    n_critics: int = 1,
-    lr: float = 1e-4,
-    tau: float = 0.005,
-    alpha: float = 0.01,
-    target_entropy: float = -0.5,
-    decay: float = 1e-2,
+    width: ResidualWidth = 512,
+    actor_width: ResidualActorWidth = 128,
+    n_critics: FewCritics = 1,
+    lr: MixedLr = 1e-4,
+    tau: Tau = 0.005,
+    alpha: Alpha = 0.01,
+    target_entropy: TargetEntropy = -0.5,
+    decay: Annotated[Decay, "AdamW's weight decay of all parameters but the temperature, times lr"] = 1e-2,
 ) -> Recipe:
     """SimBa: SAC on normalised observations with residual networks, one critic, the actor updated first.
 
     Lee et al. 2025, after the official code.
-
-    Args:
-        width: units of the critic's layers, two residual blocks.
-        actor_width: units of the actor's layers, one residual block.
-        n_critics: number of critics; its authors take two where episodes can terminate.
-        lr: step size of AdamW for critic and actor and of Adam for the temperature.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        decay: AdamW's weight decay of all parameters but the temperature, times lr.
     """
     optimiser = adamw(lr, weight_decay=decay, decays=(Dense, Readout, Norm))
     flat = orthogonal(1.0)
@@ -60,36 +68,30 @@ def simba(
 
 def simba_v2(
     *,
-    width: int = 512,
-    actor_width: int = 128,
-    n_critics: int = 1,
-    lr: float = 1e-4,
-    lr_end: float = 5e-5,
-    schedule_updates: int = 0,
-    tau: float = 0.005,
-    alpha: float = 0.01,
-    target_entropy: float = -0.5,
-    bins: int = 101,
-    bound: float = 5.0,
+    width: ResidualWidth = 512,
+    actor_width: ResidualActorWidth = 128,
+    n_critics: FewCritics = 1,
+    lr: ScheduledLr = 1e-4,
+    lr_end: LrEnd = 5e-5,
+    schedule_updates: Annotated[
+        ScheduleUpdates,
+        "updates of the schedule; 0 for the critic updates of the run. Its authors' is 1,000,000: that of their runs "
+        "of a million frames, which they count from the first step on",
+    ] = 0,
+    tau: Tau = 0.005,
+    alpha: Alpha = 0.01,
+    target_entropy: TargetEntropy = -0.5,
+    bins: Bins = 101,
+    bound: Annotated[
+        float,
+        POSITIVE,
+        "the atoms lie between plus and minus this; rewards are scaled so that no return seen so far leaves it",
+    ] = 5.0,
 ) -> Recipe:
     """SimbaV2: features and weights on the unit sphere, a categorical critic, scaled rewards.
 
     Lee et al. 2025 ("Hyperspherical normalization for scalable deep RL"), after the official code. Its authors make as
     many updates per agent step as it repeats an action: 2 on DeepMind Control, 1 elsewhere (give `--utd 1` there).
-
-    Args:
-        width: units of the critic's layers, two residual blocks.
-        actor_width: units of the actor's layers, one residual block.
-        n_critics: number of critics; its authors take two where episodes can terminate.
-        lr: step size of Adam for critic, actor and temperature at the start.
-        lr_end: and at the end of its schedule, between which it falls linearly.
-        schedule_updates: updates of the schedule; 0 for the critic updates of the run. Its authors' is 1,000,000: that
-            of their runs of a million frames, which they count from the first step on.
-        tau: speed of the target network's average.
-        alpha: temperature at the start.
-        target_entropy: what the temperature steers the policy's entropy to, per action dimension.
-        bins: atoms of the critic's distribution.
-        bound: the atoms lie between plus and minus this; rewards are scaled so that no return seen so far leaves it.
     """
     optimiser = adamw(linear(lr, lr_end, updates=schedule_updates))
     return replace(
