@@ -6,7 +6,8 @@ ships, and global seeds would hide a draw or a reduction that breaks the promise
 
 import os
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's threads, too, would only wait for each other: tests run side by side
+# Before NumPy is loaded, whose threads, too, would only wait for each other: tests run side by side.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import jaxtyping
 import pytest

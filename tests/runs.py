@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from steadyq.run import go
 from steadyq.run.go import Result
 from steadyq.run.loop import loop
+from steadyq.run.stop import Stop
 from steadyq.run.train import train
 from steadyq.run.training import Training
 from steadyq.store import checkpoint
 from steadyq.store.folder import REPLAY, seed_folder
 from steadyq.store.replay import Replay
+from toy import Point
 
 SMALL = {
     "width": 16,
@@ -93,3 +97,16 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return loop(run, stop)
 
     monkeypatch.setattr(go, "loop", watched)
+
+
+def steps_take(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the toy takes so long by the clock of the runs to come, and nothing else takes any time."""
+    now, real = [0.0], Point.step
+
+    def step(env: Point, action: np.ndarray) -> tuple:
+        now[0] += seconds
+        return real(env, action)
+
+    monkeypatch.setattr(Point, "step", step)
+    for command in ("train", "resume"):
+        monkeypatch.setattr(f"steadyq.run.{command}.Stop", partial(Stop, clock=lambda: now[0]))

@@ -3,16 +3,20 @@
 import csv
 import math
 import shutil
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
-from runs import SMALL, digest, records, run_at, stopped_at
+from runs import SMALL, digest, records, stopped_at
+from runs import run_at as at_full_length
+from steadyq.algorithm import plasticity
 from steadyq.algorithm.actor_critic import State
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.random import Purpose, generator
@@ -29,6 +33,8 @@ from steadyq.store.disk import FileError
 from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import without_optimisers
+
+run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
 
 ALWAYS = {
     "diag/alpha",
@@ -149,15 +155,16 @@ def test_a_policy_without_entropy_is_measured_by_its_rewards_alone() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_pairs() -> Iterator[None]:
-    """Four roll-outs of the toy's ten steps are as good as a hundred here."""
+def short() -> Iterator[None]:
+    """Four roll-outs of the toy's ten steps are as good as a hundred here, and so are three steps of the probe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(q_bias, "PAIRS", 40)
+        patch.setattr(plasticity, "STEPS", 3)
         yield
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, few_pairs: None) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, short: None) -> Path:
     """Two seeds, diagnosed at each of the frames that have a snapshot, 0, 40 and 80, and saved at these too."""
     out = tmp_path_factory.mktemp("diagnosed") / "run"
     run_at(out, seeds=[0, 1], diagnose_every=40, save_every=40)
@@ -244,15 +251,33 @@ def test_a_run_that_was_reset_at_a_snapshot_is_not_given_the_new_networks(tmp_pa
 
 
 def test_two_processes_do_not_lose_each_others_rows(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes when the first has read the rows, and gets as far as it can before the first has written."""
     copy, record, replace = shutil.copytree(run, tmp_path / "run"), read_record(run), metrics_csv.replace
+    pool, second, stuck = ThreadPoolExecutor(), [], threading.Event()
 
-    def late(path: Path, rows: list[metrics_csv.Row]) -> None:
-        time.sleep(0.1)  # time for the other one to read
+    class Watched(FileLock):
+        def acquire(self, **how: object) -> object:
+            try:
+                return super().acquire(blocking=False)
+            except Timeout:
+                stuck.set()
+                return super().acquire(**how)
+
+    def note(seed: int) -> None:
+        snapshots.note(copy, record, seed, 40, {"diag/x": 1.0})
+
+    def write(path: Path, rows: list[metrics_csv.Row]) -> None:
+        if not second:
+            second.append(pool.submit(note, 1))
+            second[0].add_done_callback(lambda _: stuck.set())  # nothing was in its way
+            assert stuck.wait(60)
         replace(path, rows)
 
-    monkeypatch.setattr(metrics_csv, "replace", late)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda seed: snapshots.note(copy, record, seed, 40, {"diag/x": 1.0}), (0, 1)))
+    monkeypatch.setattr(snapshots, "FileLock", Watched)
+    monkeypatch.setattr(metrics_csv, "replace", write)
+    with pool:
+        note(0)
+        second[0].result()
     assert values(copy / "diagnostics.csv") == {(0, 40, "diag/x"): 1, (1, 40, "diag/x"): 1}
 
 
@@ -263,7 +288,7 @@ def test_a_checkpoint_may_be_gone_where_a_run_goes_on(
     frames, earlier = checkpoint.frames, [[50]]
     monkeypatch.setattr(checkpoint, "frames", lambda seed_dir: earlier.pop() if earlier else frames(seed_dir))
     one = snapshots.patient(copy, record, 0, None)  # listed at 50, and read when there were newer ones only
-    assert (one.saved, one.replay.added) == ([80, 90], 90)
+    assert (one.saved, one.replay.added) == (frames(copy / "seed-0"), 90)
     blank = snapshot.agent_of(record).init(generator(0, Purpose.INIT))
     assert snapshots.load(copy, one, 80, blank).critic.opt != ()
     (copy / "seed-0" / "checkpoints" / f"{80:012d}.safetensors").unlink()

@@ -66,11 +66,11 @@ def test_a_compiler_that_writes_a_library_works(fake_compiler):
         ("echo 'cc1plus: error: unrecognized option -std=c++20' >&2; exit 1", "unrecognized option", "g++"),
         ("exit 3", "exit code 3", "g++"),
         ("exit 0", "no library written", "g++"),
-        ("exec sleep 5", "timed out", "g++"),
+        ("exec sleep 600", "timed out", "g++"),
     ],
 )
 def test_what_is_wrong_with_a_compiler_is_said(fake_compiler, body, reason, fix):
-    timeout = 0.2 if "sleep" in body else 30.0
+    timeout = 0.01 if "sleep" in body else 60.0
     found = compiler.try_compiler(fake_compiler(body + "\n"), timeout=timeout)
     assert not found.ok
     assert reason in found.reason
@@ -169,10 +169,10 @@ def test_commit_is_that_of_the_source_and_of_no_other_repository(monkeypatch, tm
         return done.stdout.strip()
 
     package = tmp_path / "src" / "steadyq"
-    (package / "run").mkdir(parents=True)
+    (package / "engine").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (tmp_path / "README.md").write_text("one")
-    monkeypatch.setattr(machine, "__file__", str(package / "run" / "machine.py"))
+    monkeypatch.setattr(machine, "__file__", str(package / "engine" / "machine.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert machine.commit() is None  # no repository
 

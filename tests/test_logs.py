@@ -7,9 +7,9 @@ import os
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -327,7 +327,8 @@ def test_tensorboard_has_the_same_numbers_also_after_a_resume(tmp_path: Path) ->
         assert [step for step, _ in seen["eval/mean_reward"]] == [0, 2, 4, 6]
 
 
-def test_events_written_anew_are_as_old_as_the_run_says(tmp_path: Path) -> None:
+def test_events_written_anew_are_as_old_as_the_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_csv, "time", SimpleNamespace(time=lambda: 10_000.0))
     log = logger(tmp_path)
     for frame, seconds in ((0, 0.0), (10, 100.0), (20, 250.0)):
         log.write(seed=7, frame=frame, metrics={"eval/mean_reward": 1.0, "time/time_elapsed": seconds})
@@ -337,8 +338,7 @@ def test_events_written_anew_are_as_old_as_the_run_says(tmp_path: Path) -> None:
     accumulator = EventAccumulator(str(tmp_path / "tensorboard/seed-7"))
     accumulator.Reload()
     times = [event.wall_time for event in accumulator.Scalars("eval/mean_reward")]
-    assert np.diff(times) == pytest.approx([100, 150, 0])
-    assert 0 <= time.time() - times[-1] < 600
+    assert times == [9_750, 9_850, 10_000, 10_000]
 
 
 def test_without_tensorboard_training_goes_on_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,11 +564,11 @@ for frame in range(100_000):
 assert shown.silent
 print("this goes nowhere")
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stderr is not None
-    assert child.stdout.readline().startswith("frame 0/100,000 (0%)  seed 0  eval 1.0")
-    child.stdout.close()
-    with child.stderr:
+    program = [sys.executable, "-c", code]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline().startswith("frame 0/100,000 (0%)  seed 0  eval 1.0")
+        child.stdout.close()
         assert child.stderr.read() == ""
-    assert child.wait() == 0
+    assert child.returncode == 0

@@ -247,7 +247,7 @@ def test_film_strips_are_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=5) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -304,7 +304,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    window.set_script_timeout(30)
+    window.set_script_timeout(300)
     yield window
     window.quit()
 
@@ -349,7 +349,7 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     point = "Plotly.Fx.hover(document.querySelector('.plot'), [{curveNumber: 17, pointNumber: 5}])"
     browser.execute_script(point)
     label = "return document.querySelector('.plot .hoverlayer').textContent"
-    WebDriverWait(browser, 5).until(lambda window: window.execute_script(label) != "")
+    WebDriverWait(browser, 300).until(lambda window: window.execute_script(label) != "")
     shown = browser.execute_script(label)
     assert NASTY in shown
     assert "120 (" in shown

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from runs import digest, records, transitions
+from runs import digest, records, steps_take, transitions
 from runs import run_at as at_full_length
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.engine.learner import PATIENCE
@@ -291,6 +292,13 @@ def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeyp
     assert resume(run).finished
 
 
+def test_failures_of_more_than_an_hour_ago_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, lambda step: step > 60)  # at every step of training
+    steps_take(3600 / RESTARTS + 1, monkeypatch)
+    with pytest.raises(RunError, match="has not come through one step by frame 41"):
+        run_at(tmp_path / "run", eval_every=0)
+
+
 # Disks
 
 
@@ -552,18 +560,20 @@ def test_an_environment_that_does_not_repeat_itself_is_labelled(
 
 
 def test_a_folder_in_use_is_refused_and_a_dead_owner_makes_room(halfway: Path) -> None:
-    words = f"import time, pathlib; from steadyq.store import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
-    words += " print('held', flush=True); time.sleep(600)"
-    other = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=f"in use by process {other.pid} on .*, since 20"):
-        resume(halfway)
-    with pytest.raises(InputError, match="in use"):
-        run_at(halfway, overwrite=True)
-    os.kill(other.pid, signal.SIGKILL)
-    other.wait()
-    other.stdout.close()
+    words = f"import pathlib; from steadyq.store import lock\nwith lock.hold(pathlib.Path({str(halfway)!r})):\n"
+    words += " print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(InputError, match=f"in use by process {other.pid} on .*, since 20"):
+                resume(halfway)
+            with pytest.raises(InputError, match="in use"):
+                run_at(halfway, overwrite=True)
+        finally:
+            other.kill()
     assert resume(halfway).finished
 
 
@@ -631,19 +641,27 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert checkpoint.frames(tmp_path / "run" / SEED) == sorted({best, 80, 90})
 
 
-def test_saves_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
-    run_at(tmp_path / "run", save_every="0.001min", keep=1000)
-    assert len(checkpoint.frames(tmp_path / "run" / SEED)) > 4
+def test_saves_by_the_clock(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps_take(1, monkeypatch)
+    run_at(tmp_path / "run", save_every="0.1min", keep=1000)
+    # Each six seconds, and after each evaluation: its two episodes take at least three seconds each.
+    wanted = [1, 7, 13, 19, 25, 31, 37, 40, 46, 52, 58, 64, 70, 76, 80, 86, 90]
+    assert checkpoint.frames(tmp_path / "run" / SEED) == wanted
     assert records(tmp_path / "run") == records(undisturbed)
 
 
-def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path) -> None:
-    run, stretches = tmp_path / "run", 1
-    result = run_at(run, max_minutes=1e-6)
-    assert not result.finished
-    while not result.finished and stretches < 50:
-        result = resume(run, max_minutes=0.003 * stretches)
-        stretches += 1
+def test_a_run_stops_by_the_clock(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an evaluation, which is then played from its beginning, and between two steps."""
+    steps_take(1, monkeypatch)
+    run = tmp_path / "run"
+    frames, finished = [run_at(run, max_minutes=1e-6).frame], False
+    while not finished and len(frames) < 20:
+        _, finished, frame = resume(run, max_minutes=0.5)  # to bring an episode back takes 9 s, an evaluation 20 s
+        frames.append(frame)
+    assert frames[0] == 0
+    assert frames[-1] == 90
+    assert len(frames) > 3
+    assert all(after - before <= 30 for before, after in pairwise(frames))
     assert records(run) == records(undisturbed)
     assert digest(run, 0) == digest(undisturbed, 0)
 

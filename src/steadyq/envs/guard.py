@@ -32,7 +32,8 @@ class Guarded:
     Args:
         make: makes one.
         timeout: seconds after which a call that has not returned is given up, with its environment. It then lives in a
-            thread of its own, which does not keep the process alive. None for never.
+            thread of its own, which does not keep the process alive. None for never. The attribute of this name may be
+            changed for the calls to come.
 
     Raises:
         BadStepError: from `reset` and `step`: a number that is not finite or beyond `LARGEST`, or a diverged
@@ -43,7 +44,7 @@ class Guarded:
     """
 
     def __init__(self, make: Callable[[], Env], *, timeout: float | None = None) -> None:
-        self._make, self._timeout = make, timeout
+        self._make, self.timeout = make, timeout
         self._env: Env | None = None
         self._worker: _Worker | None = None
         self._name = "the environment"
@@ -91,7 +92,7 @@ class Guarded:
             self._worker = None
 
     def _begin(self, call: Callable[..., Env]) -> None:
-        if self._timeout is not None:
+        if self.timeout is not None:
             self._worker = _Worker()
         self._env = call("make", self._make)
 
@@ -114,9 +115,9 @@ class Guarded:
 
     def _call(self, what: str, function: Callable[..., Any], *args: object) -> Any:
         """What a call gives, made where the environment lives."""
-        if self._worker is None or self._timeout is None:
+        if self._worker is None or self.timeout is None:
             return function(*args)
-        seconds = max(self._timeout, MAKING) if function is self._make else self._timeout
+        seconds = max(self.timeout, MAKING) if function is self._make else self.timeout
         try:
             return self._worker.answer(function, *args, timeout=seconds)
         except _NoAnswer:

@@ -1,6 +1,6 @@
 """One stretch of a run: pieces put together, the loop run until it is done or asked to stop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -71,7 +71,7 @@ def go(
         notes: sentences for the person watching.
     """
     with ExitStack() as made:
-        run = assemble(made, run_folder, record, env, saved=saved, mark=mark)
+        run = assemble(made, run_folder, record, env, saved=saved, mark=mark, clock=stop.clock)
         for line in (opening(record, saved[0].frame if saved else 0), *notes):
             run.view.message(line)
         begin(run, saved)
@@ -88,6 +88,7 @@ def assemble(
     *,
     saved: Sequence[checkpoint.Checkpoint],
     mark: metrics_csv.Mark | None,
+    clock: Callable[[], float],
 ) -> Training:
     """All that a run needs, the transitions of its checkpoints among it; closed with `made`.
 
@@ -160,6 +161,7 @@ def assemble(
         logger=logger,
         view=view,
         recipe=recipe,
+        clock=clock,
         examiner=examining,
     )
 

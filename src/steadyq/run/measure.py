@@ -1,6 +1,5 @@
 """What is measured while a run goes on: log records, evaluations, diagnoses. None of it changes training."""
 
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -22,7 +21,7 @@ from steadyq.store.snapshot import snapshot_tensors
 
 def log(run: Training) -> None:
     """One record per active seed: the means of the window since the last one. What went wrong is there if it did."""
-    now = time.monotonic()
+    now = run.clock()
     window, run.window_started = now - run.window_started, now
     updates = run.settings.updates(run.step)
     learning = run.step - run.settings.resolved("learning_starts")
@@ -81,7 +80,7 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
     Right after a reset, the episodes of the present evaluation are played again, under names of their own and without
     a snapshot: this is the dip that a regular evaluation just before the reset does not show.
     """
-    settings, started = run.settings, time.monotonic()
+    settings, started = run.settings, run.clock()
     first = run.frame // settings.eval_every * settings.eval_episodes
     results = []
     for i, one in run.active:
@@ -98,7 +97,7 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
             run.logger.write(seed=one.seed, frame=run.frame, metrics=renamed)
         run.counters.resets_evaluated = run.counters.resets
         return
-    seconds = (time.monotonic() - started) / max(len(results), 1)
+    seconds = (run.clock() - started) / max(len(results), 1)
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
         meta = {"frame": run.frame, "seed": one.seed, "recipe": settings.recipe, "env": settings.env}
         try:

@@ -1,6 +1,5 @@
 """A run into its checkpoints, and back out of them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -50,10 +49,10 @@ def save(run: Training) -> None:
     Raises:
         RunError: a number of the state is not finite, a mistake in the program; nothing was saved.
     """
-    run.save_started, run.save_now = time.monotonic(), False
+    run.save_started, run.save_now = run.clock(), False
     written: list[checkpoint.History] = []
     try:
-        mark, elapsed = run.logger.offset(), run.elapsed + time.monotonic() - run.started
+        mark, elapsed = run.logger.offset(), run.elapsed + run.clock() - run.started
         for i, one in enumerate(run.seeds):
             meta = Kept(record_json(run.record), mark, elapsed, run.counters, one.counters)
             written.append(

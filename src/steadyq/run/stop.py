@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -19,18 +20,20 @@ class Stop:
 
     Args:
         max_minutes: after so long `asked` is set as well; None for never.
+        clock: gives seconds since any moment; the run that is to be stopped goes by it too.
     """
 
-    def __init__(self, *, max_minutes: float | None = None) -> None:
+    def __init__(self, *, max_minutes: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.loop_begins = False
         self._asked = False
-        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._deadline = None if max_minutes is None else clock() + 60 * max_minutes
         self._before: dict[int, Any] = {}
 
     @property
     def asked(self) -> bool:
         """Whether it is time to save and go."""
-        return self._asked or (self._deadline is not None and time.monotonic() >= self._deadline)
+        return self._asked or (self._deadline is not None and self.clock() >= self._deadline)
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers

@@ -1,8 +1,7 @@
 """The run that is going on: everything that moves while it does."""
 
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -84,20 +83,24 @@ class Training:
     logger: Logger
     view: LiveView | PlainView
     recipe: Recipe
+    clock: Callable[[], float]  # seconds since any moment; what a run does by time, it does by this one
     examiner: Examiner | None = None  # where diagnoses are due
     counters: Counters = field(default_factory=Counters)
     elapsed: float = 0.0  # seconds of earlier stretches
-    started: float = field(default_factory=time.monotonic)
-    window_started: float = field(default_factory=time.monotonic)
+    started: float = field(init=False)
+    window_started: float = field(init=False)
     window_step: int = 0  # the speed of a log record is that of this stretch only
     saved: int = -1  # frame of the last checkpoint
-    save_started: float = field(default_factory=time.monotonic)  # when the last save was tried
+    save_started: float = field(init=False)  # when the last save was tried
     save_trouble: str = ""  # why that failed
     log_trouble: str | None = None  # what was said last of rows that could not be written
     save_now: bool = False  # a checkpoint is due whatever the frame
     memory_said: bool = False
     over: str = ""  # why the run cannot go on
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
+
+    def __post_init__(self) -> None:
+        self.started = self.window_started = self.save_started = self.clock()
 
     @property
     def settings(self) -> Settings:
@@ -129,7 +132,7 @@ class Training:
         """Whether it is time for a checkpoint."""
         frames, seconds = self.settings.save_frames, self.settings.save_seconds
         by_frame = frames is not None and self.crosses(frames)
-        by_clock = seconds is not None and time.monotonic() - self.save_started >= seconds
+        by_clock = seconds is not None and self.clock() - self.save_started >= seconds
         return by_frame or by_clock or self.save_now
 
     @property
@@ -163,7 +166,7 @@ class Training:
 
     def may_restart(self, error: Exception) -> bool:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
-        now = time.monotonic()
+        now = self.clock()
         while self.restarts and now - self.restarts[0] > HOUR:
             self.restarts.popleft()
         if len(self.restarts) >= RESTARTS:
