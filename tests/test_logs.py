@@ -186,16 +186,6 @@ def test_a_record_that_does_not_go_with_its_checkpoint_is_refused_and_left_alone
         logger(tmp_path, resume_at=offset)
 
 
-def test_a_record_of_an_older_version_is_taken_at_its_word(tmp_path: Path) -> None:
-    log = logger(tmp_path)
-    stretch(log, range(3))
-    size = log.offset().size
-    log.close()
-    log = logger(tmp_path, resume_at=Mark(size, ""))
-    assert log.offset() == metrics_csv.mark(tmp_path / "metrics.csv")
-    log.close()
-
-
 def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "whole").mkdir()
     whole = logger(tmp_path / "whole")
