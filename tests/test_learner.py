@@ -4,11 +4,13 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from small import ACTION, BATCH, OBS, assert_close, double, for_actor, for_critic, normal, same_bits, small, transitions
 from steadyq.algorithm.actor_critic import CRITIC_METRICS
@@ -172,6 +174,32 @@ def test_a_whole_update_runs_elsewhere() -> None:
     learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
     update(learner, range(2))
     assert {leaf.device.type for leaf in leaves(learner.all)} == {"meta"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_needs_nothing_of_the_host(name: str) -> None:
+    """Traced on `meta`, the batched way: no constant is copied there, no number is read back, and what is written are
+    the leaves of the lane, each once."""
+    agent, states = seeds(name, 2)
+    learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
+    lane = leaves(learner.all)
+    for place, step in enumerate(agent.steps):
+        noise = tree_map(lambda leaf: leaf.expand(2, *leaf.shape[1:]), step.noise(np.random.default_rng, 1, BATCH))
+        given = tree_map(lambda leaf: leaf.to("meta"), (transitions(0, 2, BATCH), noise))
+
+        def on_leaves(*flat: Tensor, given: Any = given, place: int = place) -> Tensor:
+            values = iter(flat)
+            return learner.steps[place](*tree_map(lambda _: next(values), (learner.all, *given)))
+
+        graph = make_fx(on_leaves)(*lane, *leaves(given)).graph
+        names = {str(node.target) for node in graph.nodes}
+        hosts = {name for name in names if "lift_fresh" in name or "constant" in name or "_local_scalar_dense" in name}
+        assert not hosts, f"{step.name}: {hosts}"
+        inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        written = [inputs.index(node.args[0]) for node in graph.nodes if "copy_" in str(node.target)]
+        assert len(written) == len(set(written)), step.name
+        assert written, step.name
+        assert max(written) < len(lane), f"{step.name} writes into what it was given"
 
 
 # Compiled

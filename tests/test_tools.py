@@ -137,7 +137,7 @@ def test_transitions_are_cut_at_fixed_numbers(monkeypatch: pytest.MonkeyPatch) -
         (["envs/episodes.py step", "run/save.py restore", "run/go.py go"], "starting"),
         (["run/loop.py loop", "run/go.py go"], "stepping"),
         (["<frozen importlib._bootstrap> _find_and_load"], "importing"),
-        (["figures/learning_curve.py learning_curve", "cli/train.py conclude"], "finishing"),
+        (["figures/learning_curve.py write_learning_curve", "cli/train.py conclude"], "finishing"),
         (["store/checkpoint.py load", "run/go.py go"], "starting"),
     ],
 )

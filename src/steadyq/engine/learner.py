@@ -22,7 +22,6 @@ from torch.func import vmap
 from steadyq.algorithm.agent import Agent, Noise
 from steadyq.algorithm.tree import at, leaves, stack, tree_map
 from steadyq.algorithm.types import State, Transition
-from steadyq.engine.captured import Captured
 from steadyq.engine.compiled import Compiled, Products
 from steadyq.engine.packed import Packed, stacked
 
@@ -108,9 +107,7 @@ class Learner:
         # Not compiled on a CPU: of `act` that saves 0.1 ms per agent step, and takes 12 s (`crossq_wn`, dog-run).
         self._act: Callable[..., Any] = ready(vmap(agent.act)) if self.batched else agent.act
         self._observe: Callable[..., Any] = ready(in_place_observe(agent)) if self.batched else agent.observe
-        self._captures = compiled and device.type == "cuda"
         self._packed: dict[Any, Packed] = {}
-        self._captured: dict[Any, Captured] = {}
         self._ahead: threading.Thread | None = None
 
     def seed(self, i: int) -> Lane:
@@ -171,7 +168,7 @@ class Learner:
             seeds = zip(self.lanes, obs, noise, strict=True)
             return torch.stack([self._act(lane.state, one, drawn) for lane, one, drawn in seeds])
         there = self._bring("act", [(obs, noise)], axis=0)
-        return self._play("act", lambda: self._act(self.all.state, *at(there, 0)), changed=()).cpu()
+        return self._act(self.all.state, *at(there, 0)).cpu()
 
     @torch.no_grad()
     def observe(
@@ -180,7 +177,7 @@ class Learner:
         """One agent step of each seed, for the running moments of its observations and returns."""
         if self.batched:
             there = self._bring("observe", [(obs, reward, last, torch.tensor(gamma))], axis=0)
-            self._play("observe", lambda: self._observe(self.all, *at(there, 0)), changed=self.all.state)
+            self._observe(self.all, *at(there, 0))
             return
         for tally, lane, *own in zip(self.tallies, self.lanes, obs, reward, last, strict=True):
             if not tally.given_up:
@@ -206,9 +203,7 @@ class Learner:
             self._ahead.join()
             self._ahead = None
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
-            pattern = ("update", *map(tuple, due))
-            together = self._bring(pattern, draws, axis=1)
-            self._play(pattern, lambda: self._updates(self.all, together, due), changed=self.all)
+            self._updates(self.all, self._bring(("update", *map(sum, due)), draws, axis=1), due)
             return
         for lane, drawn, tally in zip(self.lanes, draws, self.tallies, strict=True):
             if not tally.given_up:
@@ -231,14 +226,6 @@ class Learner:
         if key not in self._packed:
             self._packed[key] = Packed(stacked(trees, axis=axis), self.device)
         return self._packed[key].fill(trees, axis=axis)
-
-    def _play(self, key: Any, function: Callable[[], Any], *, changed: Any) -> Any:
-        """Run a function whose inputs are at their places, as a CUDA graph where there can be one."""
-        if not self._captures:
-            return function()
-        if key not in self._captured:
-            self._captured[key] = Captured(function, changed)
-        return self._captured[key]()
 
     def means(self) -> list[dict[str, float]]:
         """Per seed, each metric's mean over the window; empty before the first update."""
