@@ -135,6 +135,22 @@ def test_a_seed_whose_updates_fail_keeps_its_state() -> None:
     assert not same_bits(learner.seed(2).state, states[2])
 
 
+def test_a_seed_whose_actor_fails_is_given_up_though_its_critic_learns() -> None:
+    """Whether a step fails is counted per step: the critic's updates between the actor's make none of them good."""
+    agent, states = seeds("crossq_wn", 1)
+    learner = Learner(agent, states, device=CPU, compiled=False)
+    drawn = draws(agent, 0)
+    bad = tree_map(lambda leaf: leaf * math.nan, drawn.noise[1])
+    for _ in range(2):
+        learner.update([drawn._replace(noise=(drawn.noise[0], bad))], due(agent))
+    (tally,) = learner.tallies
+    assert (tally.failure, tally.failed, tally.given_up) == ("train/actor_loss", 3, True)
+    assert tally.updates == {"critic": 2 * U - 2}  # the third failure comes with the sixth of eight updates
+    assert same_bits(learner.seed(0).state.actor, states[0].actor)
+    learner.update([drawn], due(agent))
+    assert learner.tallies == [tally]
+
+
 def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
     """As on a GPU, where a step takes all seeds: what it did to a seed that was given up is undone."""
     agent, states = seeds("crossq_wn", 2)

@@ -203,7 +203,7 @@ class Learner:
             self._ahead.join()
             self._ahead = None
         if self.batched:  # [U, S, B, ..]: the update stays the first axis
-            self._updates(self.all, self._bring(("update", *map(sum, due)), draws, axis=1), due)
+            self._updates(self.all, self._bring((len(due[0]), *map(sum, due)), draws, axis=1), due)
             return
         for lane, drawn, tally in zip(self.lanes, draws, self.tallies, strict=True):
             if not tally.given_up:
