@@ -1,7 +1,7 @@
 """Milliseconds per critic update, the delayed actor's share included: ours, our peers', and the machine's limit.
 
-Every case is compiled first. Then all take turns, ours, peers and bare matrix products, until the time is up: a machine
-that is noisy for one is noisy for all.
+All cases take turns, ours, peers and bare matrix products, until the time is up: a machine that is noisy for one is noisy
+for all. Each is called equally often. The calls before it is steady are its compilation, a column of its own.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.rows import Row, milliseconds, row, spread, table
+from benchmarks.rows import Row, milliseconds, row, spread, steady_from, table
 from benchmarks.steps import SIZES, Product, Steps
 from steadyq.engine import machine
 
@@ -27,17 +27,18 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PRECISIONS = ("float32", "bfloat16")
 PEERS = (("crossq", 512), ("crossq", 2048), ("sac", 256))
-UTDS = (1, 10)  # XLA unrolls a loop of one update; one of ten it runs with slow matrix products
-SLOW = 2.0  # seconds: what takes longer is measured in every eighth round only
+UTDS = (1, 10)
+FIRST, SLOW = 6, 8.0  # calls before the rounds; a case whose last of them takes more seconds than this is left out
+ROUNDS = 10  # at least
 ADVANTAGE = (  # of ours over the fastest peer: recipe, precision, the peer's algorithm and width, what we aim for
-    ("crossq --width 512", "float32", "crossq", 512, 2.2),
-    ("crossq --width 512", "bfloat16", "crossq", 512, 5.0),
-    ("crossq_wn", "float32", "crossq", 512, 1.8),
-    ("crossq_wn", "bfloat16", "crossq", 512, 4.0),
-    ("crossq", "float32", "crossq", 2048, 1.3),
-    ("crossq", "bfloat16", "crossq", 2048, 4.0),
-    ("sac", "float32", "sac", 256, None),
-    ("sac", "bfloat16", "sac", 256, None),
+    ("crossq --width 512", "float32", "crossq", 512, 1.2),
+    ("crossq --width 512", "bfloat16", "crossq", 512, 2.1),
+    ("crossq_wn", "float32", "crossq", 512, None),
+    ("crossq_wn", "bfloat16", "crossq", 512, None),
+    ("crossq", "float32", "crossq", 2048, 1.4),
+    ("crossq", "bfloat16", "crossq", 2048, 2.4),
+    ("sac", "float32", "sac", 256, 1.0),
+    ("sac", "bfloat16", "sac", 256, 1.6),
 )
 
 
@@ -104,6 +105,39 @@ def thrice(utd: int, once: Callable[[], float]) -> float:
     return once() if utd > 1 else fmean(once() for _ in range(3))
 
 
+class Case:
+    """Calls of one thing that is measured, the first of which may compile.
+
+    Args:
+        once: milliseconds per update of one call.
+        threads: of PyTorch, while it is called.
+        clock: seconds.
+    """
+
+    def __init__(self, once: Callable[[], float], threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.once, self.threads, self.clock = once, threads, clock
+        self.times: list[float] = []  # what each call said
+        self.seconds: list[float] = []  # what each call took
+
+    def call(self) -> None:
+        """Measure once."""
+        started = self.clock()
+        self.times.append(self.once())
+        self.seconds.append(self.clock() - started)
+
+    def rows(self, case: str) -> list[Row]:
+        """The time of the calls that count, and what was spent before; nothing if it has not become steady."""
+        first = steady_from(self.times)
+        if first is None:
+            return []
+        extra = sum(self.seconds[:first]) - first * median(self.seconds[first:])
+        return [
+            row("update", case, "time", "ms per critic update", self.times[first:]),
+            row("update", case, "compilation", "s", [max(extra, 0.0)]),
+            row("update", case, "calls before steady", "calls", [float(first)]),
+        ]
+
+
 def bandwidth() -> float:
     """Milliseconds to read and write 64 MB each, far beyond the caches' size for what an update touches."""
     return milliseconds(lambda: _FROM.clone())
@@ -116,30 +150,27 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
     """All rows, and the peers' versions.
 
     Args:
-        minutes: how long to go on taking turns, once everything is compiled; five rounds at least.
+        minutes: how long to take turns, after everybody's first calls; ten rounds at least.
         peers: the Python of their environment, or None to leave them out.
         recipes: other cases than all of `RECIPES`.
     """
     recipes = recipes or RECIPES
     cores = machine.usable_cores()
-    works: dict[str, Any] = {}  # case -> () -> milliseconds per update
+    cases: dict[str, Case] = {}
     steps = {}
     for (name, (recipe, options)), (size, (obs, action)), precision, threads, (seeds, utd) in itertools.product(
         recipes.items(), SIZES.items(), PRECISIONS, sorted({1, cores}), ((1, 10), (4, 10), (1, 1))
     ):
-        if (seeds, utd) != (1, 10) and threads == 1 < cores:
+        if seeds > 1 and threads == 1 < cores:
             continue  # on a CPU seeds take turns: nothing new
         torch.set_num_threads(threads)
         step = Steps(recipe, options, precision=precision, obs_dim=obs, action_dim=action, seeds=seeds, updates=utd)
-        step.run()
         case = f"recipe={name} size={size} precision={precision} threads={threads} seeds={seeds} utd={utd}"
-        works[case] = (
-            threads,
-            lambda step=step, utd=utd: thrice(utd, lambda: milliseconds(step.run) / utd / step.seeds),
-        )
+        once = lambda step=step, utd=utd: thrice(utd, lambda: milliseconds(step.run) / utd / step.seeds)  # noqa: E731
+        cases[case] = Case(once, threads)
         if (seeds, utd) == (1, 10):
             steps[case] = step
-    limits = {(p, t): Limit(p) for case, step in steps.items() for p in step.products() for t in (works[case][0],)}
+    limits = {(p, t): Limit(p) for case, step in steps.items() for p in step.products() for t in (cases[case].threads,)}
     processes = {threads: Peer(peers, threads) for threads in sorted({1, cores})} if peers else {}
     for threads, peer in processes.items():
         for library, (algorithm, width), (size, (obs, action)), utd in itertools.product(
@@ -153,21 +184,20 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
                 "action_dim": action,
             }
             case = f"library={library} algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
-            works[case] = (threads, lambda p=peer, q=question, u=utd: thrice(u, lambda: p.measure(**q, updates=u)))
-            works[case][1]()  # compiles
-    times: dict[str, list[float]] = {case: [] for case in works}
+            once = lambda p=peer, q=question, u=utd: thrice(u, lambda: p.measure(**q, updates=u))  # noqa: E731
+            cases[case] = Case(once, threads)
     floors: dict[tuple[Product, int], list[float]] = {key: [] for key in limits}
     copies: dict[int, list[float]] = {threads: [] for threads in {1, cores}}
-    seconds: dict[str, float] = {}
+    for case in cases.values():
+        torch.set_num_threads(case.threads)
+        for _ in range(FIRST):
+            case.call()
+    measured = {name: case for name, case in cases.items() if case.seconds[-1] <= SLOW}
     started, rounds = time.monotonic(), 0
-    while rounds < 5 or time.monotonic() - started < 60 * minutes:
-        for case, (threads, work) in works.items():
-            if rounds % 8 and seconds.get(case, 0) > SLOW:
-                continue
-            torch.set_num_threads(threads)
-            before = time.monotonic()
-            times[case].append(work())
-            seconds[case] = time.monotonic() - before
+    while rounds < ROUNDS or time.monotonic() - started < 60 * minutes:
+        for case in measured.values():
+            torch.set_num_threads(case.threads)
+            case.call()
         for (product, threads), limit in limits.items():
             torch.set_num_threads(threads)
             floors[product, threads].append(limit.run())
@@ -175,18 +205,21 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
             torch.set_num_threads(threads)
             taken.append(bandwidth())
         rounds += 1
-    rows = [row("update", case, "time", "ms per critic update", taken) for case, taken in times.items()]
+    rows = []
+    for name, case in cases.items():
+        found = case.rows(name) if name in measured else []
+        rows += found or [row("update", name, "left out: seconds of its last call", "s", case.seconds[-1:])]
     middle = {key: median(taken) for key, taken in floors.items()}
-    for case, step in steps.items():
-        threads = works[case][0]
+    for name, step in steps.items():
+        threads = cases[name].threads
         products = step.products()
         floor = sum(count * middle[product, threads] for product, count in products.items())
         flops = sum(count * product.flops for product, count in products.items())
         moved = 1e3 * step.least_bytes() / (2 * _FROM.nbytes / median(copies[threads]) * 1e3)
         rows += [
-            row("floor", case, "products", "GFLOP per critic update", [flops / 1e9]),
-            row("floor", case, "floor", "ms per critic update", [floor]),
-            row("floor", case, "memory", "ms per critic update", [moved]),
+            row("floor", name, "products", "GFLOP per critic update", [flops / 1e9]),
+            row("floor", name, "floor", "ms per critic update", [floor]),
+            row("floor", name, "memory", "ms per critic update", [moved]),
         ]
     versions = next(iter(processes.values())).versions if processes else {}
     for peer in processes.values():
@@ -197,7 +230,12 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
 def report(rows: list[Row]) -> str:
     """Markdown: our times with their floors, the peers', and the ratios."""
     cores = machine.usable_cores()
-    times = {r.case: r for r in rows if r.part == "update"}
+    times = {r.case: r for r in rows if r.part == "update" and r.metric == "time"}
+    spent = {(r.case, r.metric): r.median for r in rows if r.part == "update"}
+
+    def compilation(case: str) -> str:
+        return f"{spent[case, 'compilation']:.0f} s, {spent[case, 'calls before steady']:.0f} calls"
+
     floors = {(r.case, r.metric): r.median for r in rows if r.part == "floor"}
     text = "Milliseconds per critic update, median (10th to 90th percentile); UTD 10, batch 256.\n\n"
     lines = []
@@ -209,35 +247,55 @@ def report(rows: list[Row]) -> str:
                 share = floors[case, "floor"] / times[case].median
                 four = times.get(case.replace("seeds=1", "seeds=4"))
                 least = f"{floors[case, 'memory']:.1f}"
-                cells += [spread(times[case]), f"{share:.0%}", least, f"{four.median:.1f}" if four else ""]
+                more = [compilation(case), f"{share:.0%}", least, f"{four.median:.1f}" if four else ""]
+                cells += [spread(times[case]), *more]
         lines.append(cells)
-    columns = ["of floor", "bytes", "4 seeds"]
+    columns = ["compilation", "of floor", "bytes", "4 seeds"]
     header = ["recipe", "sizes", "threads", "float32", *columns, "bfloat16", *columns]
     text += table(header, [cells for cells in lines if len(cells) == len(header)])
     text += (
         "\n*Of floor*: the time that the update's matrix products take alone, each in the fastest way PyTorch has, "
         "measured in the same rounds, as a share of the update's. *Bytes*: milliseconds to move the least it must read "
-        "and write, at the measured bandwidth. *4 seeds*: per seed and update, four trained in one process.\n\n"
+        "and write, at the measured bandwidth. *4 seeds*: per seed and update, four trained in one process. "
+        "*Compilation*: what the calls took that came before three in a row agreed within 20% with each other and with "
+        "the median of all that followed, beyond as many steady calls; and how many those were.\n\n"
     )
+    if left := [r for r in rows if r.metric.startswith("left out")]:
+        named = ", ".join(f"{r.case} ({r.median:.1f} s a call)" for r in left)
+        text += f"Left out, being too slow to be called as often as the others or never steady: {named}.\n\n"
     peers = [r.case for r in times.values() if r.case.startswith("library=") and r.case.endswith("utd=1")]
     if not peers:
         return text
     lines = []
     for case in peers:
         cells = [part.partition("=")[2] for part in case.split()[:-1]]
-        lines.append([*cells, *(spread(times[case.replace("utd=1", f"utd={utd}")]) for utd in UTDS)])
-    text += table(["library", "algorithm", "width", "sizes", "threads", "UTD 1", "UTD 10"], lines) + "\n"
+        for utd in UTDS:
+            there = case.replace("utd=1", f"utd={utd}")
+            cells += [spread(times[there]), compilation(there)] if there in times else ["left out", ""]
+        lines.append(cells)
+    header = ["library", "algorithm", "width", "sizes", "threads", "UTD 1", "compilation", "UTD 10", "compilation"]
+    text += table(header, lines) + "\n"
     lines = []
-    for name, precision, algorithm, width, aim in ADVANTAGE:
-        if name not in {r.case.split(" size=")[0].partition("=")[2] for r in times.values()}:
-            continue
-        line: list[object] = [f"`{name}`", precision]
-        for utd in reversed(UTDS):
-            ours = times[f"recipe={name} size=dog-run precision={precision} threads={cores} seeds=1 utd={utd}"]
-            stem = f"algorithm={algorithm} width={width} size=dog-run threads={cores} utd={utd}"
-            theirs = {library: times[f"library={library} {stem}"].median for library in ("sb3", "sbx")}
-            best = min(theirs, key=lambda library: theirs[library])
-            line.append(f"{theirs[best] / ours.median:.1f} ({best})")
+    for (name, precision, algorithm, width, aim), size in itertools.product(ADVANTAGE, SIZES):
+        line: list[object] = [f"`{name}`", precision, size]
+        for threads, utd in itertools.product(sorted({1, cores}), UTDS):
+            line.append(
+                advantage(
+                    times, f"recipe={name} size={size} precision={precision}", algorithm, width, size, threads, utd
+                )
+            )
         lines.append([*line, aim or ""])
-    header = ["ours", "precision", "times faster than the fastest peer, UTD 10", "UTD 1", "aim, UTD 10"]
-    return text + f"Dog-run sizes, {cores} threads:\n\n" + table(header, lines)
+    columns = [f"UTD {utd}, {threads} threads" for threads, utd in itertools.product(sorted({1, cores}), UTDS)]
+    text += "Times the speed of the fastest peer in its steady state:\n\n"
+    return text + table(["ours", "precision", "sizes", *columns, "aim"], lines)
+
+
+def advantage(times: dict[str, Row], ours: str, algorithm: str, width: int, size: str, threads: int, utd: int) -> str:
+    """The fastest peer's median over ours, and which peer that is; empty where either was not measured."""
+    mine = times.get(f"{ours} threads={threads} seeds=1 utd={utd}")
+    stem = f"algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
+    theirs = {library: times[case] for library in ("sb3", "sbx") if (case := f"library={library} {stem}") in times}
+    if mine is None or not theirs:
+        return ""
+    best = min(theirs, key=lambda library: theirs[library].median)
+    return f"{theirs[best].median / mine.median:.2f} ({best})"
