@@ -1,7 +1,7 @@
 """Milliseconds per critic update, the delayed actor's share included: ours, our peers', and the machine's limit.
 
-All cases take turns, ours, peers and bare matrix products, until the time is up: a machine that is noisy for one is noisy
-for all. Each is called equally often. The calls before it is steady are its compilation, a column of its own.
+All cases take turns, ours, peers and bare matrix products, until the time is up: a machine that is noisy for one is
+noisy for all. Each is called equally often. The calls before it is steady are its compilation, a column of its own.
 """
 
 import itertools
@@ -279,23 +279,19 @@ def report(rows: list[Row]) -> str:
     for (name, precision, algorithm, width, aim), size in itertools.product(ADVANTAGE, SIZES):
         line: list[object] = [f"`{name}`", precision, size]
         for threads, utd in itertools.product(sorted({1, cores}), UTDS):
-            line.append(
-                advantage(
-                    times, f"recipe={name} size={size} precision={precision}", algorithm, width, size, threads, utd
-                )
-            )
+            ours = f"recipe={name} size={size} precision={precision} threads={threads} seeds=1 utd={utd}"
+            peer = f"algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
+            line.append(advantage(times, ours, peer))
         lines.append([*line, aim or ""])
     columns = [f"UTD {utd}, {threads} threads" for threads, utd in itertools.product(sorted({1, cores}), UTDS)]
     text += "Times the speed of the fastest peer in its steady state:\n\n"
     return text + table(["ours", "precision", "sizes", *columns, "aim"], lines)
 
 
-def advantage(times: dict[str, Row], ours: str, algorithm: str, width: int, size: str, threads: int, utd: int) -> str:
+def advantage(times: dict[str, Row], ours: str, stem: str) -> str:
     """The fastest peer's median over ours, and which peer that is; empty where either was not measured."""
-    mine = times.get(f"{ours} threads={threads} seeds=1 utd={utd}")
-    stem = f"algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
     theirs = {library: times[case] for library in ("sb3", "sbx") if (case := f"library={library} {stem}") in times}
-    if mine is None or not theirs:
+    if ours not in times or not theirs:
         return ""
     best = min(theirs, key=lambda library: theirs[library].median)
-    return f"{theirs[best].median / mine.median:.2f} ({best})"
+    return f"{theirs[best].median / times[ours].median:.2f} ({best})"
