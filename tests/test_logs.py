@@ -540,8 +540,8 @@ def test_a_view_that_fails_falls_silent(capsys: pytest.CaptureFixture[str]) -> N
         view.close()
         assert view.silent
     assert capsys.readouterr().err.splitlines() == [
-        "the view of the run failed (no space left); training goes on",
-        "the view of the run failed (integer division or modulo by zero); training goes on",
+        "the view of the run failed (no space left); training continues",
+        "the view of the run failed (integer division or modulo by zero); training continues",
     ]
 
 

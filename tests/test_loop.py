@@ -1,4 +1,4 @@
-"""Whole runs at toy size: a stopped run continues to the same bits, and nothing beside a run changes it."""
+"""Whole runs at toy size: a stopped run resumes bit-exactly, and nothing next to a run changes it."""
 
 import json
 from functools import partial
@@ -230,7 +230,7 @@ def test_an_existing_folder_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert run_at(tmp_path / "run", overwrite=True, utd=1).finished
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("words")
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         run_at(tmp_path / "precious", overwrite=True)
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "words"
 

@@ -530,7 +530,7 @@ def test_another_machine_is_asked_about(
         go_on(halfway)
     capsys.readouterr()
     assert go_on(halfway, inexact=True).finished
-    assert "not to the bit: torch was 1.0" in capsys.readouterr().out
+    assert "not bit-exact: torch was 1.0" in capsys.readouterr().out
 
 
 def test_threads_and_precision_change_when_asked(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -553,7 +553,7 @@ def test_an_environment_that_does_not_repeat_itself_is_labelled(
     monkeypatch.setattr(Point, "look", look)
     run_at(tmp_path / "run", frames=50, save_every=20)
     assert read_record(tmp_path / "run").stretches[0]["reproducible"] is False
-    assert "does not repeat itself: a resumed run goes on with another episode" in capsys.readouterr().out
+    assert "does not repeat itself: this run will resume with another episode" in capsys.readouterr().out
     assert resume(tmp_path / "run", frames=90).finished
     assert read_record(tmp_path / "run").stretches[1]["reproducible"] is False
     assert "resume at the episode boundary, not exactly" in capsys.readouterr().out
@@ -592,7 +592,7 @@ def test_a_foreign_module_is_not_imported_unasked(
 
 
 def test_the_same_command_goes_on(halfway: Path, undisturbed: Path) -> None:
-    with pytest.raises(InputError, match="add --resume to go on with it, or --overwrite"):
+    with pytest.raises(InputError, match="add --resume to resume it, or --overwrite"):
         run_at(halfway)
     assert run_at(halfway, resume=True).finished
     assert digest(halfway, 0) == digest(undisturbed, 0)
@@ -614,7 +614,7 @@ def test_a_run_that_cannot_be_made_overwrites_nothing(halfway: Path) -> None:
 
 def test_another_folder_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         resume(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 

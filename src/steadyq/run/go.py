@@ -67,7 +67,7 @@ def go(
         env: for evaluations; the caller closes it.
         stop: asks to stop.
         saved: a checkpoint per seed, all of one frame.
-        mark: where the record of measurements goes on.
+        mark: where the record of measurements continues.
         notes: sentences for the person watching.
     """
     with ExitStack() as made:
@@ -170,12 +170,12 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
     if not run.record.stretches[-1]["reproducible"]:
         run.view.message(
-            f"{run.settings.env} does not repeat itself: a resumed run goes on with another episode, not exactly"
+            f"{run.settings.env} does not repeat itself: this run will resume with another episode, not bit-exactly"
         )
     if inexact := restore(run, saved) if saved else []:
         run.view.message(
             f"{run.settings.env} did not repeat its episode: "
-            f"seeds {inexact} resume at the episode boundary, not exactly"
+            f"seeds {inexact} resume at the episode boundary, not bit-exactly"
         )
     for one in run.seeds:
         if one.stream.ended:  # not begun yet; or the environment failed when it was to be brought back to where it was

@@ -1,4 +1,4 @@
-"""What is measured while a run goes on: log records, evaluations, diagnoses. None of it changes training."""
+"""What is measured during a run: log records, evaluations, diagnoses. None of it changes training."""
 
 from contextlib import suppress
 
@@ -66,7 +66,7 @@ def memory_at_the_end(run: Training) -> float:
 
 
 def write(run: Training, seed: int, metrics: dict[str, float]) -> None:
-    """Into the record and onto the screen; rows that cannot be written wait, which is said once."""
+    """Into the record and onto the screen; rows that cannot be written wait, which is reported once."""
     run.logger.write(seed=seed, frame=run.frame, metrics=metrics)
     run.view.update(seed=seed, frame=run.frame, metrics=metrics)
     if run.logger.trouble and not run.log_trouble:
@@ -149,7 +149,7 @@ def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
             return
         except (BadStepError, EnvError) as error:
             run.view.message(f"no diagnosis of seed {one.seed} at frame {run.frame:,}: {error}")
-            with suppress(EnvError):  # the next diagnosis says so, and tries again
+            with suppress(EnvError):  # the next diagnosis reports it, and tries again
                 examiner.env.restart()
             continue
         results.append((one, found))

@@ -1,4 +1,4 @@
-"""Going on with a run: its newest whole checkpoint found, and what is different now said before anything is changed."""
+"""Resuming a run: its newest whole checkpoint found, and what differs now reported before anything is changed."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -57,13 +57,13 @@ def resume(
     max_minutes: float | None = None,
     **changes: Any,
 ) -> Result:
-    """Go on with a run from its newest whole checkpoint, on the same bits; the same as `steadyq resume`.
+    """Resume a run from its newest whole checkpoint, bit-exactly; the same as `steadyq resume`.
 
     Args:
         run_folder: where the run is.
         frames: a new total length; longer than what is done.
         past_schedule: go beyond the end of the recipe's learning-rate schedule, at its last rate.
-        inexact: go on although the machine or a version is another one, so that bits may differ from here on, or
+        inexact: resume although the machine or a version is another one, so that bits may differ from here on, or
             although the record of measurements is damaged.
         trust: import the module that the run's environment names.
         max_minutes: stop and save after so long.
@@ -72,11 +72,11 @@ def resume(
     Raises:
         InputError: no run folder, a length that lies behind what is done, no checkpoint that is whole, or a difference
             that nobody asked for; nothing was changed.
-        RunError: the run could not go on, gave a seed up, or could not save.
+        RunError: the run could not continue, gave a seed up, or could not save.
     """
     run_folder = Path(run_folder)
     if not is_run(run_folder):
-        raise InputError(f"{run_folder} is no run folder; give the one that `steadyq train` printed")
+        raise InputError(f"{run_folder} is not a run folder; give the one that `steadyq train` printed")
     changes = {key: value for key, value in changes.items() if value is not None}
     for key in changes:
         if key not in (*FREE, *MACHINE):
@@ -103,11 +103,11 @@ def resume(
             different, unasked = differences(before, now, asked=changes)
             if unasked and not inexact:
                 raise InputError(
-                    f"{run_folder} was run otherwise: {unasked}; what follows may differ to the bit, add --inexact to "
-                    f"go on"
+                    f"{run_folder} was run otherwise: {unasked}; what follows may not be bit-exact, add --inexact to "
+                    f"resume"
                 )
             if different:
-                notes.append(f"from here on perhaps not to the bit: {different}")
+                notes.append(f"from here on perhaps not bit-exact: {different}")
             disk.sweep(run_folder)
             mark = earliest(found.saved).metrics if found.saved else None
             if found.log_is_damaged:
@@ -118,7 +118,7 @@ def resume(
 
 
 def find_record(run_folder: Path) -> tuple[Record, list[str]]:
-    """What run.json says; if it is lost, what the newest checkpoint that can be read says it said, with a note."""
+    """What run.json says; if it is lost, what the newest checkpoint that can be read has of it, with a note."""
     try:
         return read_record(run_folder), []
     except InputError as error:
@@ -146,7 +146,7 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
     """The newest frame at which the checkpoints of all seeds are whole and go with the record of measurements.
 
     Raises:
-        InputError: there are checkpoints and none is whole, or the run has gone on for too long to have none; nothing
+        InputError: there are checkpoints and none is whole, or the run has come too far to have none; nothing
             was changed. `despite_log`, the record need not go with it.
     """
     folders = [seed_folder(run_folder, seed) for seed in record.settings.seeds]
@@ -166,7 +166,7 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
     if fallback.saved and despite_log:
         return fallback
     if complaints:
-        advice = "; add --inexact to go on with what can be read of it" if fallback.saved else ""
+        advice = "; add --inexact to resume with what can be read of it" if fallback.saved else ""
         raise InputError(f"{run_folder} cannot be resumed: {complaints[0]}{advice}; nothing was changed")
     if (reached := _reached(run_folder, folders)) > first_save(record.settings):
         raise InputError(
@@ -200,6 +200,6 @@ def longer(settings: Settings, frames: int, done: int, *, past_schedule: bool) -
     if planned is not None and wanted > planned and not past_schedule:
         raise InputError(
             f"--frames is {frames}, {wanted:,} updates; the learning rate of this run falls over {planned:,}, "
-            f"which cannot be stretched: start a longer run, or add --past-schedule to go on at the last rate"
+            f"which cannot be stretched: start a longer run, or add --past-schedule to continue at the last rate"
         )
     return settings

@@ -44,7 +44,7 @@ def foreign(saved: checkpoint.Checkpoint, why: str) -> FileError:
 
 
 def save(run: Training) -> None:
-    """A checkpoint of every seed at this step. What the disk refuses is said once; the earlier checkpoints then stay.
+    """A checkpoint of every seed at this step. What the disk refuses is reported once; the earlier checkpoints then stay.
 
     Raises:
         RunError: a number of the state is not finite, a mistake in the program; nothing was saved.
@@ -131,7 +131,7 @@ def to_come(saved: Sequence[checkpoint.Checkpoint]) -> tuple[str, ...]:
 
 
 def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
-    """Put a checkpoint of every seed back; the seeds whose environment could not be restored to the bit are returned.
+    """Put a checkpoint of every seed back; the seeds whose environment could not be restored bit-exactly are returned.
 
     The replays were filled before, and `check` has passed.
 

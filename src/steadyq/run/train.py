@@ -36,7 +36,7 @@ def train(
         recipe: its name, e.g. `"crossq_wn"`.
         env: a DeepMind Control task or a Gymnasium id.
         overwrite: delete the run that is already in the folder, if there is one.
-        resume: go on with that run instead, if it is the same one.
+        resume: resume that run instead, if it is the same one.
         inexact: resume although bits may differ from here on, see `steadyq.resume`.
         max_minutes: stop and save after so long.
         **choices: fields of `Settings` (`frames`, `utd`, `seeds`, ...) and options of the recipe (`lr`, `width`, ...).
@@ -46,7 +46,7 @@ def train(
 
     Raises:
         InputError: a choice that cannot work, or a folder that already holds a run; nothing was started.
-        RunError: the run could not go on, gave a seed up, or could not save.
+        RunError: the run could not continue, gave a seed up, or could not save.
     """
     settings = settings_of(recipe, env=env, choices=choices)
     return start(settings, overwrite=overwrite, go_on=resume, inexact=inexact, max_minutes=max_minutes)
@@ -100,12 +100,12 @@ def start(
         not run_folder.is_dir() or any(not is_leftover(path.name) for path in run_folder.iterdir())
     )
     if occupied and not is_run(run_folder):
-        raise InputError(f"{run_folder} exists and is no run folder; give another --out")
+        raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
     if occupied and go_on:
         return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
     if occupied and not overwrite:
         raise InputError(
-            f"{run_folder} already holds a run; add --resume to go on with it, or --overwrite to delete it"
+            f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it"
         )
     if occupied:
         disk.refuse_links(run_folder)

@@ -1,4 +1,4 @@
-"""The run that is going on: everything that moves while it does."""
+"""The run in progress: everything that moves while it lasts."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class Best(NamedTuple):
 
 @dataclass
 class SeedCounters:
-    """What a checkpoint keeps of one seed apart from tensors and transitions: a field here is all it takes."""
+    """What a checkpoint keeps of one seed besides tensors and transitions: a field here is all it takes."""
 
     finished: list[Episode] = field(default_factory=list)  # training episodes since the last log record
     bad_steps: int = 0  # since the last log record
@@ -72,7 +72,7 @@ class Seed:
 
 @dataclass
 class Training:
-    """Everything that moves while a run goes on."""
+    """Everything that moves during a run."""
 
     record: Record
     folder: Path
@@ -93,10 +93,10 @@ class Training:
     saved: int = -1  # frame of the last checkpoint
     save_started: float = field(init=False)  # when the last save was tried
     save_trouble: str = ""  # why that failed
-    log_trouble: str | None = None  # what was said last of rows that could not be written
+    log_trouble: str | None = None  # what was reported last of rows that could not be written
     save_now: bool = False  # a checkpoint is due whatever the frame
     memory_said: bool = False
-    over: str = ""  # why the run cannot go on
+    over: str = ""  # why the run cannot continue
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
 
     def __post_init__(self) -> None:

@@ -139,7 +139,7 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
                 if isinstance(error, (BrokenPipeError, SystemExit)):
                     drain(self.stream)
                 else:
-                    print(f"the view of the run failed ({error}); training goes on", file=sys.stderr)
+                    print(f"the view of the run failed ({error}); training continues", file=sys.stderr)
 
     return guarded
 
