@@ -22,7 +22,7 @@ from steadyq.envs import dm_control
         ("train crossq_wn --env walker-run --target slow", "unknown value of target 'slow'"),
         ("train crossq_wn --env walker-run --lr fast", "invalid float value: 'fast'"),
         ("resume nowhere", "nowhere is not a run folder"),
-        ("evaluate nowhere", "nowhere is no run folder"),
+        ("evaluate nowhere", "nowhere is not a run folder"),
         ("list colours", "invalid choice: 'colours'"),
     ],
 )

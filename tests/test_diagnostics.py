@@ -308,7 +308,7 @@ def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_what_cannot_be_diagnosed_is_said(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         snapshots.diagnose(tmp_path)
     with pytest.raises(InputError, match="--seed is 5; this run has 0 1"):
         snapshots.diagnose(run, seed=5)

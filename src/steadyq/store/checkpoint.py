@@ -301,7 +301,7 @@ def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: 
 def _sweep(folder: Path) -> None:
     """Remove the leftovers of dead writers, and the replays' files that no checkpoint mentions.
 
-    What cannot be removed now is no reason for a save to fail, and waits for the next one.
+    What cannot be removed now is not a reason for a save to fail, and waits for the next one.
     """
     with contextlib.suppress(OSError):
         for left in (*folder.glob(TEMPORARY + "*"), *folder.glob(f"*/{TEMPORARY}*")):

@@ -134,7 +134,7 @@ class Logger:
 
     def close(self) -> None:
         """Put on the disk what it takes and close the files; closing twice is fine."""
-        with contextlib.suppress(OSError, ValueError):  # the last save has said so; a closed file is a ValueError
+        with contextlib.suppress(OSError, ValueError):  # the last save has reported it; a closed file is a ValueError
             self.offset()
         self._file.close()
         self._close_events()
@@ -154,7 +154,7 @@ class Logger:
         try:
             for name, value in metrics.items():
                 self._events[seed].add(name, value, frame, time.time())
-        except Exception as error:  # a copy of the record is not worth a training run: go on without it
+        except Exception as error:  # a copy of the record is not worth a training run: continue without it
             self._close_events()
             self._say(f"TensorBoard events stop here ({error}); {FILE} has everything")
 
@@ -245,17 +245,17 @@ def mark(path: Path) -> Mark:
 
 
 def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:
-    """Make a damaged record one that can be gone on with: the rows that can be read, up to a frame.
+    """Make a damaged record one that a run can be resumed with: the rows that can be read, up to a frame.
 
     The damaged file stays under another name.
 
     Args:
         path: the record.
-        frame: at which the run goes on.
+        frame: at which the run resumes.
         missing: prefixes of metrics that are still to be measured at this very frame.
 
     Returns:
-        One sentence that says so.
+        One sentence that reports it.
     """
     try:
         data = path.read_bytes()
@@ -266,7 +266,7 @@ def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:
     for line in data.splitlines(keepends=True):
         try:
             (row,) = _rows(HEADER.encode() + line, path)
-        except (InputError, ValueError):  # no row at all: the header, and what is damaged
+        except (InputError, ValueError):  # not a row: the header, and what is damaged
             continue
         known = frame - 1 if row.metric.startswith(missing) else frame
         if last.get((row.seed, row.metric), -1) < row.env_step <= known:

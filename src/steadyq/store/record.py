@@ -15,7 +15,7 @@ FORMAT = 2
 
 
 class Record(NamedTuple):
-    """What run.json says."""
+    """What run.json holds."""
 
     settings: Settings
     obs_dim: int
@@ -43,7 +43,7 @@ def read_record(run: Path) -> Record:
     """
     path = run / "run.json"
     if not path.is_file():
-        raise InputError(f"{run} is no run folder: it has no run.json; give the folder that `steadyq train` printed")
+        raise InputError(f"{run} is not a run folder: it has no run.json; give the folder that `steadyq train` printed")
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -82,7 +82,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _check_sizes(record: Record) -> None:
-    """Of the parts of a record that are no settings, those that a run is made from."""
+    """Of the parts of a record that are not settings, those that a run is made from."""
     sizes = (record.obs_dim, record.action_dim, *(size for _, size in record.observations))
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"sizes {sizes}")

@@ -162,7 +162,7 @@ class Replay:
 
         Returns:
             `first` (0-d int64), `obs` [n, O], `action` [n, A], `reward` [n], `discount` [n], `ends` [n] (bool: the
-            episode ends there), and `next_obs` [m, O]: in order, the next observations that are no row of `obs`, which
+            episode ends there), and `next_obs` [m, O]: in order, the next observations that are not in `obs`, which
             are those of the transitions where an episode ends and of the newest one.
         """
         if not self.added - self.size <= first < last <= self.added:
@@ -185,7 +185,7 @@ class Replay:
     def extend(self, segment: dict[str, np.ndarray]) -> None:
         """Append a segment to an empty replay, or to one whose newest transition is the one before it.
 
-        The capacity may differ from the one the segment was taken with. The episode goes on where the segment begins
+        The capacity may differ from the one the segment was taken with. The episode continues where the segment begins
         with the current observation, and is otherwise taken to have ended.
 
         Raises:
@@ -286,7 +286,7 @@ def check_segment(segment: dict[str, np.ndarray], *, obs_dim: int, action_dim: i
 
 
 def _without_next_row(ends: np.ndarray) -> np.ndarray:
-    """Which transitions `[n]` of a segment have a next observation that is no row of it: ends, and the newest."""
+    """Which transitions `[n]` of a segment have a next observation that is not in it: ends, and the newest."""
     alone = ends.copy()
     alone[-1] = True
     return alone
