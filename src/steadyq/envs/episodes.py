@@ -1,4 +1,4 @@
-"""The endless stream of episodes one seed trains on, restorable to the bit."""
+"""The endless stream of episodes one seed trains on, restorable bit-exactly."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from steadyq.envs.guard import Guarded
 
 
 class EpisodeStream:
-    """The endless stream of training episodes of one seed, restorable to the bit.
+    """The endless stream of training episodes of one seed, restorable bit-exactly.
 
     Episode n starts from a seed that only (seed, purpose, n) decides. So the present state of any environment that is
     reproducible at all is the episode's number and the actions so far, whatever simulator is behind it.

@@ -107,7 +107,7 @@ class Guarded:
             return self._call(what, function, *args)
         except (BadStepError, EnvError, KeyboardInterrupt, SystemExit, Stopped):
             raise
-        except BaseException as error:  # a panic of an environment written in Rust is no Exception
+        except BaseException as error:  # a panic of an environment written in Rust is not an Exception
             name = f"{type(error).__module__}.{type(error).__qualname__}"
             if name == PHYSICS_ERROR and self._env is not None:  # while it is made, there is nothing to reset
                 raise BadStepError(f"the simulation of {self._name} has diverged: {_words(error)}") from error
@@ -130,7 +130,7 @@ class Guarded:
     def _check(self, obs: np.ndarray) -> None:
         if obs.shape != (self.spec.obs_dim,):
             raise EnvError(
-                f"{self._name} gave an observation of shape {obs.shape}, but had said that it would be "
+                f"{self._name} gave an observation of shape {obs.shape}, but had announced  "
                 f"{self.spec.obs_dim} numbers"
             )
         fine = np.abs(obs) <= LARGEST
@@ -200,7 +200,7 @@ def _words(error: BaseException) -> str:
 
 
 def repeats(first: Env, second: Env, *, steps: int = 20) -> bool:
-    """Whether an environment repeats itself to the bit, which is what a run needs to be resumed exactly.
+    """Whether an environment repeats itself bit-exactly, which is what a run needs to be resumed so.
 
     Two fresh ones, the second after another episode, are given the same seed and random actions. So a counter, a clock
     or a generator that they share, or that outlives a reset, shows; what only comes later in an episode, or differs
@@ -217,7 +217,7 @@ def repeats(first: Env, second: Env, *, steps: int = 20) -> bool:
 
 
 def _play(env: Env, *, seed: int, actions: np.ndarray) -> list[object]:
-    """All that an environment shows, to the bit; each episode starts from `seed`, and a failure ends it."""
+    """All that an environment shows, bit-exactly; each episode starts from `seed`, and a failure ends it."""
     seen: list[object] = []
     try:
         seen.append(env.reset(seed).tobytes())
