@@ -1,6 +1,6 @@
 """One diagnosis: everything that `docs/diagnostics.md` defines, of one agent's state at one frame.
 
-Used while a run goes on and on its snapshots afterwards. It draws from random streams of its own, plays in an
+Used during a run and on its snapshots afterwards. It draws from random streams of its own, plays in an
 environment of its own and changes nothing of what it is given, so training is the same bits with and without it.
 """
 

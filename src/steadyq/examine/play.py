@@ -27,7 +27,7 @@ class Episode(NamedTuple):
     bad: bool = False  # ended by numbers that are not finite, which do not count
 
 
-class Interrupted(Exception):  # noqa: N818, it is no error
+class Interrupted(Exception):  # noqa: N818, it is not an error
     """The evaluation was asked to stop; nothing of it counts."""
 
 

@@ -2,7 +2,7 @@
 
 The stochastic policy is rolled out, and the value of each pair (s_t, a_t) is compared with the soft return from there,
 `G_t = r_t + gamma (G_{t+1} - alpha log pi(a_{t+1} | s_{t+1}))`: the log-probability of the *next* action, and the alpha
-that the critics were trained with. A critic looks through a time limit, so the roll-out goes on past it.
+that the critics were trained with. A critic looks through a time limit, so the roll-out continues past it.
 """
 
 from collections.abc import Callable
@@ -125,7 +125,7 @@ def roll(
     steps: int,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Rollout:
-    """Up to so many agent steps of the stochastic policy; fewer where the environment ends or refuses to go on."""
+    """Up to so many agent steps of the stochastic policy; fewer where the environment ends or refuses to continue."""
     obs, actions, log_probs, rewards = [env.reset(start)], list[np.ndarray](), list[float](), list[float]()
     terminated = truncated = False
     while True:

@@ -1,4 +1,4 @@
-"""What the snapshots of a run say about how it learned: `steadyq diagnose`. Definitions: `docs/diagnostics.md`."""
+"""What the snapshots of a run show of how it learned: `steadyq diagnose`. Definitions: `docs/diagnostics.md`."""
 
 import math
 from collections.abc import Mapping, Sequence
