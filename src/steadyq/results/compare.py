@@ -252,7 +252,7 @@ def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: 
 
 
 def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list[Pair], list[str]]:
-    """Each pair with one of one's own methods in it, and what to say about pairs that are left out."""
+    """Each pair with one of one's own methods in it, and what to report of pairs that are left out."""
     ours = [method for method in by_method(own) if method in area]
     others = [method for method in area if method not in ours]
     if own:

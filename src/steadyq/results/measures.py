@@ -52,7 +52,7 @@ TOLD = frozenset(measure.metric for measure in NAMED) | {names.WALL_TIME, names.
 
 
 def describe(metric: str) -> Measure:
-    """How to draw a metric: as said above, or by its own name."""
+    """How to draw a metric: as listed above, or by its own name."""
     known = {measure.metric: measure for measure in NAMED}
     return known.get(metric) or Measure(metric, metric.removeprefix(names.DIAGNOSES).replace("_", " "))
 

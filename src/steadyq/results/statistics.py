@@ -49,7 +49,7 @@ class Scores:
     """One method's scores, by task, point and run.
 
     Raises:
-        InputError: no task, a table whose axes do not have the lengths of their names, or a score that is no number.
+        InputError: no task, a table whose axes do not have the lengths of their names, or a score that is not a number.
     """
 
     method: str
