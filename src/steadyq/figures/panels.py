@@ -197,7 +197,7 @@ def draw_curves(
             zorder=3,
         )
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ends.values()] or [np.zeros(1)])
-    least = np.nanmin(np.concatenate([values, *lows]))  # the ends of one run's interval are no numbers
+    least = np.nanmin(np.concatenate([values, *lows]))  # the ends of one run's interval are not numbers
     axes.set_xlim(0, longest * 1.01)
     if log and least > 0:
         axes.set_yscale("log")

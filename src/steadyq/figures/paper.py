@@ -274,14 +274,14 @@ def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
 
 
 def _only(title: str, sentence: str) -> Figure:
-    """A figure that has nothing to show, and says why."""
+    """A figure that has nothing to show, and reports why."""
     figure, (axes,) = panels.make_figure(title, [], 1, columns=1, wide=1.8)
     panels.explain_blank(axes, sentence)
     return figure
 
 
 def _first(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
-    """The runs of as many methods as one figure can show, and what to say about the rest."""
+    """The runs of as many methods as one figure can show, and what to report of the rest."""
     groups = by_method(runs)
     rest = len(groups) - MOST
     warnings = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
