@@ -60,7 +60,7 @@ def test_every_command_refuses_before_it_reads(
     assert main([name, *numbers, "somewhere", option, str(blocked / "inside")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"{blocked} is no folder; give another place" in err
+    assert f"{blocked} is not a folder; give another place" in err
     if name != "figures":  # which has a folder as its output
         assert main([name, *numbers, "somewhere", option, str(tmp_path)]) == 2
         assert capsys.readouterr().err == f"steadyq: {tmp_path} is a folder; give the name of a file to write\n"
@@ -77,7 +77,7 @@ def test_a_picture_is_refused_before_the_policy_plays(
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     for path, reason in [
-        (blocked / f"inside{ending}", f"{blocked} is no folder; give another place"),
+        (blocked / f"inside{ending}", f"{blocked} is not a folder; give another place"),
         (tmp_path / "picture.gif", f"give a file ending in {ending}"),
     ]:
         assert main(["evaluate", str(tmp_path), option, str(path)]) == 2

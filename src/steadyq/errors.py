@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on: one sentence with the seed, the frame and what was wrong. Exit code 1."""
+    """A run that cannot continue: one sentence with the seed, the frame and what was wrong. Exit code 1."""
 
 
 class Stopped(BaseException):

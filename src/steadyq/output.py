@@ -22,7 +22,7 @@ def check(path: Path) -> None:
         raise InputError(f"{path} is a folder; give the name of a file to write")
     ground = next(place for place in (path, *path.parents) if os.path.exists(place))
     if ground != path and not ground.is_dir():
-        raise InputError(f"cannot write {path}: {ground} is no folder; give another place")
+        raise InputError(f"cannot write {path}: {ground} is not a folder; give another place")
     if not os.access(ground, os.W_OK):
         raise InputError(f"cannot write {path}: {ground} may not be changed; give another place")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-EVERY = 5.0  # seconds between two lines where the output is no terminal
+EVERY = 5.0  # seconds between two lines where the output is not a terminal
 
 
 @contextmanager
