@@ -310,7 +310,7 @@ def value_and_aux(loss: Callable, params: Params) -> tuple[Params, tuple, Tensor
 
 
 def if_all_finite(stats: Params, loss: Tensor) -> Tensor:
-    """The loss, or NaN if one of the new running statistics is not finite: then the update has failed, and says so.
+    """The loss, or NaN if one of the new running statistics is not finite: then the update has failed, and reports it.
 
     A number of 2e19 makes a batch's variance infinite, and what is divided by its root finite, the loss included.
     """

@@ -69,7 +69,7 @@ def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any
     option = known[key]
     if option.kind is float and type(value) is int:
         value = float(value)
-    kind: type = type(value)  # exactly: True is no whole number
+    kind: type = type(value)  # exactly: True is not a whole number
     if kind is not option.kind:
         raise InputError(f"{key} is {value!r}, of type {kind.__name__}; give one of type {option.kind.__name__}")
     if option.choices and value not in option.choices:

@@ -14,7 +14,7 @@ Tree = Any
 
 
 def is_leaf(tree: Tree) -> bool:
-    """Whether this is a tensor (or anything else that is no tuple)."""
+    """Whether this is a tensor (or anything else that is not a tuple)."""
     return not isinstance(tree, tuple)
 
 

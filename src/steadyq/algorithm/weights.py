@@ -55,7 +55,7 @@ def gradients(params: Params, grads: Params) -> Measured:
     """Norms of an ensemble's gradient, and each weight matrix's over that of the matrix itself.
 
     `elr = sum_l n_l ||g_l|| / ||w_l|| / sum_l n_l` over the weight matrices with n_l numbers, as in the logger of
-    XQC's and SimbaV2's code. The step size is no part of it.
+    XQC's and SimbaV2's code. The step size is not part of it.
     """
     squares = torch.stack([leaf.flatten(1).square().sum(-1) for leaf in leaves(grads)])  # [leaf, E]
     found = {"gradient_norm": float(squares.sum(0).sqrt().mean())}
