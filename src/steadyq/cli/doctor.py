@@ -102,7 +102,7 @@ def _torch() -> Finding:
         torch.eye(2) @ torch.eye(2)
         return f"{f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'} build, multiplies matrices"
 
-    return _try("PyTorch", check, fix="install it as its own page tells: https://pytorch.org/get-started/locally")
+    return _try("PyTorch", check, fix="install it as its own page explains: https://pytorch.org/get-started/locally")
 
 
 def _simulation() -> Finding:

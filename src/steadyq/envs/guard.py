@@ -130,8 +130,7 @@ class Guarded:
     def _check(self, obs: np.ndarray) -> None:
         if obs.shape != (self.spec.obs_dim,):
             raise EnvError(
-                f"{self._name} gave an observation of shape {obs.shape}, but had announced  "
-                f"{self.spec.obs_dim} numbers"
+                f"{self._name} gave an observation of shape {obs.shape}, but had announced {self.spec.obs_dim} numbers"
             )
         fine = np.abs(obs) <= LARGEST
         if not fine.all():

@@ -1,7 +1,7 @@
 """The loop of one run: act, step, store, sample, learn; then log, evaluate and save what is due.
 
 What is due is an explicit `if` on the step counter, and every random draw is a function of (seed, purpose, step): so a
-run that was stopped and resumed, extended, evaluated more often or trained beside other seeds takes the same steps.
+run that was stopped and resumed, extended, evaluated more often or trained next to other seeds takes the same steps.
 """
 
 from functools import partial

@@ -44,7 +44,7 @@ def foreign(saved: checkpoint.Checkpoint, why: str) -> FileError:
 
 
 def save(run: Training) -> None:
-    """A checkpoint of every seed at this step. What the disk refuses is reported once; the earlier checkpoints then stay.
+    """A checkpoint of every seed at this step. What the disk refuses is reported once; earlier checkpoints then stay.
 
     Raises:
         RunError: a number of the state is not finite, a mistake in the program; nothing was saved.

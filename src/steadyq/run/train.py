@@ -104,9 +104,7 @@ def start(
     if occupied and go_on:
         return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
     if occupied and not overwrite:
-        raise InputError(
-            f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it"
-        )
+        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
     if occupied:
         disk.refuse_links(run_folder)
     with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as env:

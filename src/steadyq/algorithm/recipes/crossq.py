@@ -206,7 +206,7 @@ def xqc(
     """XQC, the successor of CrossQ with weight normalisation: deeper, categorical, normalised before the activation.
 
     Palenicek et al. 2026, after the official code, its quirks included: the schedules of actor and temperature count
-    their own updates, so these step sizes fall a third of the way, and further in a run that continues beyond its planned
+    their own updates, so these step sizes fall a third of the way, and further in a run extended beyond its planned
     end (`--past-schedule`), where the critic's stays; readouts are projected, biases left out. (There the actor's
     running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
     """
