@@ -556,7 +556,7 @@ def test_an_environment_that_does_not_repeat_itself_is_labelled(
     assert "does not repeat itself: this run will resume with another episode" in capsys.readouterr().out
     assert resume(tmp_path / "run", frames=90).finished
     assert read_record(tmp_path / "run").stretches[1]["reproducible"] is False
-    assert "resume at the episode boundary, not exactly" in capsys.readouterr().out
+    assert "resume at the episode boundary, not bit-exactly" in capsys.readouterr().out
 
 
 def test_a_folder_in_use_is_refused_and_a_dead_owner_makes_room(halfway: Path) -> None:
