@@ -34,7 +34,7 @@ class Best(NamedTuple):
 
 @dataclass
 class SeedCounters:
-    """What a checkpoint keeps of one seed besides tensors and transitions: a field here is all it takes."""
+    """What a checkpoint keeps of one seed apart from tensors and transitions: a field here is all it takes."""
 
     finished: list[Episode] = field(default_factory=list)  # training episodes since the last log record
     bad_steps: int = 0  # since the last log record
