@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     values = parser.parse_args()
     if unknown := [part for part in values.parts if part not in PARTS]:
-        parser.error(f"{unknown[0]} is no part; there are {', '.join(PARTS)}")
+        parser.error(f"{unknown[0]} is not a part; there are {', '.join(PARTS)}")
     machine.keep_freed_memory()
     values.out.mkdir(exist_ok=True)
     rows, heads = read(values.out / "results.csv")

@@ -1,4 +1,4 @@
-"""How the time of an update grows with width, batch, UTD, critics and seeds, beside its arithmetic."""
+"""How the time of an update grows with width, batch, UTD, critics and seeds, next to its arithmetic."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""steadyq's statistics beside rliable's on the same scores: equal estimates, intervals within Monte-Carlo error.
+"""steadyq's statistics next to rliable's on the same scores: equal estimates, intervals within Monte-Carlo error.
 
     python3 -m venv rliable_env && rliable_env/bin/pip install rliable 'pandas<3'
     python experiments/against_rliable.py rliable_env/bin/python > experiments/results/against_rliable.txt

@@ -3,7 +3,7 @@
     nice -n 19 python experiments/run_list.py experiments/learning.txt --out ~/runs --at-once 2
 
 Each line of the list is what follows `steadyq train`; `#` starts a comment. A run's folder is OUT/<the line as a name>.
-Run it again after an interruption: it goes on where it was.
+Run it again after an interruption: it resumes where it was.
 """
 
 import argparse

@@ -104,7 +104,7 @@ def examine(case: Case, folder: Path, *, kills: int, rng: random.Random) -> dict
 def disturb(
     case: Case, run: Path, *, kills: int, rng: random.Random, starting_up: float, span: float
 ) -> list[dict[str, Any]]:
-    """Kill and go on until there were enough kills or the run is done, then let it finish; what each kill met."""
+    """Kill and resume until there were enough kills or the run is done, then let it finish; what each kill met."""
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(run.with_name("cache"))} if case.cold else {}
     found: list[dict[str, Any]] = []
     newest, longest = 0, span

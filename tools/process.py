@@ -39,7 +39,7 @@ class Process:
 
     Args:
         arguments: what follows `steadyq`.
-        log: a new file for all it prints; its stacks go beside it.
+        log: a new file for all it prints; its stacks go next to it.
         environment: more variables.
     """
 

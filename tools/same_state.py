@@ -107,7 +107,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def records(one: Path, other: Path) -> list[str]:
-    """How two `metrics.csv` differ: rows that are there twice or only once, and bytes beside clocks."""
+    """How two `metrics.csv` differ: rows that are there twice or only once, and bytes apart from clocks."""
     found, keys = [], []
     for run in (one, other):
         counts = Counter((row.seed, row.metric, row.env_step) for row in metrics_csv.read(run / metrics_csv.FILE))

@@ -1,4 +1,4 @@
-"""Train for an hour and watch the memory: how fast it still grows after the warm-up, and what the run said it would be.
+"""Train for an hour and watch the memory: how fast it still grows after the warm-up, and what the run reported it would be.
 
     python -m tools.soak --out FOLDER [--minutes 60] [-- train ARGUMENTS ...]
 
@@ -107,7 +107,7 @@ def summarise(samples: list[dict[str, float]], text: str, *, full_at: int) -> di
 
 
 def main() -> int:
-    """Soak, then say how it was."""
+    """Soak, then report how it was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60, help="[60]")

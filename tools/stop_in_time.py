@@ -6,7 +6,7 @@ A run folder is made once: a short `crossq_wn` run whose replay is then filled w
 it (which share the replay's files) the run is resumed again and again, and asked to stop by SIGTERM, SIGUSR1 and SIGINT
 in turn: while it trains, in the middle of an evaluation, while it waits for a compiler whose cache is empty; and by
 `--max-minutes` instead of a signal, where the time is taken from the deadline. It must end with exit code 75, and its
-newest checkpoint must be at the frame at which it says that it stopped. FOLDER/results.csv has a row per stop; those
+newest checkpoint must be at the frame at which it reports that it stopped. FOLDER/results.csv has a row per stop; those
 that are there already are not done again. Exit code 1 if any stop was wrong or took more than 5 s.
 """
 
@@ -110,7 +110,7 @@ def copy(full: Path, run: Path, changed: dict[str, Any]) -> None:
 
 
 def stop(run: Path, what: str, number: int, *, rng: random.Random, minutes: float) -> dict[str, Any]:
-    """Resume, ask to stop, and say how it went."""
+    """Resume, ask to stop, and report how it went."""
     log, asked = run.with_suffix(f".{number:02d}.log"), SIGNALS[number % len(SIGNALS)]
     cache = run.with_suffix(".cache")
     environment = {}
