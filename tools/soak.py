@@ -1,4 +1,4 @@
-"""Train for an hour and watch the memory: how fast it still grows after the warm-up, and what the run reported it would be.
+"""Train for an hour and watch the memory: how fast it still grows after the warm-up, and what the run estimated.
 
     python -m tools.soak --out FOLDER [--minutes 60] [-- train ARGUMENTS ...]
 
