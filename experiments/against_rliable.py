@@ -54,7 +54,7 @@ def scores(method: str, table: np.ndarray) -> Scores:
     runs, tasks = table.shape
     names = [f"task {i}" for i in range(tasks)]
     seeds = {name: tuple(map(str, range(runs))) for name in names}
-    return Scores(method, "frame", np.zeros(1), seeds, {name: table[None, :, i] for i, name in enumerate(names)})
+    return Scores(method, np.zeros(1), seeds, {name: table[None, :, i] for i, name in enumerate(names)})
 
 
 def main() -> None:
@@ -73,7 +73,10 @@ def main() -> None:
     names = ["IQM", "mean", "median", "optimality gap", *shares, "P(A beats B)"]
     chosen = (statistics.iqm, statistics.mean, statistics.median, statistics.optimality_gap(target=TARGET))
     ours = [statistics.estimate(statistic, scores("A", a), resamples=RESAMPLES).at(0) for statistic in chosen]
-    profile = statistics.profile(scores("A", a), THRESHOLDS, resamples=RESAMPLES)
+    # A performance profile is the mean over tasks of the share of runs above each threshold.
+    points, mine = np.array(THRESHOLDS), scores("A", a)
+    above = {task: (table > points[:, None]).astype(np.float64) for task, table in mine.tasks.items()}
+    profile = statistics.estimate(statistics.mean, Scores("A", points, mine.seeds, above), resamples=RESAMPLES)
     ours += [profile.at(i) for i in range(len(THRESHOLDS))]
     ours.append(statistics.probability_of_improvement(scores("A", a), scores("B", b), resamples=RESAMPLES).at(0))
 

@@ -43,7 +43,7 @@ def scores(tasks: dict[str, np.ndarray], runs: int, random: np.random.Generator)
         for task, values in tasks.items()
     }
     seeds = {task: tuple(map(str, range(runs))) for task in tasks}
-    return Scores("simulated", "frame", np.zeros(1), seeds, tables)
+    return Scores("simulated", np.zeros(1), seeds, tables)
 
 
 def rates(tasks: dict[str, np.ndarray], runs: int, data_sets: int, random: np.random.Generator) -> tuple[float, float]:

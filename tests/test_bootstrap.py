@@ -61,7 +61,8 @@ def run(
     target: Params = (),
     noise: CriticNoise = NO_NOISE,
 ) -> tuple:
-    return forward.apply(c.apply, c.params, c.stats, target, batch, next_action, noise)
+    now, then = torch.cat([batch.obs, batch.action], -1), torch.cat([batch.next_obs, next_action], -1)
+    return forward.apply(c.apply, c.params, c.stats, target, now, then, noise)
 
 
 NOW = torch.cat([BATCHES.obs, BATCHES.action], -1)

@@ -333,9 +333,9 @@ def play(stream, n, *, seed):
     return seen
 
 
-def begun(name, *, seed, purpose=Purpose.EPISODE):
+def begun(name, *, seed):
     """A stream in its first episode."""
-    stream = EpisodeStream(guarded(name), seed=seed, purpose=purpose)
+    stream = EpisodeStream(guarded(name), seed=seed)
     stream.next_episode()
     return stream
 
@@ -396,10 +396,10 @@ def test_a_stream_whose_reward_differs_or_which_ends_sooner_is_not_the_same():
 
 def test_episodes_start_from_named_seeds():
     env = suites.make("Counter-v0")
-    stream = begun("Counter-v0", seed=11, purpose=Purpose.SHOW)
-    assert stream.obs.tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 0)).tobytes()
-    assert stream.next_episode().tobytes() == env.reset(episode_seed(11, Purpose.SHOW, 1)).tobytes()
-    assert begun("Counter-v0", seed=11).obs.tobytes() != stream.obs.tobytes()
+    stream = begun("Counter-v0", seed=11)
+    assert stream.obs.tobytes() == env.reset(episode_seed(11, Purpose.EPISODE, 0)).tobytes()
+    assert stream.next_episode().tobytes() == env.reset(episode_seed(11, Purpose.EPISODE, 1)).tobytes()
+    assert begun("Counter-v0", seed=12).obs.tobytes() != stream.obs.tobytes()
 
 
 def test_a_snapshot_keeps_its_actions_whatever_becomes_of_the_callers():

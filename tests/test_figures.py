@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from steadyq.errors import InputError
-from steadyq.figures import plotting
+from steadyq.figures import panels
 from steadyq.figures.learning_curve import draw_learning_curve, mean_at_common_frames, write_learning_curve
 from steadyq.results.read import read_folder
 from steadyq.results.runs import Run
@@ -216,10 +216,10 @@ def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
 def test_labels_keep_their_order_and_their_distance() -> None:
     sizes = [0.1, 0.2, 0.1, 0.1]
     wanted = [0.98, 0.5, 0.97, 0.45]
-    centres = plotting.keep_apart(wanted, sizes)
+    centres = panels.keep_apart(wanted, sizes)
     order = np.argsort(wanted)
     assert np.argsort(centres).tolist() == order.tolist()
     for below, above in itertools.pairwise(order):
         assert centres[above] - centres[below] >= (sizes[above] + sizes[below]) / 2 - 1e-9
     assert max(c + s / 2 for c, s in zip(centres, sizes, strict=True)) <= 1 + 1e-9
-    assert plotting.keep_apart([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room
+    assert panels.keep_apart([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]  # left alone where there is room

@@ -52,7 +52,7 @@ def test_the_action_is_tanh_of_mean_plus_std_times_noise() -> None:
     std = (features @ params.log_std.w + params.log_std.b).exp()
     action, _ = tanh_gaussian().sample(params, features, noise)
     torch.testing.assert_close(action, torch.tanh(mean + std * noise))
-    torch.testing.assert_close(tanh_gaussian().mode(params, features), torch.tanh(mean))
+    torch.testing.assert_close(tanh_gaussian().gaussian(params, features)[0], mean)
 
 
 def test_gradients_against_torch() -> None:
@@ -158,7 +158,7 @@ def test_gaussian_is_what_is_sampled(bound: Literal["clip", "tanh"]) -> None:
         theirs = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
         torch.testing.assert_close(action, torch.tanh(mean + log_std.exp() * noise))
         torch.testing.assert_close(log_prob, theirs.log_prob(action).sum(-1), rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(policy.mode(params, features), mean.tanh())
+    torch.testing.assert_close(policy.gaussian(params, features)[0], mean)
 
 
 def two_layers(width: int, init: Init) -> Layer:
@@ -201,7 +201,6 @@ def test_the_deterministic_action_is_the_tanh_of_the_mean() -> None:
     action, log_prob = policy.sample(params, features, noise)
     wanted = torch.tanh(features @ params.w + params.b)
     torch.testing.assert_close(action, wanted)
-    torch.testing.assert_close(policy.mode(params, features), wanted)
     torch.testing.assert_close(policy.gaussian(params, features)[0], features @ params.w + params.b)
     assert not policy.gaussian(params, features)[1].exp().any()  # no spread
     assert log_prob.tolist() == [0.0] * B

@@ -197,8 +197,8 @@ def test_record_draws_the_start_and_every_so_many_steps():
     assert [int(frame[15, 20, 0]) for frame in frames] == [0, 20, 40, 60]
     assert all(frame.shape == (30, 40, 3) and frame.dtype == np.uint8 for frame in frames)
     assert ret == 3.0
-    frames, ret = film.record(env, still, seed=0, steps=2)
-    assert (len(frames), frames[0].shape, ret) == (3, (240, 320, 3), 1.0)
+    frames, ret = film.record(env, still, seed=0)
+    assert (len(frames), frames[0].shape, ret) == (7, (240, 320, 3), 3.0)
     assert film.frames_per_second(env.spec, every=2) == 10
     assert film.frames_per_second(env.spec._replace(frame_seconds=None)) == 30
 

@@ -16,8 +16,7 @@ from PIL import Image
 
 from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.report import details, page, serve
-from steadyq.results import verdicts
+from steadyq.report import details, page, serve, verdicts
 from steadyq.results.compare import Comparison, Pair
 from steadyq.results.read import read_study
 from steadyq.results.runs import Run, Study

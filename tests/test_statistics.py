@@ -19,7 +19,7 @@ def scores(tasks: dict[str, list | np.ndarray], *, points: list[float] | None = 
     """Scores of runs 0, 1, 2, ...; without points of one."""
     tables = {task: np.atleast_2d(np.asarray(values, dtype=np.float64)) for task, values in tasks.items()}
     seeds = {task: tuple(map(str, range(table.shape[-1]))) for task, table in tables.items()}
-    return Scores("method", "frame", np.array(points or [0.0]), seeds, tables)
+    return Scores("method", np.array(points or [0.0]), seeds, tables)
 
 
 def drawn(seed: int, *, points: int = 1, shift: float = 0.0, runs: dict[str, int] = RUNS) -> Scores:
@@ -119,18 +119,7 @@ def test_one_run_has_no_interval() -> None:
     assert (interval.runs, interval.coverage) == (1, "")
 
 
-# ---- profiles, probability of improvement, spreads
-
-
-def test_a_profile_counts_runs_above_thresholds() -> None:
-    band = statistics.profile(scores({"a": [100.0, 200.0], "b": [150.0, 250.0, 350.0, 450.0]}), [0, 150, 300, 500])
-    assert band.axis == "score"
-    assert band.points.tolist() == [0, 150, 300, 500]
-    assert band.estimate.tolist() == [1.0, (0.5 + 0.75) / 2, (0 + 0.5) / 2, 0.0]
-    assert band.low[0] == band.high[0] == 1
-    assert band.low[1] < band.estimate[1] < band.high[1]
-    with pytest.raises(InputError, match="one frame, got 2"):
-        statistics.profile(drawn(0, points=2), [1.0])
+# ---- probability of improvement, spreads
 
 
 def test_probability_of_improvement_is_mann_whitneys() -> None:
@@ -202,13 +191,13 @@ def test_frames_to_a_score() -> None:
 def test_runs_and_points_cannot_be_swapped() -> None:
     table = np.zeros((2, 3))
     seeds, points = {"a": ("0", "1", "2")}, np.array([5.0, 10.0])
-    Scores("m", "frame", points, seeds, {"a": table})
+    Scores("m", points, seeds, {"a": table})
     with pytest.raises(InputError, match=r"m on a have the shape \(3, 2\); 2 points and 3 seeds are named"):
-        Scores("m", "frame", points, seeds, {"a": table.T})
+        Scores("m", points, seeds, {"a": table.T})
     with pytest.raises(InputError, match="each with its seeds"):
-        Scores("m", "frame", points, {}, {"a": table})
+        Scores("m", points, {}, {"a": table})
     with pytest.raises(InputError, match="not all finite"):
-        Scores("m", "frame", points, seeds, {"a": table * np.nan})
+        Scores("m", points, seeds, {"a": table * np.nan})
 
 
 def test_levels_and_resamples_are_checked() -> None:

@@ -145,6 +145,11 @@ class Settings:
         """Length of the run in decisions."""
         return self.frames // self.resolved("action_repeat")
 
+    @property
+    def capacity(self) -> int:
+        """Transitions that a seed's replay has room for."""
+        return min(self.resolved("buffer_size"), self.agent_steps)
+
     def updates(self, step: int) -> int:
         """Critic updates due before agent step `step`: exact for any fractional UTD."""
         utd: Fraction = self.resolved("utd")

@@ -18,7 +18,7 @@ from steadyq.algorithm.nn import SHAPES, round_hidden, serial
 from steadyq.algorithm.optim import Optimiser, global_norm
 from steadyq.algorithm.projection import Project, nothing
 from steadyq.algorithm.random import Purpose
-from steadyq.algorithm.tree import leaves, stack, tree_map
+from steadyq.algorithm.tree import leaves, select, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Net, Params, Transition
 
 CRITIC_METRICS = ("train/critic_loss", "train/critic_grad_norm", "train/q_mean", "train/q_std", "train/target_q_mean")
@@ -112,10 +112,11 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         head, seen, _ = features(actor, state.actor.stats, batch.next_obs, False)
         next_action, log_prob = policy.backup(head, seen, noise.next_action)
         bonus = -temperature.alpha(state.temperature.params) * log_prob
+        now, then = torch.cat([batch.obs, batch.action], -1), torch.cat([batch.next_obs, next_action], -1)
 
         def loss(params: Params) -> tuple[Tensor, tuple[Params, Tensor, Tensor]]:
             out, next_out, stats = recipe.forward.apply(
-                critics, params, state.critic.stats, state.target, batch, next_action, noise
+                critics, params, state.critic.stats, state.target, now, then, noise
             )
             next_voice = recipe.backup(next_out, value, noise.members)
             y = value.target(next_voice, batch.reward, batch.discount, bonus)
@@ -321,7 +322,7 @@ def if_all_finite(stats: Params, loss: Tensor) -> Tensor:
 def if_finite(metrics: Metrics, new: State, old: State) -> State:
     """The new state if every metric, losses and gradient norms among them, is finite; else the old one, untouched."""
     fine = torch.stack([torch.isfinite(value) for value in metrics.values()]).all()
-    return tree_map(lambda n, o: o if n is o else torch.where(fine, n, o), new, old)
+    return select(fine, new, old)
 
 
 def count_parameters(params: Params) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from steadyq.algorithm.tree import tree_map
-from steadyq.algorithm.types import CriticNoise, Params, Transition
+from steadyq.algorithm.types import CriticNoise, Params
 
 Ensemble = Callable[[Params, Params, Tensor, bool, Params], tuple[Tensor, Params]]
 """`(params, stats, obs_action[B, O + A], train, noise) -> (out[E, B, K], stats)`: all critics on the same rows."""
@@ -16,13 +16,13 @@ Ensemble = Callable[[Params, Params, Tensor, bool, Params], tuple[Tensor, Params
 class Forward(NamedTuple):
     """How a critic sees a transition and what follows it.
 
-    apply: `(critics, params, stats, target_params, batch, next_action[B, A], noise) -> (out[E, B, K],
-        next_out[E, B, K], stats)`; `target_params` is `()` without a target network. No gradient may flow through
-        `next_out`'s values.
+    apply: `(critics, params, stats, target_params, now[B, O + A], then[B, O + A], noise) -> (out[E, B, K],
+        next_out[E, B, K], stats)` on the rows (s, a) and (s', a'); `target_params` is `()` without a target network. No
+        gradient may flow through `next_out`'s values.
     rows: `B -> rows of one pass`.
     """
 
-    apply: Callable[[Ensemble, Params, Params, Params, Transition, Tensor, CriticNoise], tuple[Tensor, Tensor, Params]]
+    apply: Callable[[Ensemble, Params, Params, Params, Tensor, Tensor, CriticNoise], tuple[Tensor, Tensor, Params]]
     rows: Callable[[int], int]
 
 
@@ -53,17 +53,11 @@ def separate() -> Forward:
     """Two passes, as in SAC: the target on (s', a') in eval mode, the critic on (s, a) in train mode."""
 
     def apply(
-        critics: Ensemble,
-        params: Params,
-        stats: Params,
-        target: Params,
-        batch: Transition,
-        next_action: Tensor,
-        noise: CriticNoise,
+        critics: Ensemble, params: Params, stats: Params, target: Params, now: Tensor, then: Tensor, noise: CriticNoise
     ) -> tuple[Tensor, Tensor, Params]:
         slow = target if target else tree_map(torch.detach, params)
-        next_out, _ = critics(slow, stats, torch.cat([batch.next_obs, next_action], -1), False, noise.target)
-        out, stats = critics(params, stats, torch.cat([batch.obs, batch.action], -1), True, noise.online)
+        next_out, _ = critics(slow, stats, then, False, noise.target)
+        out, stats = critics(params, stats, now, True, noise.online)
         return out, next_out.detach(), stats
 
     return Forward(apply, lambda batch_size: batch_size)
@@ -77,16 +71,8 @@ def joint() -> Forward:
     """
 
     def apply(
-        critics: Ensemble,
-        params: Params,
-        stats: Params,
-        target: Params,
-        batch: Transition,
-        next_action: Tensor,
-        noise: CriticNoise,
+        critics: Ensemble, params: Params, stats: Params, target: Params, now: Tensor, then: Tensor, noise: CriticNoise
     ) -> tuple[Tensor, Tensor, Params]:
-        now = torch.cat([batch.obs, batch.action], -1)
-        then = torch.cat([batch.next_obs, next_action], -1)
         rows = torch.cat([now, then], 0)  # [2B, O + A]
         split = now.shape[0]
         out, new_stats = critics(params, stats, rows, True, noise.online)

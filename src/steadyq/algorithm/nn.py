@@ -155,13 +155,9 @@ def relu() -> Layer:
     return plain(torch.relu)
 
 
-def unit_ball(*, eps: float = 1e-8) -> Layer:
-    """Each row divided by its length: only the layer behind it sets a scale (Hussing et al. 2024).
-
-    Args:
-        eps: added to the length; a row of zeros stays one.
-    """
-    return plain(lambda x: x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps))
+def unit_ball() -> Layer:
+    """Each row divided by its length: only the layer behind it sets a scale (Hussing et al. 2024)."""
+    return plain(lambda x: x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-8))  # a row of zeros stays one
 
 
 def dropout(rate: float, *, width: int) -> Layer:
@@ -316,7 +312,5 @@ def round_hidden(params: Params, dtype: torch.dtype) -> Params:
     if dtype == torch.float32:
         return params
     return tree_map(
-        lambda node: node._replace(w=node.w.to(dtype)) if isinstance(node, Dense) else node,
-        params,
-        stop=lambda node: isinstance(node, Dense),
+        lambda layer: layer._replace(w=layer.w.to(dtype)), params, stop=lambda node: isinstance(node, Dense)
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.tree import is_leaf, leaves, tree_map
 from steadyq.algorithm.types import Params
 
 
@@ -77,12 +77,11 @@ def adamw(
 
 def decay_tree(params: Params, weight_decay: float, decays: tuple[type, ...]) -> Params:
     """For each parameter its own decay: `weight_decay` inside nodes of the chosen types, 0 elsewhere."""
-    if isinstance(params, decays):
-        return tree_map(lambda _: weight_decay, params)
-    if not isinstance(params, tuple):
-        return 0.0
-    children = [decay_tree(child, weight_decay, decays) for child in params]
-    return type(params)(*children) if hasattr(params, "_fields") else tuple(children)
+
+    def of(node: Params) -> Params:
+        return tree_map(lambda _: weight_decay if isinstance(node, decays) else 0.0, node)
+
+    return tree_map(of, params, stop=lambda node: is_leaf(node) or isinstance(node, decays))
 
 
 def global_norm(tree: Params) -> Tensor:

@@ -27,10 +27,6 @@ class Policy(NamedTuple):
     backup: Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
     gaussian: Callable[[Params, Tensor], tuple[Tensor, Tensor]]
 
-    def mode(self, params: Params, features: Float[Tensor, "B D"]) -> Float[Tensor, "B A"]:
-        """The mean action, for evaluation."""
-        return self.gaussian(params, features)[0].tanh()
-
 
 class Heads(NamedTuple):
     """Parameters of two maps of the same features."""
@@ -80,7 +76,8 @@ def tanh_gaussian(
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"]]:
         mean, log_std = gaussian(params, features)
         u = mean + log_std.exp() * noise
-        return u.tanh(), (gaussian_log_prob(noise, log_std) - tanh_log_slope(u)).sum(-1)
+        log_density = -0.5 * noise.square() - log_std - 0.5 * float(np.log(2 * np.pi))  # of u, elementwise
+        return u.tanh(), (log_density - tanh_log_slope(u)).sum(-1)
 
     return Policy(init, sample, sample, gaussian)
 
@@ -109,11 +106,6 @@ def deterministic(*, smoothing: float = 0.2, clip: float = 0.5) -> Policy:
         return (action + (smoothing * noise).clamp(-clip, clip)).clamp(-1, 1), log_prob
 
     return Policy(init, sample, backup, gaussian)
-
-
-def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of `mean + std * noise`, elementwise."""
-    return -0.5 * noise.square() - log_std - 0.5 * float(np.log(2 * np.pi))
 
 
 def tanh_log_slope(u: Tensor) -> Tensor:

@@ -67,12 +67,7 @@ def initial_norm(*, every: int = 1) -> Project:
                 return Norm(layer.scale * factor, layer.shift * factor)
             return layer._replace(w=layer.w * factor.unsqueeze(-1))
 
-        chosen = (Dense, Norm)
-        projected = tree_map(
-            lambda node: back(node) if isinstance(node, chosen) else node,
-            params,
-            stop=lambda node: isinstance(node, chosen),
-        )
+        projected = tree_map(back, params, stop=lambda node: isinstance(node, (Dense, Norm)))
         return Initial(state.norms, state.updates + 1), projected
 
     return Project(init, apply)

@@ -18,13 +18,11 @@ def is_leaf(tree: Tree) -> bool:
     return not isinstance(tree, tuple)
 
 
-def rebuild(tree: tuple, children: list) -> tuple:
-    """A tuple of `tree`'s own type, NamedTuple or plain, with other children."""
-    return type(tree)(*children) if hasattr(tree, "_fields") else tuple(children)
-
-
 def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool] = is_leaf) -> Tree:
-    """Apply `f` to matching leaves of trees of one structure; `stop` says what counts as one, e.g. a whole layer."""
+    """Apply `f` to matching leaves of trees of one structure.
+
+    `stop` says what counts as one, e.g. a whole layer; tensors outside of these then stay as they are.
+    """
     if stop(tree):
         return f(tree, *others)
     if is_leaf(tree):  # `stop` looks for nodes, and this is a tensor outside of them
@@ -33,7 +31,8 @@ def tree_map(f: Callable, tree: Tree, *others: Tree, stop: Callable[[Tree], bool
         if is_leaf(other) or len(other) != len(tree):
             got = "a leaf" if is_leaf(other) else len(other)
             raise ValueError(f"trees differ in structure: {len(tree)} children against {got}")
-    return rebuild(tree, [tree_map(f, *children, stop=stop) for children in zip(tree, *others, strict=True)])
+    found = [tree_map(f, *children, stop=stop) for children in zip(tree, *others, strict=True)]
+    return type(tree)(*found) if hasattr(tree, "_fields") else tuple(found)
 
 
 def leaves(tree: Tree) -> list[Tensor]:
@@ -66,6 +65,11 @@ def stack(trees: list[Tree]) -> Tree:
 def at(tree: Tree, index: int) -> Tree:
     """The part of every leaf at one place of its first axis, e.g. one update of several."""
     return tree_map(lambda leaf: leaf[index], tree)
+
+
+def select(condition: Tensor, new: Tree, old: Tree) -> Tree:
+    """The new tree where the condition holds, else the old one; what is the same in both is passed through."""
+    return tree_map(lambda n, o: o if n is o else torch.where(condition, n, o), new, old)
 
 
 def from_named(like: Tree, named: Mapping[str, Tensor]) -> Tree:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from steadyq.algorithm.nn import Layer
-from steadyq.algorithm.tree import leaves, tree_map
+from steadyq.algorithm.tree import at, leaves
 from steadyq.algorithm.types import Params
 
 DORMANT = 0.1
@@ -39,10 +39,7 @@ def activity(torso: Layer, params: Params, stats: Params, rows: Float[Tensor, "B
     Of one network, or with a leading axis on every leaf of `params` and `stats` of several: then the mean over them.
     """
     members = len(leaves(params)[0])
-    each = [
-        _one(torso, tree_map(lambda leaf, i=i: leaf[i], params), tree_map(lambda leaf, i=i: leaf[i], stats), rows)
-        for i in range(members)
-    ]
+    each = [_one(torso, at(params, i), at(stats, i), rows) for i in range(members)]
     return {name: sum(one[name] for one in each) / members for name in each[0]}
 
 

@@ -37,8 +37,4 @@ def unit_norm(params: Params, *, types: tuple[type, ...] = (Dense,), with_bias: 
         scale = torch.rsqrt(squares + layer.b.square())
         return layer._replace(w=layer.w * scale.unsqueeze(-2), b=layer.b * scale)
 
-    return tree_map(
-        lambda node: unit(node) if isinstance(node, types) else node,
-        params,
-        stop=lambda node: isinstance(node, types),
-    )
+    return tree_map(unit, params, stop=lambda node: isinstance(node, types))

@@ -10,7 +10,9 @@ def evaluate(parser: Parser, arguments: list[str]) -> int:
     """`steadyq evaluate RUN_DIR ...`."""
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
     parser.add_argument("--seed", type=int, help="which of the run's agents [the first]")
-    parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
+    parser.add_argument(
+        "--checkpoint", dest="which", default="last", metavar="last|best|FRAME", help="which weights [last]"
+    )
     parser.add_argument("--episodes", type=int, default=10, help="how many [10]")
     add_trust(parser)
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record a typical episode")
@@ -18,20 +20,11 @@ def evaluate(parser: Parser, arguments: list[str]) -> int:
         "--film-strip", type=Path, metavar="FILE.png", help="pictures of a typical episode, side by side"
     )
     values = parse(parser, arguments)
-    if values.episodes < 1:
-        raise InputError(f"--episodes is {values.episodes}; give a whole number >= 1")
+    check_episodes(values.episodes)
 
     from steadyq.examine import show
 
-    show.show(
-        values.run,
-        seed=values.seed,
-        which=values.checkpoint,
-        episodes=values.episodes,
-        video=values.video,
-        film_strip=values.film_strip,
-        trust=values.trust,
-    )
+    show.show(**vars(values))
     return DONE
 
 
@@ -44,10 +37,15 @@ def diagnose(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, help="roll-outs for Q-bias [as many as give 1,000 pairs, at least 3]")
     add_trust(parser)
     values = parse(parser, arguments)
-    if values.episodes is not None and values.episodes < 1:
-        raise InputError(f"--episodes is {values.episodes}; give a whole number >= 1")
+    check_episodes(values.episodes)
 
     from steadyq.examine import snapshots
 
-    snapshots.diagnose(values.run, seed=values.seed, frames=values.frames, episodes=values.episodes, trust=values.trust)
+    snapshots.diagnose(**vars(values))
     return DONE
+
+
+def check_episodes(episodes: int | None) -> None:
+    """InputError for a number of episodes that is not one."""
+    if episodes is not None and episodes < 1:
+        raise InputError(f"--episodes is {episodes}; give a whole number >= 1")

@@ -28,21 +28,15 @@ def compare(parser: Parser, arguments: list[str]) -> int:
     from steadyq.results import compare, statistics, tables
     from steadyq.results.read import read_study
 
-    statistics.check_bootstrap(level=values.level, resamples=values.reps, seed=values.seed)
+    how = {"level": values.level, "resamples": values.reps, "seed": values.seed}
+    statistics.check_bootstrap(**how)
     for path in filter(None, (values.json, values.csv)):
         output.check(path)
     study = read_study(
         values.places, published_file=values.published, against=values.against, tasks=values.tasks, metric=values.metric
     )
     found = compare.compare(
-        study,
-        metric=values.metric,
-        frames=values.at,
-        score=values.score,
-        against=values.against,
-        level=values.level,
-        resamples=values.reps,
-        seed=values.seed,
+        study, metric=values.metric, frames=values.at, score=values.score, against=values.against, **how
     )
     tables.print_comparison(found)
     if values.json:

@@ -40,11 +40,9 @@ def train(parser: Parser, arguments: list[str]) -> int:
         parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
     values = vars(parse(parser, arguments))
 
-    from steadyq.run.train import settings_of, start
+    from steadyq.run.train import train
 
-    recipe, env, go_on = (values.pop(name) for name in ("recipe", "env", "resume"))
-    ways = {name: values.pop(name) for name in ("overwrite", "inexact", "max_minutes")}
-    return conclude(start(settings_of(recipe, env=env, choices=values), go_on=go_on, **ways))
+    return conclude(train(values.pop("recipe"), **values))
 
 
 def add_setting(parser: Parser, name: str, setting: Setting) -> None:
@@ -120,12 +118,8 @@ def conclude(result: "Result") -> int:
     from steadyq.store.record import read_record
 
     settings = read_record(result.folder).settings
-    evaluated = False
-    for seed in settings.seeds:
-        found = result.returns(seed)
-        if not found:
-            continue
-        evaluated = True
+    returns = {seed: found for seed in settings.seeds if (found := result.returns(seed))}
+    for seed, found in returns.items():
         first, last = min(found), max(found)
         print(
             f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
@@ -135,7 +129,7 @@ def conclude(result: "Result") -> int:
     if not result.finished:  # no time for a picture: whoever asked may not wait
         print(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
         return STOPPED
-    if evaluated:
+    if returns:
         from steadyq.figures.learning_curve import write_learning_curve
 
         print(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")

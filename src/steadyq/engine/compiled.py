@@ -74,13 +74,13 @@ def _compile(step: Callable[..., Tensor], arguments: tuple, products: Products, 
     from steadyq.engine.mended import InTurn, mend
 
     mend()
-    changes: list[Any] = []
+    passes: dict[str, Callable] = {}
     if products == "onednn":
-        from steadyq.engine.onednn import OneDnnProducts
+        from steadyq.engine import onednn
 
-        changes.append(OneDnnProducts())
+        passes[onednn.VERSION] = onednn.multiply_by_onednn
     if widen:
-        from steadyq.engine.widened import WidenedProducts
+        from steadyq.engine import widened
 
-        changes.append(WidenedProducts())
-    return inductor.compile(*trace(step, arguments), options={"post_grad_custom_post_pass": InTurn(*changes)})
+        passes[widened.VERSION] = widened.widen
+    return inductor.compile(*trace(step, arguments), options={"post_grad_custom_post_pass": InTurn(passes)})

@@ -10,7 +10,6 @@ What updates measure is added up where they are made, and so is whether they fai
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from steadyq.algorithm.agent import Agent, Noise
-from steadyq.algorithm.tree import at, leaves, stack, tree_map
+from steadyq.algorithm.tree import at, leaves, select, stack, tree_map
 from steadyq.algorithm.types import State, Transition
 from steadyq.engine.compiled import Compiled, Products
 from steadyq.engine.packed import Packed, stacked
@@ -152,7 +151,8 @@ class Learner:
             return tree_map(lambda leaf: leaf[0].expand(*rows[:-1], *leaf.shape[1:]).to(self.device), draws)
 
         batch = Transition(like(obs_dim), like(action_dim), like(), like(), like(obs_dim))
-        noise = [one(step.noise(_any_generator, 1, batch_size)) for step in self.agent.steps]
+        numbers = np.random.default_rng(0)  # nobody looks at them
+        noise = [one(step.noise(lambda purpose: numbers, 1, batch_size)) for step in self.agent.steps]
 
         def compile_all() -> None:
             for step, drawn in zip(steps, noise, strict=True):
@@ -255,8 +255,8 @@ def in_place(agent: Agent, place: int, *, batched: bool) -> Callable[..., Tensor
         state, metrics = step.update(lane.state, batch, noise)
         values, alive = torch.stack([metrics[name] for name in step.metrics]), is_alive(lane)
         windows = list(lane.windows)
-        windows[place] = tree_map(partial(torch.where, alive), counted(windows[place], values), windows[place])
-        return Lane(unless_given_up(alive, state, lane.state), tuple(windows)), values
+        windows[place] = select(alive, counted(windows[place], values), windows[place])
+        return Lane(select(alive, state, lane.state), tuple(windows)), values
 
     many = vmap(one) if batched else one
 
@@ -272,7 +272,7 @@ def in_place_observe(agent: Agent) -> Callable[..., None]:
     """`(lane, obs[S, O], reward[S], last[S], gamma[])`: what `Agent.observe` changes, written over the old."""
 
     def one(lane: Lane, obs: Tensor, reward: Tensor, last: Tensor, gamma: Tensor) -> State:
-        return unless_given_up(is_alive(lane), agent.observe(lane.state, obs, reward, last, gamma), lane.state)
+        return select(is_alive(lane), agent.observe(lane.state, obs, reward, last, gamma), lane.state)
 
     many = vmap(one, (0, 0, 0, 0, None))
 
@@ -285,11 +285,6 @@ def in_place_observe(agent: Agent) -> Callable[..., None]:
 def is_alive(lane: Lane) -> Tensor:
     """Whether a seed is still updated: none of its steps has failed too often in a row."""
     return torch.stack([window.counts[IN_A_ROW] for window in lane.windows]).max() < PATIENCE
-
-
-def unless_given_up(alive: Tensor, new: State, old: State) -> State:
-    """The new state of a seed that is alive, else the old one."""
-    return tree_map(lambda n, o: o if n is o else torch.where(alive, n, o), new, old)
 
 
 def counted(window: Window, values: Float[Tensor, "M"]) -> Window:
@@ -311,8 +306,3 @@ def put(old: State, new: State) -> None:
     for there, value in zip(leaves(old), leaves(new), strict=True):
         if value is not there:  # what a step passed through needs no copy
             there.copy_(value)
-
-
-def _any_generator(purpose: int) -> np.random.Generator:
-    """Numbers that nobody looks at."""
-    return np.random.default_rng(0)

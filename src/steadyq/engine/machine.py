@@ -41,12 +41,14 @@ class Memory(NamedTuple):
 
 def facts() -> dict[str, Any]:
     """This machine in plain JSON values, for a run's record."""
+    import torch
+
     return {
         "os": platform.platform(),
         "python": platform.python_version(),
         "cpu": cpu(),
         "cpu_features": cpu_features(),
-        "cpu_capability": cpu_capability(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # ATEN_CPU_CAPABILITY lowers it
         "physical_cores": psutil.cpu_count(logical=False),  # None where the system does not tell
         "usable_cores": usable_cores(),
         "memory_bytes": memory().total,
@@ -102,17 +104,10 @@ def cpu_features() -> list[str]:
     return [name for key, name in FEATURES.items() if has.get(key)]
 
 
-def cpu_capability() -> str:
-    """The instruction set that PyTorch's own kernels use here; ATEN_CPU_CAPABILITY lowers it."""
-    import torch
-
-    return torch.backends.cpu.get_cpu_capability()
-
-
 def bfloat16_is_fast() -> bool:
     """Does this CPU multiply bfloat16 matrices in hardware: AMX (Intel since 2023) or AVX512_BF16 (AMD since Zen 4)?
 
-    Without either, compiled steps multiply rounded numbers in float32 (`algorithm/widened.py`): bfloat16 then costs
+    Without either, compiled steps multiply rounded numbers in float32 (`engine/widened.py`): bfloat16 then costs
     accuracy and gains nothing. Steps that are not compiled take PyTorch's own products, some twenty times slower.
     """
     return not {"AMX-BF16", "AVX512_BF16"}.isdisjoint(cpu_features())

@@ -6,6 +6,7 @@ BRO's actor were off by up to 1% in small networks. As in the mend that later ve
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch._inductor.codegen import cpp
@@ -14,18 +15,18 @@ from torch.fx import Graph
 
 
 class InTurn(CustomGraphPass):
-    """Passes one after another; code that the compiler's cache has of unmended versions is not taken for ours."""
+    """Passes one after another, by version; code that the compiler's cache has of others is not taken for ours."""
 
-    def __init__(self, *passes: CustomGraphPass) -> None:
+    def __init__(self, passes: dict[str, Callable[[Graph], None]]) -> None:
         self.passes = passes
 
     def __call__(self, graph: Graph) -> None:
-        for change in self.passes:
+        for change in self.passes.values():
             change(graph)
 
     def uuid(self) -> str:
         """What the compiler's cache tells these passes apart by."""
-        return ", ".join(["steadyq mended 1", *(str(change.uuid()) for change in self.passes)])
+        return ", ".join(["steadyq mended 1", *self.passes])
 
 
 @functools.cache

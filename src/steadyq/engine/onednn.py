@@ -8,8 +8,10 @@ place of MKL's in the compiled graph, after differentiation and `vmap`, so the m
 
 import torch
 from torch import Tensor
-from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, Node
+
+VERSION = "steadyq product 3"
+"""What the compiler's cache tells this pass apart by: change it with the pass."""
 
 SMALL = 8
 """Products with a side below this (the readouts) stay: packing them would cost more than it saves."""
@@ -35,22 +37,16 @@ _library.impl("affine", _affine, "CPU")
 _library.impl("affine", lambda b, x, w: x.new_empty(*x.shape[:-1], w.shape[-1]), "Meta")
 
 
-class OneDnnProducts(CustomGraphPass):
-    """Replaces `x[.., M, K] @ w[.., K, N]` and `b[N] + x[M, K] @ w[K, N]` in float32 on a CPU by oneDNN's product."""
-
-    def __call__(self, graph: Graph) -> None:
-        for product in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
-            for node in graph.find_nodes(op="call_function", target=product):
-                if worthwhile(*node.args):
-                    node.target = torch.ops.steadyq.product.default
-        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default):
-            b, x, w = node.args
-            if worthwhile(x, w) and not node.kwargs and b.meta["val"].dim() == 1:
-                node.target = torch.ops.steadyq.affine.default
-
-    def uuid(self) -> str:
-        """What the compiler's cache tells this pass apart by: change it with the pass."""
-        return "steadyq product 3"
+def multiply_by_onednn(graph: Graph) -> None:
+    """Replace `x[.., M, K] @ w[.., K, N]` and `b[N] + x[M, K] @ w[K, N]` in float32 on a CPU by oneDNN's product."""
+    for product in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+        for node in graph.find_nodes(op="call_function", target=product):
+            if worthwhile(*node.args):
+                node.target = torch.ops.steadyq.product.default
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default):
+        b, x, w = node.args
+        if worthwhile(x, w) and not node.kwargs and b.meta["val"].dim() == 1:
+            node.target = torch.ops.steadyq.affine.default
 
 
 def worthwhile(x: Node, w: Node) -> bool:

@@ -8,8 +8,10 @@ Imports the compiler: import it late.
 """
 
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph
+
+VERSION = "steadyq widened 1"
+"""What the compiler's cache tells this pass apart by: change it with the pass."""
 
 _library = torch.library.Library("steadyq", "FRAGMENT")
 _library.define("widened(Tensor x, Tensor w) -> Tensor")
@@ -17,16 +19,10 @@ _library.impl("widened", lambda x, w: (x.float() @ w.float()).to(x.dtype), "CPU"
 _library.impl("widened", lambda x, w: x.new_empty(*x.shape[:-1], w.shape[-1]), "Meta")
 
 
-class WidenedProducts(CustomGraphPass):
-    """Replaces `x[.., M, K] @ w[.., K, N]` in bfloat16 on a CPU by the rounded product of float32 matrices."""
-
-    def __call__(self, graph: Graph) -> None:
-        for product in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
-            for node in graph.find_nodes(op="call_function", target=product):
-                value = node.meta["val"]
-                if value.dtype == torch.bfloat16 and value.device.type == "cpu":
-                    node.target = torch.ops.steadyq.widened.default
-
-    def uuid(self) -> str:
-        """What the compiler's cache tells this pass apart by: change it with the pass."""
-        return "steadyq widened 1"
+def widen(graph: Graph) -> None:
+    """Replace `x[.., M, K] @ w[.., K, N]` in bfloat16 on a CPU by the rounded product of float32 matrices."""
+    for product in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+        for node in graph.find_nodes(op="call_function", target=product):
+            value = node.meta["val"]
+            if value.dtype == torch.bfloat16 and value.device.type == "cpu":
+                node.target = torch.ops.steadyq.widened.default

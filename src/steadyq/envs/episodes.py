@@ -10,7 +10,7 @@ from steadyq.envs.guard import Guarded
 class EpisodeStream:
     """The endless stream of training episodes of one seed, restorable bit-exactly.
 
-    Episode n starts from a seed that only (seed, purpose, n) decides. So the present state of any environment that is
+    Episode n starts from a seed that only (seed, n) decides. So the present state of any environment that is
     reproducible at all is the episode's number and the actions so far, whatever simulator is behind it.
 
     It begins between episodes: call `next_episode` or `restore` first.
@@ -21,7 +21,6 @@ class EpisodeStream:
     Args:
         env: the environment, owned by the stream from now on.
         seed: the run's seed.
-        purpose: which of its random streams names the episodes.
     """
 
     obs: np.ndarray  # float32 [O], what the next action answers to
@@ -29,8 +28,8 @@ class EpisodeStream:
     episode_return: float  # sum of its rewards so far
     ended: bool  # it has terminated, was truncated or has failed: `next_episode` is due
 
-    def __init__(self, env: Guarded, *, seed: int, purpose: Purpose = Purpose.EPISODE):
-        self._env, self._seed, self._purpose = env, seed, purpose
+    def __init__(self, env: Guarded, *, seed: int):
+        self._env, self._seed = env, seed
         self.episode, self.episode_return, self.ended = -1, 0.0, True
         self.obs, self._actions = np.zeros(env.spec.obs_dim, np.float32), list[np.ndarray]()
 
@@ -107,5 +106,5 @@ class EpisodeStream:
         self._actions = []
         if fresh:
             self._env.restart()
-        self.obs = self._env.reset(episode_seed(self._seed, self._purpose, episode))
+        self.obs = self._env.reset(episode_seed(self._seed, Purpose.EPISODE, episode))
         self.ended = False

@@ -25,7 +25,6 @@ def record(
     height: int = 240,
     width: int = 320,
     every: int = 1,
-    steps: int | None = None,
 ) -> tuple[list[np.ndarray], float]:
     """Play one episode and draw it.
 
@@ -36,7 +35,6 @@ def record(
         height: pixels of a frame.
         width: pixels of a frame.
         every: agent steps between frames.
-        steps: stop after so many agent steps; None for the whole episode.
 
     Returns:
         The frames, uint8 [H, W, 3] each, the first before any step; and the sum of the rewards.
@@ -44,8 +42,7 @@ def record(
     Raises:
         InputError: the environment cannot be drawn here.
     """
-    if steps is None and env.spec.episode_frames is None:
-        steps = ENDLESS
+    steps = ENDLESS if env.spec.episode_frames is None else None
     obs, ret, length, ended = env.reset(seed), 0.0, 0, False
     frames = [env.render(height=height, width=width)]
     while not ended and length != steps:

@@ -12,8 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from steadyq import output
+from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
-from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.types import State
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
@@ -87,9 +87,8 @@ def diagnose(
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
     chosen, console = examiner(settings, recipe), output.console()
-    found: dict[int, Diagnoses] = {}
+    blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
     for one in patients:
-        blank = chosen.agent.init(generator(one.seed, Purpose.INIT))
         found[one.seed] = {}
         words = f"seed {one.seed}, snapshots"
         for frame in track(one.frames, words, console=console, transient=True, disable=not console.is_terminal):
@@ -113,10 +112,8 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
         raise InputError(
             f"there is no snapshot of seed {seed} at frame {missing[0]}; known: {', '.join(map(str, known))}"
         )
-    settings = record.settings
-    capacity = min(settings.resolved("buffer_size"), settings.agent_steps)
-    Replay.check_memory(capacity, record.obs_dim, record.action_dim)
-    replay = Replay(capacity=capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
+    Replay.check_memory(record.settings.capacity, record.obs_dim, record.action_dim)
+    replay = snapshot.replay_of(record)
     saved = checkpoint.frames(seed_folder(run, seed))
     try:
         if saved:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, ScalarFormatter
 
-from steadyq.figures.plotting import COLOURS, INK, MARKERS, label_ends, style_axes, wrap
+from steadyq.figures.plotting import COLOURS, INK, MARKERS, style_axes, wrap
 from steadyq.results import bands, statistics
 from steadyq.results.bands import Line
 from steadyq.results.published import Reference
@@ -215,7 +216,7 @@ def draw_curves(
         axes.set_ylim((bottom + top - shown) / 2, (bottom + top + shown) / 2)
     axes.set_ylabel(y, color=INK, fontsize=8)
     axes.set_xlabel("environment frames")
-    label_ends(axes, ends, size=SMALL, height=_line_height(axes))
+    label_ends(axes, ends)
 
 
 def draw_by_number(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interval]]], *, x: str) -> None:
@@ -245,7 +246,7 @@ def draw_by_number(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interv
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xlabel(x)
     axes.set_ylabel("return", color=INK, fontsize=8)
-    label_ends(axes, ends, size=SMALL, height=_line_height(axes))
+    label_ends(axes, ends)
 
 
 def draw_forest(axes: Axes, rows: Sequence[tuple[str, Interval, bool]]) -> None:
@@ -272,6 +273,47 @@ def draw_forest(axes: Axes, rows: Sequence[tuple[str, Interval, bool]]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     axes.set_xlabel("return")
+
+
+def label_ends(axes: Axes, labels: Mapping[str, Line2D]) -> None:
+    """Name each line right of the axis, whose limits must be set, in its colour, joined to its end by a hairline."""
+    ends = [np.asarray(line.get_xydata(), dtype=np.float64)[-1].tolist() for line in labels.values()]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = [float(to_axes.transform(end)[1]) for end in ends]
+    height = _line_height(axes)
+    heights = keep_apart(wanted, [height * (label.count("\n") + 1.3) for label in labels])
+    for (label, line), end, centre in zip(labels.items(), ends, heights, strict=True):
+        axes.annotate(
+            label,
+            end,
+            (1.05, centre),
+            textcoords="axes fraction",
+            color=line.get_color(),
+            fontsize=SMALL,
+            verticalalignment="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.6,
+                "relpos": (0, 0.5),  # to the label's left edge: never through its words
+                "shrinkA": 2,
+                "shrinkB": 3,
+            },
+        ).set_parse_math(False)
+
+
+def keep_apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Centres near the wanted ones, in their order, for labels of these sizes not to overlap in [0, 1] if they fit."""
+    order = [int(index) for index in np.argsort(wanted, kind="stable")]
+    centres, floor, ceiling = list(wanted), -math.inf, 1.0
+    for index in order:
+        centres[index] = max(centres[index], floor + sizes[index] / 2)
+        floor = centres[index] + sizes[index] / 2
+    for index in reversed(order):
+        centres[index] = min(centres[index], ceiling - sizes[index] / 2)
+        ceiling = centres[index] - sizes[index] / 2
+    return centres
 
 
 def _band(

@@ -23,12 +23,19 @@ from steadyq.results.bands import Line
 from steadyq.results.measures import Measure
 from steadyq.results.runs import Run, Study, by_method, matches
 from steadyq.results.statistics import Interval
-from steadyq.results.variants import Member, Variant
+from steadyq.results.variants import Variant
 from steadyq.store.names import EVALUATION
 
 MOST = len(COLOURS)  # methods in one figure: of more, colours would repeat
 PUBLISHED = ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")
 """Published methods of figure 3 unless others are asked for: BRO, and SAC with resets at a high update ratio."""
+
+
+class Member(NamedTuple):
+    """One method of a family."""
+
+    variant: Variant
+    runs: list[Run]
 
 
 class Ends(NamedTuple):
@@ -308,8 +315,15 @@ def _label(method: str, runs: Sequence[Run]) -> str:
 
 
 def _families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[list[Member]]:
-    """Families of methods without the runs that have only just begun."""
-    return variants.families([run for run in runs if run.env_step[-1] > 0], key)
+    """Methods whose variants agree in the key, in the order of their runs; a name without a variant has no family.
+
+    Without the runs that have only just begun.
+    """
+    found: dict[Hashable, list[Member]] = {}
+    for method, chosen in by_method(run for run in runs if run.env_step[-1] > 0).items():
+        if variant := variants.parse(method):
+            found.setdefault(key(variant), []).append(Member(variant, chosen))
+    return list(found.values())
 
 
 def _ends(members: Sequence[Member]) -> Ends | None:

@@ -16,10 +16,11 @@ import jinja2
 import numpy as np
 from jaxtyping import Num
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from steadyq.errors import InputError
-from steadyq.report import details
-from steadyq.results import bands, compare, measures, published, variants, verdicts
+from steadyq.report import details, verdicts
+from steadyq.results import bands, compare, measures, published, variants
 from steadyq.results.bands import Line
 from steadyq.results.compare import Comparison
 from steadyq.results.measures import Measure
@@ -66,7 +67,7 @@ def render(
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_file("report.html"))
     return template.render(
         style=Markup(_file("report.css")),
-        library=Markup(_library()),
+        library=Markup(get_plotlyjs()),
         script=Markup(_file("report.js")),
         data=Markup(_json(curves)),
         watched=watched,
@@ -300,13 +301,6 @@ class _Panels:
 
 
 # ---- the page's parts
-
-
-def _library() -> str:
-    """Plotly's script."""
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
 
 
 def _file(name: str) -> str:

@@ -1,5 +1,6 @@
 """Curves to draw: a statistic of several runs over frames, with its interval and with the spread of the runs."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Line(NamedTuple):
         return float(self.band.points[-1])
 
 
-def line(runs: Sequence[Run], *, points: int = POINTS, resamples: int = RESAMPLES, interval: bool = True) -> Line:
+def line(runs: Sequence[Run], *, points: int = POINTS, interval: bool = True) -> Line:
     """IQM over these runs of one method, at frames that all of them reach; far cheaper without the interval.
 
     Only there: where one run ends before another, a mean over the rest would jump. A run that has its evaluation of
@@ -48,11 +49,9 @@ def line(runs: Sequence[Run], *, points: int = POINTS, resamples: int = RESAMPLE
     longest = max(int(run.env_step[-1]) for run in begun)
     until = f"drawn to frame {frames[-1]:,}, where {shortest.name} ends"
     if interval:
-        band = statistics.estimate(statistics.iqm, found, resamples=resamples)
+        band = statistics.estimate(statistics.iqm, found, resamples=RESAMPLES)
     else:
-        none = np.full(len(frames), np.nan)
-        centre = statistics.iqm(found.tasks)
-        band = Band(found.axis, found.points, centre, none, none, 0.95, found.runs, len(found.tasks), "")
+        band = statistics.band(found, statistics.iqm(found.tasks), None, 0.95, found.runs, {})
     return Line(
         found.method,
         tuple(sorted(found.tasks)),
@@ -106,7 +105,7 @@ def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
 
 def seeds(runs: Sequence[Run]) -> str:
     """How many runs per task these are, in words."""
-    counts = [sum(run.task == task for run in runs) for task in {run.task for run in runs}]
+    counts = Counter(run.task for run in runs).values()
     return seed_count(min(counts), max(counts))
 
 
@@ -117,12 +116,9 @@ def seed_count(fewest: int, most: int) -> str:
 
 def fewest(runs: Sequence[Run]) -> int:
     """The smallest number of runs that one of these methods has on one of its tasks."""
-    counts: dict[tuple[str, str], int] = {}
-    for run in runs:
-        counts[run[:2]] = counts.get(run[:2], 0) + 1
-    return min(counts.values())
+    return min(Counter(run[:2] for run in runs).values())
 
 
-def rounded(values: Float64[np.ndarray, " n"], digits: int = 4) -> list[float | None]:
-    """Numbers for a page: so many significant digits, and None for what is not a number."""
-    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]
+def rounded(values: Float64[np.ndarray, " n"]) -> list[float | None]:
+    """Numbers for a page: four significant digits, and None for what is not a number."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.tolist()]

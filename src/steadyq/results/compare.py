@@ -241,11 +241,7 @@ def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: 
             chosen = [run for run in runs if (run.method, run.task) == (method, task) and run.covers(stop)]
             if wanted is None or not chosen:
                 continue
-            inside = [run.env_step <= stop for run in chosen]
-            at = [
-                statistics.frames_to_reach(run.env_step[part], run.value[part], score=wanted)
-                for run, part in zip(chosen, inside, strict=True)
-            ]
+            at = [statistics.frames_to_reach(run.env_step, run.value, score=wanted, stop=stop) for run in chosen]
             count = int(np.isfinite(at).sum())
             found.append(Reached(method, task, wanted, float(np.median(at)), count, len(at), stop))
     return found

@@ -67,17 +67,10 @@ def summary() -> tuple[Reference, ...]:
     found = []
     for (algorithm, source, task), points in rows.items():
         frames, seeds, *values = zip(*sorted(points), strict=True)
-        found.append(
-            Reference(
-                method_name(algorithm, source),
-                source,
-                task,
-                setup_of(source, algorithm),
-                np.array(frames, np.int64),
-                np.array(seeds, np.int64),
-                *(np.array(column, np.float64) for column in values),
-            )
-        )
+        whole = (np.array(column, np.int64) for column in (frames, seeds))
+        real = (np.array(column, np.float64) for column in values)
+        name, setup = method_name(algorithm, source), setup_of(source, algorithm)
+        found.append(Reference(name, source, task, setup, *whole, *real))
     return tuple(found)
 
 

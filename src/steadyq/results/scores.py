@@ -81,7 +81,6 @@ def tabulate(
     return {
         method: Scores(
             method=method,
-            axis="frame",
             points=points,
             seeds={task: tuple(by_seed) for task, by_seed in tasks.items()},
             tasks={task: np.stack(list(by_seed.values()), axis=-1) for task, by_seed in tasks.items()},

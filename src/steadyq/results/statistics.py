@@ -1,8 +1,8 @@
 """Statistics of scores over tasks and runs, with stratified bootstrap intervals; equations: `docs/statistics.md`.
 
-Every axis has a name. `Scores` holds one method: tasks by name, in each the runs by seed, and the points (frames, or
-thresholds) by value. A statistic turns the runs of some tasks into one number for each index before the axis of the
-runs, so the same function gives the estimate and all of its resamples. Tasks may have different numbers of runs.
+Every axis has a name. `Scores` holds one method: tasks by name, in each the runs by seed, and the points (frames) by
+value. A statistic turns the runs of some tasks into one number for each index before the axis of the runs, so the same
+function gives the estimate and all of its resamples. Tasks may have different numbers of runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +53,7 @@ class Scores:
     """
 
     method: str
-    axis: str  # what a point is: "frame", "score"
-    points: Float64[np.ndarray, " points"]
+    points: Float64[np.ndarray, " points"]  # frames
     seeds: Mapping[str, tuple[str, ...]]  # of each task, in the order of the table's runs
     tasks: Mapping[str, Float64[np.ndarray, "points runs"]]
 
@@ -79,7 +78,7 @@ class Scores:
     def on(self, tasks: Sequence[str]) -> "Scores":
         """The same on some of the tasks only."""
         seeds, tables = {task: self.seeds[task] for task in tasks}, {task: self.tasks[task] for task in tasks}
-        return Scores(self.method, self.axis, self.points, seeds, tables)
+        return Scores(self.method, self.points, seeds, tables)
 
 
 class Interval(NamedTuple):
@@ -95,9 +94,8 @@ class Interval(NamedTuple):
 
 
 class Band(NamedTuple):
-    """A statistic with its bootstrap interval at every point of an axis."""
+    """A statistic with its bootstrap interval at every point."""
 
-    axis: str
     points: Float64[np.ndarray, " points"]
     estimate: Float64[np.ndarray, " points"]
     low: Float64[np.ndarray, " points"]
@@ -178,34 +176,18 @@ def estimate(
     centre = statistic(scores.tasks)
     covers = IQM_COVERAGE if statistic is iqm else {}
     if scores.runs < 2:
-        return _band(scores, centre, None, level, scores.runs, covers)
+        return band(scores, centre, None, level, scores.runs, covers)
     random = np.random.default_rng(seed)
-    total = len(scores.points) * sum(map(len, scores.seeds.values()))
+    block = max(1, ELEMENTS // (len(scores.points) * sum(map(len, scores.seeds.values()))))
     found = np.empty((len(scores.points), resamples))
-    for start, stop in _blocks(resamples, total):
-        drawn = {}
+    for start in range(0, resamples, block):
+        stop, drawn = min(start + block, resamples), {}
         for task in sorted(scores.tasks):  # in an order that does not depend on how the scores were put together
             table = scores.tasks[task]
             runs = table.shape[-1]
             drawn[task] = table[:, random.integers(runs, size=(stop - start, runs))]
         found[:, start:stop] = statistic(drawn)
-    return _band(scores, centre, found, level, scores.runs, covers)
-
-
-def profile(
-    scores: Scores, thresholds: Sequence[float], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Band:
-    """Performance profile: the share of runs above each threshold, as the mean over tasks (Agarwal et al. 2021).
-
-    Raises:
-        InputError: the scores have several points (give those of one frame), or as `estimate`.
-    """
-    if len(scores.points) != 1:
-        raise InputError(f"a profile is of one {scores.axis}, got {len(scores.points)}; give the scores of one")
-    points = np.asarray(thresholds, dtype=np.float64)
-    above = {task: (table > points[:, None]).astype(np.float64) for task, table in scores.tasks.items()}
-    shares = Scores(scores.method, "score", points, scores.seeds, above)
-    return estimate(mean, shares, level=level, resamples=resamples, seed=seed)
+    return band(scores, centre, found, level, scores.runs, covers)
 
 
 def probability_of_improvement(
@@ -236,7 +218,7 @@ def probability_of_improvement(
             found[point] += ((drawn_a @ table) * drawn_b).sum(-1)
     count = len(a.tasks)
     drawn = found / count if fewest > 1 else None
-    return _band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
+    return band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
 
 
 def spread(scores: Scores) -> Spread:
@@ -265,9 +247,11 @@ def area_under_curve(
     return float(np.trapezoid(np.interp(at, frames, values), at) / (stop - start))
 
 
-def frames_to_reach(frames: Float64[np.ndarray, " n"], values: Float64[np.ndarray, " n"], *, score: float) -> float:
-    """The frame of the first evaluation at or above a score; infinity if there is none."""
-    reached = np.flatnonzero(values >= score)
+def frames_to_reach(
+    frames: Float64[np.ndarray, " n"], values: Float64[np.ndarray, " n"], *, score: float, stop: float = np.inf
+) -> float:
+    """The frame of the first evaluation at or above a score, up to frame `stop`; infinity if there is none."""
+    reached = np.flatnonzero((values >= score) & (frames <= stop))
     return float(frames[reached[0]]) if reached.size else np.inf
 
 
@@ -296,13 +280,7 @@ def _tails(level: float) -> tuple[float, float]:
     return (1 - level) / 2, (1 + level) / 2
 
 
-def _blocks(resamples: int, elements: int) -> list[tuple[int, int]]:
-    """Resamples in blocks that fit the memory."""
-    size = max(1, ELEMENTS // elements)
-    return [(start, min(start + size, resamples)) for start in range(0, resamples, size)]
-
-
-def _band(
+def band(
     scores: Scores,
     centre: Float64[np.ndarray, " points"],
     found: Float64[np.ndarray, "points resamples"] | None,
@@ -310,10 +288,11 @@ def _band(
     runs: int,
     covers: Mapping[int, tuple[float, float]],
 ) -> Band:
+    """A statistic with the interval between the quantiles of its resamples; None for no interval."""
     if found is None:
         low = high = np.full(len(centre), np.nan)
     else:
         low, high = np.quantile(found, _tails(level), axis=-1)
     tasks = len(scores.tasks)
     real = coverage(covers, runs=runs, tasks=tasks) if level == 0.95 and found is not None else ""
-    return Band(scores.axis, scores.points, centre, low, high, level, runs, tasks, real)
+    return Band(scores.points, centre, low, high, level, runs, tasks, real)

@@ -5,12 +5,10 @@
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
 from steadyq.errors import InputError
-from steadyq.results.runs import Run, by_method
 from steadyq.settings import name_of
 
 NAME = re.compile(r"(?P<recipe>[A-Za-z][\w.-]*?)-(?:utd|rr)(?P<utd>[1-9]\d*over[1-9]\d*|\d+(?:\.\d+)?)(?P<rest>.*)")
@@ -60,13 +58,6 @@ class Variant(NamedTuple):
             return None
 
 
-class Member(NamedTuple):
-    """One method of a family."""
-
-    variant: Variant
-    runs: list[Run]
-
-
 def parse(method: str) -> Variant | None:
     """The variant that a method's name tells, if it was made by `steadyq train` or published with its update ratio."""
     name, at, owner = method.partition("@")
@@ -77,16 +68,6 @@ def parse(method: str) -> Variant | None:
     if "".join(f"-{key}={value}" for key, value in options) != found["rest"]:
         return None
     return Variant(found["recipe"] + at + owner, Fraction(found["utd"].replace("over", "/")), options)
-
-
-def families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[list[Member]]:
-    """Methods whose variants agree in the key, in the order of their runs; a name without a variant has no family."""
-    found: dict[Hashable, list[Member]] = {}
-    for method, chosen in by_method(runs).items():
-        variant = parse(method)
-        if variant is not None:
-            found.setdefault(key(variant), []).append(Member(variant, chosen))
-    return list(found.values())
 
 
 def label(method: str) -> str:

@@ -28,6 +28,7 @@ from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
 from steadyq.store.folder import seed_folder
 from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
+from steadyq.store.snapshot import replay_of
 
 
 class Result(NamedTuple):
@@ -44,8 +45,7 @@ class Result(NamedTuple):
 
 def check_memory(settings: Settings, spec: Spec) -> None:
     """InputError if the transitions that this run will keep do not fit."""
-    kept = min(settings.resolved("buffer_size"), settings.agent_steps)
-    Replay.check_memory(kept, spec.obs_dim, spec.action_dim, seeds=len(settings.seeds))
+    Replay.check_memory(settings.capacity, spec.obs_dim, spec.action_dim, seeds=len(settings.seeds))
 
 
 def go(
@@ -111,12 +111,7 @@ def assemble(
     for seed in settings.seeds:
         stream = EpisodeStream(guard.of_run(settings), seed=seed)
         made.callback(stream.close)
-        replay = Replay(
-            capacity=min(settings.resolved("buffer_size"), settings.agent_steps),
-            obs_dim=record.obs_dim,
-            action_dim=record.action_dim,
-        )
-        seeds.append(Seed(seed, stream, replay, checkpoint.History(seed_folder(run_folder, seed))))
+        seeds.append(Seed(seed, stream, replay_of(record), checkpoint.History(seed_folder(run_folder, seed))))
     if not saved:
         forget(run_folder)
     write_record(run_folder, record)

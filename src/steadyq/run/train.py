@@ -49,7 +49,31 @@ def train(
         RunError: the run could not continue, gave a seed up, or could not save.
     """
     settings = settings_of(recipe, env=env, choices=choices)
-    return start(settings, overwrite=overwrite, go_on=resume, inexact=inexact, max_minutes=max_minutes)
+    run_folder = settings.folder
+    occupied = run_folder.exists() and (
+        not run_folder.is_dir() or any(not is_leftover(path.name) for path in run_folder.iterdir())
+    )
+    if occupied and not is_run(run_folder):
+        raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
+    if occupied and resume:
+        return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
+    if occupied and not overwrite:
+        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
+    if occupied:
+        disk.refuse_links(run_folder)
+    with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as made:
+        check_memory(settings, made.spec)
+        how = choose_machine(settings)
+        try:
+            run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {run_folder} ({error.strerror}); give another --out") from None
+        with lock.hold(run_folder):
+            with closing(guard.of_run(settings)) as spare:
+                how["reproducible"] = repeats(made, spare)
+            spec, observations = made.spec, [list(part) for part in made.spec.observations]
+            record = Record(settings, spec.obs_dim, spec.action_dim, observations, [stretch(0, how)])
+            return go(run_folder, record, made, stop)
 
 
 def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
@@ -63,7 +87,10 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     defaults = {key: option.default for key, option in known_options.items()}
     given = {key: value for key, value in choices.items() if key in SETTINGS}
     if given.get("utd") is not None:
-        given["utd"] = fraction(given["utd"])
+        try:
+            given["utd"] = Fraction(str(given["utd"]))  # exact, also of text such as 1/3
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"--utd is {given['utd']}; give a number such as 2, 0.5 or 1/3") from None
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
     settings = Settings(recipe=recipe, env=env, options=chosen, **given)
@@ -76,56 +103,6 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     )
     check(settings)
     return settings
-
-
-def fraction(value: Any) -> Fraction:
-    """An exact number from an int, a float as it is written, or text such as 1/3."""
-    try:
-        return Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"--utd is {value}; give a number such as 2, 0.5 or 1/3") from None
-
-
-def start(
-    settings: Settings,
-    *,
-    overwrite: bool = False,
-    go_on: bool = False,
-    inexact: bool = False,
-    max_minutes: float | None = None,
-) -> Result:
-    """A new run; or, asked to `go_on`, the one that is already in its folder."""
-    run_folder = settings.folder
-    occupied = run_folder.exists() and (
-        not run_folder.is_dir() or any(not is_leftover(path.name) for path in run_folder.iterdir())
-    )
-    if occupied and not is_run(run_folder):
-        raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
-    if occupied and go_on:
-        return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
-    if occupied and not overwrite:
-        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
-    if occupied:
-        disk.refuse_links(run_folder)
-    with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as env:
-        check_memory(settings, env.spec)
-        how = choose_machine(settings)
-        try:
-            run_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make {run_folder} ({error.strerror}); give another --out") from None
-        with lock.hold(run_folder):
-            observations = [list(part) for part in env.spec.observations]
-            with closing(guard.of_run(settings)) as spare:
-                reproducible = repeats(env, spare)
-            record = Record(
-                settings,
-                env.spec.obs_dim,
-                env.spec.action_dim,
-                observations,
-                [stretch(0, {**how, "reproducible": reproducible})],
-            )
-            return go(run_folder, record, env, stop)
 
 
 def is_leftover(name: str) -> bool:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steadyq.errors import InputError
-from steadyq.settings import MOST_THREADS, Settings, check, from_json
+from steadyq.settings import THREADS, Settings, check, from_json
 from steadyq.store import disk
 from steadyq.store.disk import FileError
 
 FORMAT = 2
+
+CHOICES = {"precision": ("float32", "bfloat16"), "device": ("cpu", "cuda"), "products": ("mkl", "onednn")}
+"""What the machine's part of a stretch may say."""
 
 
 class Record(NamedTuple):
@@ -87,15 +90,9 @@ def _check_sizes(record: Record) -> None:
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"sizes {sizes}")
     how = record.stretches[-1]
-    if (
-        how["precision"] not in ("float32", "bfloat16")
-        or how["device"] not in ("cpu", "cuda")
-        or how["products"] not in ("mkl", "onednn")
-        or type(how["compiled"]) is not bool
-        or type(how["reproducible"]) is not bool
-        or type(how["threads"]) is not int
-        or not 0 < how["threads"] <= MOST_THREADS
-    ):
+    known = all(how[key] in values for key, values in CHOICES.items())
+    flags = all(type(how[key]) is bool for key in ("compiled", "reproducible"))
+    if not (known and flags and type(how["threads"]) is int and THREADS.holds(how["threads"])):
         raise ValueError(f"machine {how}")
 
 

@@ -58,10 +58,9 @@ class Replay:
         self.size = 0
         self.added = 0
         self._rows = capacity + 1
-        self._obs = _reserved(self._rows, obs_dim)
-        self._action = _reserved(self._rows, action_dim)
-        self._reward = _reserved(self._rows)
-        self._discount = _reserved(self._rows)
+        widths = {"obs": (obs_dim,), "action": (action_dim,), "reward": (), "discount": ()}
+        self._stored = {name: _reserved(self._rows, *width) for name, width in widths.items()}
+        self._obs, self._action, self._reward, self._discount = self._stored.values()
         self._slot = np.full(self._rows, NONE, SLOT)  # of the last observation in `_final`, where an episode ended
         self._final = np.zeros((1, obs_dim), FLOAT)  # last observations of episodes; doubles when it is full
         self._free = [0]  # unused slots of `_final`
@@ -174,10 +173,7 @@ class Replay:
         self._next_obs(alone, out=next_obs)
         return {
             "first": np.array(first, np.int64),
-            "obs": self._obs[rows],
-            "action": self._action[rows],
-            "reward": self._reward[rows],
-            "discount": self._discount[rows],
+            **{name: stored[rows] for name, stored in self._stored.items()},
             "ends": ends,
             "next_obs": next_obs,
         }
@@ -206,16 +202,14 @@ class Replay:
             self.added - self.size, self.added - self.size + min(self.size, self.size + total - self.capacity)
         ):
             self._forget(oldest % self._rows)
-        stored = slice(max(0, total - self.capacity), total)  # all, unless the segment is longer than the ring
-        rows = np.arange(first, first + total)[stored] % self._rows
-        self._obs[rows] = segment["obs"][stored]
-        self._action[rows] = segment["action"][stored]
-        self._reward[rows] = segment["reward"][stored]
-        self._discount[rows] = segment["discount"][stored]
+        newest = slice(max(0, total - self.capacity), total)  # all, unless the segment is longer than the ring
+        rows = np.arange(first, first + total)[newest] % self._rows
+        for name, stored in self._stored.items():
+            stored[rows] = segment[name][newest]
         self.size = min(self.size + total, self.capacity)
         self.added = first + total
         for index, final in zip(np.flatnonzero(ends), next_obs, strict=False):
-            if index >= stored.start:
+            if index >= newest.start:
                 self._end(int(first + index) % self._rows, final)
         self._running = not ends[-1]
         if self._running:

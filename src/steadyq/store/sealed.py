@@ -9,7 +9,8 @@ lines:
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor
 
 def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
     """The arrays, JSON values and digest of a sealed file, after comparing the digest."""
-    data = _bytes(path)
+    with _readable(path):
+        data = path.read_bytes()
     try:
         arrays = safetensors.numpy.load(data)  # checks every size, and that no byte is left over
     except (SafetensorError, KeyError, ValueError) as error:
@@ -51,20 +53,17 @@ def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
 
 def peek(path: Path, kind: str) -> dict[str, Any]:
     """The JSON values of a sealed file without its tensors and without comparing the digest: enough to clean up by."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
-    except FileNotFoundError:
-        raise FileError(f"there is no {path}") from None
-    except OSError as error:
-        raise FileError(f"cannot read {path} ({error.strerror})") from None
+    with _readable(path), path.open("rb") as file:
+        header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
     _, text = _unseal(path, header, kind)
     return _values(path, text)
 
 
-def _bytes(path: Path) -> bytes:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """FileError in place of the system's."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
         raise FileError(f"there is no {path}") from None
     except OSError as error:

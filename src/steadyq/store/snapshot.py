@@ -10,14 +10,15 @@ from torch import Tensor
 
 from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
-from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.algorithm.types import Net, State
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, sealed
 from steadyq.store.folder import best_frame, seed_folder, snapshot_path
 from steadyq.store.record import Record
+from steadyq.store.replay import Replay
 
 
 def write_snapshot(path: Path, tensors: Mapping[str, np.ndarray | torch.Tensor], meta: Mapping[str, Any]) -> None:
@@ -39,6 +40,11 @@ def agent_of(record: Record) -> Agent:
     """The agent that a run trains, in float32."""
     recipe = make_recipe(record.settings.recipe, record.settings.options)
     return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
+
+
+def replay_of(record: Record) -> Replay:
+    """An empty replay for the transitions of one of a run's seeds."""
+    return Replay(capacity=record.settings.capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
 
 
 def without_optimisers(state: State) -> State:
@@ -65,7 +71,7 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
     """
     if seed not in record.settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
-    like = without_optimisers(agent_of(record).init(generator(seed, Purpose.INIT)))
+    like = without_optimisers(agent_of(record).init(SHAPES))
     if which == "last":
         saved = checkpoint.load(seed_folder(run, seed))
         return state_of(saved, like, seed_folder(run, seed)), saved.frame

@@ -3,28 +3,19 @@
 from dataclasses import replace
 from typing import Annotated
 
-from steadyq.algorithm import resets
+from steadyq.algorithm import nn, resets
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.explore import optimistic
 from steadyq.algorithm.networks import bro_net
-from steadyq.algorithm.nn import Dense, Norm, Readout, readout
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.ranges import COUNT, POSITIVE
-from steadyq.algorithm.recipes.hyperparameters import (
-    ActorWidth,
-    Alpha,
-    Decay,
-    MixedLr,
-    ResidualWidth,
-    TargetEntropy,
-    Tau,
-)
+from steadyq.algorithm.recipes import hyperparameters as hyper
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import mean, quantile
 
-ActorsWidth = Annotated[ActorWidth, "units of both actors' layers, one residual block each"]
+ActorsWidth = Annotated[hyper.ActorWidth, "units of both actors' layers, one residual block each"]
 Quantiles = Annotated[int, COUNT, "of the return that each critic predicts"]
 KlTarget = Annotated[float, POSITIVE, "divergence of the optimistic actor from the other, per action dimension"]
 
@@ -34,14 +25,14 @@ RESETS = (15_001, 50_001, 250_001, 500_001, 750_001, 1_000_001, 1_500_001, 2_000
 
 def bro(
     *,
-    width: ResidualWidth = 512,
+    width: hyper.ResidualWidth = 512,
     actor_width: ActorsWidth = 256,
     quantiles: Quantiles = 100,
-    lr: MixedLr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
-    decay: Decay = 1e-4,
+    lr: hyper.MixedLr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    decay: hyper.Decay = 1e-4,
     kl_target: KlTarget = 0.05,
 ) -> Recipe:
     """BRO: residual critics, quantiles, no pessimism, an optimistic actor to explore with, and resets.
@@ -49,12 +40,12 @@ def bro(
     Nauman et al. 2024, after the official code (which has two critics and starts after 2,500 steps; tables elsewhere
     say otherwise). Evaluation plays the other, base actor. Resets draw fresh weights; there they repeat the first ones.
     """
-    optimiser = adamw(lr, weight_decay=decay, decays=(Dense, Readout, Norm))
+    optimiser = adamw(lr, weight_decay=decay, decays=(nn.Dense, nn.Readout, nn.Norm))
     return replace(
         sac(tau=tau),
         actor=bro_net(actor_width, blocks=1),
         critic=bro_net(width, blocks=2),
-        readout=readout(quantiles),
+        readout=nn.readout(quantiles),
         policy=tanh_gaussian(bound="tanh"),
         value=quantile(quantiles),
         backup=mean,
@@ -72,14 +63,14 @@ def bro(
 
 def bro_fast(
     *,
-    width: ResidualWidth = 512,
+    width: hyper.ResidualWidth = 512,
     actor_width: ActorsWidth = 256,
     quantiles: Quantiles = 100,
-    lr: MixedLr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
-    decay: Decay = 1e-4,
+    lr: hyper.MixedLr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    decay: hyper.Decay = 1e-4,
     kl_target: KlTarget = 0.05,
 ) -> Recipe:
     """BRO with 2 updates per step and only the first of its resets.

@@ -1,47 +1,19 @@
 """CrossQ and what came of it: batch normalisation in the critic, one joint pass, weights on the unit sphere."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
-from steadyq.algorithm import bootstrap, normalise, resets
+from steadyq.algorithm import bootstrap, nn, normalise, resets
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.bootstrap import joint, polyak
 from steadyq.algorithm.explore import gaussian
 from steadyq.algorithm.networks import input_norm, mlp, pre_norm_mlp
-from steadyq.algorithm.nn import (
-    Dense,
-    Layer,
-    Norm,
-    Readout,
-    batch_norm,
-    batch_renorm,
-    lecun_normal,
-    orthogonal,
-    readout,
-    serial,
-)
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import deterministic, tanh_gaussian
 from steadyq.algorithm.projection import every_update
 from steadyq.algorithm.ranges import COUNT, NOT_NEGATIVE, POSITIVE
-from steadyq.algorithm.recipes.hyperparameters import (
-    B1,
-    ActorEvery,
-    ActorWidth,
-    Alpha,
-    Bins,
-    Decay,
-    Lr,
-    LrEnd,
-    NCritics,
-    NormWarmUp,
-    ResetUpdates,
-    ScheduledLr,
-    ScheduleUpdates,
-    TargetEntropy,
-    Tau,
-    Width,
-)
+from steadyq.algorithm.recipes import hyperparameters as hyper
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import fixed, tuned
 from steadyq.algorithm.types import Params
@@ -51,15 +23,15 @@ from steadyq.algorithm.weight_norm import unit_norm
 
 def crossq(
     *,
-    width: Width = 2048,
-    actor_width: ActorWidth = 256,
-    n_critics: NCritics = 2,
-    lr: Lr = 1e-3,
-    b1: Annotated[B1, "first-moment decay of critic and actor; the temperature keeps 0.9"] = 0.5,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -1.0,
-    actor_every: ActorEvery = 3,
-    norm_warm_up: NormWarmUp = 100_000,
+    width: hyper.Width = 2048,
+    actor_width: hyper.ActorWidth = 256,
+    n_critics: hyper.NCritics = 2,
+    lr: hyper.Lr = 1e-3,
+    b1: Annotated[hyper.B1, "first-moment decay of critic and actor; the temperature keeps 0.9"] = 0.5,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -1.0,
+    actor_every: hyper.ActorEvery = 3,
+    norm_warm_up: hyper.NormWarmUp = 100_000,
 ) -> Recipe:
     """CrossQ: batch renormalisation and one joint pass over (s, a) and (s', a') instead of a target network.
 
@@ -68,16 +40,12 @@ def crossq(
     code takes the minimum of a random two, ours of all.)
     """
     parent = sac(n_critics=n_critics, lr=lr, alpha=alpha, target_entropy=target_entropy)
-    init = lecun_normal()
-
-    def norm() -> Layer:
-        return batch_renorm(warm_up=norm_warm_up)
-
+    init, norm = nn.lecun_normal(), partial(nn.batch_renorm, warm_up=norm_warm_up)
     return replace(
         parent,
         actor=mlp(actor_width, actor_width, norm=norm, init=init),
         critic=mlp(width, width, norm=norm, init=init),
-        readout=readout(1, init=init),
+        readout=nn.readout(1, init=init),
         policy=tanh_gaussian(log_std_min=-20, mean_init=init, log_std_init=init),
         value=scalar(weight=0.5),
         forward=joint(),
@@ -90,32 +58,35 @@ def crossq(
 
 def crossq_wn(
     *,
-    width: Width = 512,
-    actor_width: ActorWidth = 256,
-    n_critics: NCritics = 2,
-    lr: Annotated[Lr, "step size of AdamW for critic and actor"] = 3e-4,
+    width: hyper.Width = 512,
+    actor_width: hyper.ActorWidth = 256,
+    n_critics: hyper.NCritics = 2,
+    lr: Annotated[hyper.Lr, "step size of AdamW for critic and actor"] = 3e-4,
     temperature_lr: Annotated[float, POSITIVE, "step size of Adam for the temperature"] = 3e-4,
-    b1: B1 = 0.9,
-    alpha: Annotated[Alpha, "temperature at the start; from 1.0 it takes most of a short run to come down"] = 0.01,
-    target_entropy: TargetEntropy = -0.5,
-    actor_every: ActorEvery = 3,
+    b1: hyper.B1 = 0.9,
+    alpha: Annotated[
+        hyper.Alpha, "temperature at the start; from 1.0 it takes most of a short run to come down"
+    ] = 0.01,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    actor_every: hyper.ActorEvery = 3,
     target: Annotated[
         Literal["polyak", "none"], "a slow copy of the critic for the target (polyak), or the critic itself (none)"
     ] = "polyak",
-    tau: Annotated[Tau, "speed of the target network's average; has no effect with `target none`"] = 0.005,
+    tau: Annotated[hyper.Tau, "speed of the target network's average; has no effect with `target none`"] = 0.005,
     project: Annotated[
         Literal["unit", "weights", "none"],
         "each hidden unit's weights and bias to norm 1 (unit), its weights alone (weights), or neither (none)",
     ] = "unit",
     project_readout: Annotated[bool, "the readouts' weights to norm 1 too, as in the authors' later code"] = False,
-    decay: Annotated[Decay, "AdamW's weight decay of the readouts, times lr"] = 1e-2,
+    decay: Annotated[hyper.Decay, "AdamW's weight decay of the readouts, times lr"] = 1e-2,
     decay_norms: Annotated[bool, "let the scale and shift of the normalisation layers decay too"] = False,
     norm: Annotated[Literal["batch", "renorm"], "batch normalisation, or CrossQ's batch renormalisation"] = "batch",
     norm_warm_up: Annotated[
-        NormWarmUp, "with `norm renorm`, train-mode calls before batch normalisation becomes batch renormalisation"
+        hyper.NormWarmUp,
+        "with `norm renorm`, train-mode calls before batch normalisation becomes batch renormalisation",
     ] = 100_000,
     reset_updates: Annotated[
-        ResetUpdates,
+        hyper.ResetUpdates,
         "critic updates between resets of all networks, 0 for none; the paper's point is not to need any",
     ] = 0,
 ) -> Recipe:
@@ -126,22 +97,20 @@ def crossq_wn(
     `--target none` is the literal reading of the workshop paper.
     """
     parent = crossq(n_critics=n_critics, actor_every=actor_every)
-
-    def layer() -> Layer:
-        return batch_renorm(warm_up=norm_warm_up) if norm == "renorm" else batch_norm()
+    layer = partial(nn.batch_renorm, warm_up=norm_warm_up) if norm == "renorm" else nn.batch_norm
 
     def projection(params: Params) -> Params:
         if project != "none":
             params = unit_norm(params, with_bias=project == "unit")
-        return unit_norm(params, types=(Readout,), with_bias=False) if project_readout else params
+        return unit_norm(params, types=(nn.Readout,), with_bias=False) if project_readout else params
 
-    decays = (Readout, Norm) if decay_norms else (Readout,)
+    decays = (nn.Readout, nn.Norm) if decay_norms else (nn.Readout,)
     optimiser = adamw(lr, b1=b1, weight_decay=decay, decays=decays)
     return replace(
         parent,
         actor=mlp(actor_width, actor_width, norm=layer),
         critic=mlp(width, width, norm=layer),
-        readout=readout(1),
+        readout=nn.readout(1),
         policy=tanh_gaussian(),
         target=polyak(tau) if target == "polyak" else bootstrap.none(),
         actor_optimiser=optimiser,
@@ -155,15 +124,15 @@ def crossq_wn(
 
 def crossq_wn_td3(
     *,
-    width: Width = 512,
-    actor_width: ActorWidth = 256,
-    lr: Annotated[Lr, "step size of AdamW for critic and actor"] = 3e-4,
-    tau: Annotated[Tau, "speed of the average of both target networks"] = 0.005,
+    width: hyper.Width = 512,
+    actor_width: hyper.ActorWidth = 256,
+    lr: Annotated[hyper.Lr, "step size of AdamW for critic and actor"] = 3e-4,
+    tau: Annotated[hyper.Tau, "speed of the average of both target networks"] = 0.005,
     exploration: Annotated[float, NOT_NEGATIVE, "standard deviation of the noise on training actions"] = 0.1,
     smoothing: Annotated[
         float, NOT_NEGATIVE, "standard deviation of the noise on the critic's next action, cut off at 0.5"
     ] = 0.2,
-    actor_every: Annotated[ActorEvery, "critic updates per update of the actor"] = 3,
+    actor_every: Annotated[hyper.ActorEvery, "critic updates per update of the actor"] = 3,
 ) -> Recipe:
     """CrossQ's critic and weight normalisation on a TD3 base: a deterministic actor and no entropy.
 
@@ -184,21 +153,21 @@ def crossq_wn_td3(
 
 def xqc(
     *,
-    width: Annotated[Width, "units in each of the critic's hidden layers"] = 512,
-    actor_width: Annotated[ActorWidth, "units in each of the actor's hidden layers"] = 256,
+    width: Annotated[hyper.Width, "units in each of the critic's hidden layers"] = 512,
+    actor_width: Annotated[hyper.ActorWidth, "units in each of the actor's hidden layers"] = 256,
     depth: Annotated[int, COUNT, "hidden layers of critic and actor"] = 4,
-    lr: ScheduledLr = 3e-4,
-    lr_end: LrEnd = 3e-5,
+    lr: hyper.ScheduledLr = 3e-4,
+    lr_end: hyper.LrEnd = 3e-5,
     schedule_updates: Annotated[
-        ScheduleUpdates,
+        hyper.ScheduleUpdates,
         "updates of the schedule; 0 for the critic updates of the run. Its authors' is 990,000: that of their runs of "
         "a million frames. Give it to compare a shorter run with theirs",
     ] = 0,
-    tau: Tau = 0.005,
-    alpha: Alpha = 0.01,
-    target_entropy: TargetEntropy = -0.5,
-    actor_every: ActorEvery = 3,
-    bins: Bins = 101,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 0.01,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    actor_every: hyper.ActorEvery = 3,
+    bins: hyper.Bins = 101,
     bound: Annotated[
         float, POSITIVE, "the atoms lie between plus and minus this many standard deviations of the discounted return"
     ] = 5.0,
@@ -213,19 +182,19 @@ def xqc(
     parent = crossq_wn(tau=tau, actor_every=actor_every)
     optimiser = adamw(linear(lr, lr_end, updates=schedule_updates))
 
-    def torso(units: int) -> Layer:
-        return serial(input_norm(batch_norm), pre_norm_mlp(*(units,) * depth, norm=batch_norm))
+    def torso(units: int) -> nn.Layer:
+        return nn.serial(input_norm(nn.batch_norm), pre_norm_mlp(*(units,) * depth, norm=nn.batch_norm))
 
     return replace(
         parent,
         actor=torso(actor_width),
         critic=torso(width),
-        readout=readout(bins, init=orthogonal()),
+        readout=nn.readout(bins, init=nn.orthogonal()),
         value=categorical(bins, low=-bound, high=bound),
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=optimiser),
-        project=every_update(lambda params: unit_norm(params, types=(Dense, Readout), with_bias=False)),
+        project=every_update(lambda params: unit_norm(params, types=(nn.Dense, nn.Readout), with_bias=False)),
         normalise=normalise.returns(),
         protocol=replace(parent.protocol, gamma=None, source="danielpalenicek/xqc"),
     )

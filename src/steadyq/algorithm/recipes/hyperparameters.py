@@ -1,6 +1,6 @@
 """Hyperparameters that several recipes share: type, range and words of each, written once.
 
-A recipe that needs other words gives its own: `lr: Annotated[Lr, "step size of AdamW"]`; the last words count.
+A recipe that needs other words gives its own: `lr: Annotated[hyper.Lr, "step size of AdamW"]`; the last words count.
 """
 
 import math

@@ -3,25 +3,15 @@
 from dataclasses import replace
 from typing import Annotated
 
-from steadyq.algorithm import resets
+from steadyq.algorithm import nn, resets
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.bootstrap import polyak
 from steadyq.algorithm.networks import dropout_mlp, mlp, pre_norm_mlp
-from steadyq.algorithm.nn import layer_norm, orthogonal, readout, serial, unit_ball, xavier_uniform
 from steadyq.algorithm.optim import adamw
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.projection import initial_norm
 from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT
-from steadyq.algorithm.recipes.hyperparameters import (
-    ActorWidth,
-    Alpha,
-    Lr,
-    NCritics,
-    ResetUpdates,
-    TargetEntropy,
-    Tau,
-    Width,
-)
+from steadyq.algorithm.recipes import hyperparameters as hyper
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import mean, minimum, subset_minimum
 from steadyq.errors import InputError
@@ -29,13 +19,13 @@ from steadyq.errors import InputError
 
 def sac(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    n_critics: NCritics = 2,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    n_critics: hyper.NCritics = 2,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
 ) -> Recipe:
     """Soft actor-critic: two ReLU critics, their minimum, a slow target, a tuned temperature.
 
@@ -45,7 +35,7 @@ def sac(
     return Recipe(
         actor=mlp(actor_width, actor_width),
         critic=mlp(width, width),
-        policy=tanh_gaussian(mean_init=orthogonal(1.0)),
+        policy=tanh_gaussian(mean_init=nn.orthogonal(1.0)),
         n_critics=n_critics,
         target=polyak(tau),
         actor_optimiser=adamw(lr),
@@ -57,13 +47,13 @@ def sac(
 
 def sac_resets(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
-    reset_updates: ResetUpdates = 2_560_000,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    reset_updates: hyper.ResetUpdates = 2_560_000,
 ) -> Recipe:
     """SAC at 32 updates per step, all networks reset from time to time, the replay kept.
 
@@ -88,12 +78,12 @@ def sac_resets(
 
 def sac_primacy(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
     reset_frames: Annotated[int, AT_LEAST_0, "environment frames between resets, 0 for none"] = 200_000,
 ) -> Recipe:
     """SAC with all networks reset each 200,000 frames, the replay kept.
@@ -111,16 +101,16 @@ def sac_primacy(
 
 def redq(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    n_critics: NCritics = 10,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    n_critics: hyper.NCritics = 10,
     subset: Annotated[
         int, COUNT, "how many of them, drawn anew for each update, the target takes its minimum over"
     ] = 2,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
 ) -> Recipe:
     """REDQ: ten critics, the target from a random two of them, the actor improved on the mean of all.
 
@@ -131,13 +121,13 @@ def redq(
     """
     if subset > n_critics:
         raise InputError(f"subset is {subset} of {n_critics} critics; give at most n_critics")
-    init = xavier_uniform()
+    init = nn.xavier_uniform()
     parent = sac(n_critics=n_critics, lr=lr, tau=tau)
     return replace(
         parent,
         actor=mlp(actor_width, actor_width, init=init),
         critic=mlp(width, width, init=init),
-        readout=readout(1, init=init),
+        readout=nn.readout(1, init=init),
         policy=tanh_gaussian(log_std_min=-20, mean_init=init, log_std_init=init),
         backup=subset_minimum(subset),
         improve=mean,
@@ -149,13 +139,13 @@ def redq(
 
 def droq(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
     rate: Annotated[float, BELOW_1, "probability that dropout sets a unit to 0"] = 0.01,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
 ) -> Recipe:
     """DroQ: two critics with dropout and layer normalisation in place of REDQ's ten.
 
@@ -166,7 +156,7 @@ def droq(
     parent = redq(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
-        critic=dropout_mlp(width, width, rate=rate, init=xavier_uniform()),
+        critic=dropout_mlp(width, width, rate=rate, init=nn.xavier_uniform()),
         n_critics=2,
         backup=minimum,
         order="critic_first",
@@ -176,12 +166,12 @@ def droq(
 
 def ofn(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
 ) -> Recipe:
     """SAC with the critic's last features on the unit ball, so that only the last layer sets a scale.
 
@@ -191,19 +181,19 @@ def ofn(
     parent = sac(actor_width=actor_width, lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
-        critic=serial(mlp(width, width), unit_ball()),
+        critic=nn.serial(mlp(width, width), nn.unit_ball()),
         protocol=replace(parent.protocol, source="arXiv 2403.05996"),
     )
 
 
 def nap(
     *,
-    width: Width = 256,
-    actor_width: ActorWidth = 256,
-    lr: Lr = 3e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 1.0,
-    target_entropy: TargetEntropy = -0.5,
+    width: hyper.Width = 256,
+    actor_width: hyper.ActorWidth = 256,
+    lr: hyper.Lr = 3e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 1.0,
+    target_entropy: hyper.TargetEntropy = -0.5,
     project_every: Annotated[int, COUNT, "updates of a network between two projections of it"] = 1,
 ) -> Recipe:
     """SAC with layer normalisation before each activation and weights held at their initial norm.
@@ -214,8 +204,8 @@ def nap(
     parent = sac(lr=lr, tau=tau, alpha=alpha, target_entropy=target_entropy)
     return replace(
         parent,
-        actor=pre_norm_mlp(actor_width, actor_width, norm=layer_norm),
-        critic=pre_norm_mlp(width, width, norm=layer_norm),
+        actor=pre_norm_mlp(actor_width, actor_width, norm=nn.layer_norm),
+        critic=pre_norm_mlp(width, width, norm=nn.layer_norm),
         project=initial_norm(every=project_every),
         protocol=replace(parent.protocol, source="arXiv 2407.01800"),
     )

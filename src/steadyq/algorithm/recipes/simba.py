@@ -3,59 +3,45 @@
 from dataclasses import replace
 from typing import Annotated
 
-from steadyq.algorithm import normalise
+from steadyq.algorithm import nn, normalise
 from steadyq.algorithm.agent import Protocol, Recipe
 from steadyq.algorithm.hypersphere import head, simba_v2_net
 from steadyq.algorithm.networks import simba_net
-from steadyq.algorithm.nn import Dense, Norm, Readout, orthogonal, readout
 from steadyq.algorithm.optim import adamw, linear
 from steadyq.algorithm.policy import tanh_gaussian
 from steadyq.algorithm.projection import every_update
 from steadyq.algorithm.ranges import POSITIVE
-from steadyq.algorithm.recipes.hyperparameters import (
-    Alpha,
-    Bins,
-    Decay,
-    LrEnd,
-    MixedLr,
-    NCritics,
-    ResidualActorWidth,
-    ResidualWidth,
-    ScheduledLr,
-    ScheduleUpdates,
-    TargetEntropy,
-    Tau,
-)
+from steadyq.algorithm.recipes import hyperparameters as hyper
 from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.temperature import tuned
 from steadyq.algorithm.values import categorical
 from steadyq.algorithm.weight_norm import unit_norm
 
-FewCritics = Annotated[NCritics, "number of critics; its authors take two where episodes can terminate"]
+FewCritics = Annotated[hyper.NCritics, "number of critics; its authors take two where episodes can terminate"]
 
 
 def simba(
     *,
-    width: ResidualWidth = 512,
-    actor_width: ResidualActorWidth = 128,
+    width: hyper.ResidualWidth = 512,
+    actor_width: hyper.ResidualActorWidth = 128,
     n_critics: FewCritics = 1,
-    lr: MixedLr = 1e-4,
-    tau: Tau = 0.005,
-    alpha: Alpha = 0.01,
-    target_entropy: TargetEntropy = -0.5,
-    decay: Annotated[Decay, "AdamW's weight decay of all parameters but the temperature, times lr"] = 1e-2,
+    lr: hyper.MixedLr = 1e-4,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 0.01,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    decay: Annotated[hyper.Decay, "AdamW's weight decay of all parameters but the temperature, times lr"] = 1e-2,
 ) -> Recipe:
     """SimBa: SAC on normalised observations with residual networks, one critic, the actor updated first.
 
     Lee et al. 2025, after the official code.
     """
-    optimiser = adamw(lr, weight_decay=decay, decays=(Dense, Readout, Norm))
-    flat = orthogonal(1.0)
+    optimiser = adamw(lr, weight_decay=decay, decays=(nn.Dense, nn.Readout, nn.Norm))
+    flat = nn.orthogonal(1.0)
     return replace(
         sac(n_critics=n_critics, tau=tau),
         actor=simba_net(actor_width, blocks=1),
         critic=simba_net(width, blocks=2),
-        readout=readout(1, init=flat),
+        readout=nn.readout(1, init=flat),
         policy=tanh_gaussian(bound="tanh", mean_init=flat, log_std_init=flat),
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
@@ -68,20 +54,20 @@ def simba(
 
 def simba_v2(
     *,
-    width: ResidualWidth = 512,
-    actor_width: ResidualActorWidth = 128,
+    width: hyper.ResidualWidth = 512,
+    actor_width: hyper.ResidualActorWidth = 128,
     n_critics: FewCritics = 1,
-    lr: ScheduledLr = 1e-4,
-    lr_end: LrEnd = 5e-5,
+    lr: hyper.ScheduledLr = 1e-4,
+    lr_end: hyper.LrEnd = 5e-5,
     schedule_updates: Annotated[
-        ScheduleUpdates,
+        hyper.ScheduleUpdates,
         "updates of the schedule; 0 for the critic updates of the run. Its authors' is 1,000,000: that of their runs "
         "of a million frames, which they count from the first step on",
     ] = 0,
-    tau: Tau = 0.005,
-    alpha: Alpha = 0.01,
-    target_entropy: TargetEntropy = -0.5,
-    bins: Bins = 101,
+    tau: hyper.Tau = 0.005,
+    alpha: hyper.Alpha = 0.01,
+    target_entropy: hyper.TargetEntropy = -0.5,
+    bins: hyper.Bins = 101,
     bound: Annotated[
         float,
         POSITIVE,
@@ -104,7 +90,7 @@ def simba_v2(
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=optimiser),
-        project=every_update(lambda params: unit_norm(params, types=(Dense, Readout), with_bias=False)),
+        project=every_update(lambda params: unit_norm(params, types=(nn.Dense, nn.Readout), with_bias=False)),
         normalise=normalise.both(normalise.observations(), normalise.returns(bound=bound)),
         protocol=Protocol(utd=2, gamma=None, source="DAVIAN-Robotics/SimbaV2"),
     )
