@@ -9,7 +9,7 @@ import pytest
 
 from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.results import compare, differences, published
+from steadyq.results import compare, differences, published, statistics
 from steadyq.results.read import read_study
 from steadyq.results.runs import Run, Setup, Study
 from steadyq.results.statistics import Interval
@@ -86,6 +86,26 @@ def test_pairs_and_their_verdicts() -> None:
     assert ("other", "third") not in verdicts  # that is their authors' business
     back = compared([*runs("good", "dog-run", GOOD), *runs("poor", "dog-run", POOR)])
     assert [(pair.a, pair.b, pair.verdict) for pair in back.pairs] == [("good", "poor", "supported")]
+
+
+def test_too_many_pairs_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "MOST_PAIRS", 3)
+    few = [run for method in "abc" for run in runs(method, "dog-run", GOOD)]
+    assert len(compared(few).pairs) == 3
+    found = compared([*few, *runs("d", "dog-run", GOOD)])
+    assert found.pairs == []
+    assert "no pairs: 6 are more than the 3 that are compared; give fewer methods" in found.notes
+
+
+def test_pairs_are_resampled_alike_in_whatever_company() -> None:
+    """The counts that are kept from one pair to the next are the pair's own."""
+    methods = {"a": GOOD, "b": POOR[:4], "c": GOOD[1:], "d": [*POOR, 5.0]}
+    together = compared([run for name, ends in methods.items() for run in runs(name, "dog-run", ends)])
+    assert len(together.pairs) == 6
+    for pair in together.pairs:
+        statistics._counts.cache_clear()
+        alone = compared([run for name in (pair.a, pair.b) for run in runs(name, "dog-run", methods[name])])
+        assert alone.pairs == [pair]
 
 
 def test_one_run_each_decides_nothing() -> None:

@@ -1,8 +1,13 @@
 """The report: what its tables and sentences say, that names stay text, and the page in a real browser."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -274,6 +279,212 @@ def test_watch_serves_and_follows(tmp_path: Path) -> None:
             serve.Server([run], lambda state: "", port=int(server.address.rstrip("/").rpartition(":")[2]))
     finally:
         server.stop()
+
+
+class Asked:
+    """A clock that stands, until the test moves it, and knows that it was asked."""
+
+    def __init__(self) -> None:
+        self.now, self.asked = 0.0, threading.Event()
+
+    def __call__(self) -> float:
+        self.asked.set()
+        return self.now
+
+
+@contextlib.contextmanager
+def served(place: Path, content: str = "the page", **how: Any) -> Iterator[serve.Server]:
+    server = serve.Server([place], lambda state: content, port=0, **how)
+    server.refresh()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def connect(server: serve.Server) -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", int(server.address.rstrip("/").rpartition(":")[2])))
+    found.settimeout(60)  # how long a test that fails may hang
+    return found
+
+
+def answer(server: serve.Server, *headers: str, path: str = "/") -> tuple[int, str]:
+    """Status and content of an answer to exactly this request."""
+    with connect(server) as reader:
+        reader.sendall("\r\n".join([f"GET {path} HTTP/1.0", *headers, "", ""]).encode())
+        with reader.makefile("rb") as file:
+            head, _, content = file.read().decode().partition("\r\n\r\n")
+    return int(head.split()[1]), content
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8008", "127.0.0.1:8008", "[::1]:8008", "localhost:9000"])
+def test_the_page_is_for_names_of_this_machine(tmp_path: Path, host: str) -> None:
+    """Under any port: a tunnel has its own at the other end."""
+    with served(tmp_path) as server:
+        assert answer(server, f"Host: {host}") == (200, "the page")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["Host:"],
+        ["Host: evil.example:8008"],
+        ["Host: localhost.evil.example:8008"],
+        ["Host: evil.example:8008", "Host: localhost:8008"],
+        ["Host: localhost:8008@evil.example"],
+        ["Host: 127.0.0.1.evil.example"],
+        ["Host: 192.168.0.7:8008"],
+        ["Host: localhost:"],
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/state", "/nothing"])
+def test_a_name_that_was_pointed_here_reads_nothing(tmp_path: Path, headers: list[str], path: str) -> None:
+    with served(tmp_path) as server:
+        status, content = answer(server, *headers, path=path)
+        assert status == 421
+        assert content == (
+            f"this page is for this machine: open {server.address} here, or http://localhost:PORT/ "
+            "at the other end of a tunnel\n"
+        )
+
+
+def test_a_reader_who_says_nothing_is_sent_away(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with served(tmp_path, patience=0.01) as server, connect(server) as reader:
+        assert reader.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_who_says_it_letter_by_letter_is_sent_away(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    clock = Asked()
+    with served(tmp_path, patience=1_000, clock=clock) as server, connect(server) as reader:
+        reader.sendall(b"G")
+        assert clock.asked.wait(60)
+        clock.now = 2_000
+        reader.sendall(b"E")
+        assert reader.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_a_request_without_end_is_not_kept(tmp_path: Path) -> None:
+    with served(tmp_path) as server, connect(server) as reader:
+        with contextlib.suppress(ConnectionError):  # it is not read to its end, either
+            reader.sendall(b"GET / HTTP/1.0\r\nA: " + b"x" * 10_000_000)
+        with contextlib.suppress(ConnectionError):
+            assert b"the page" not in reader.makefile("rb").read()
+
+
+def test_so_many_readers_and_no_more(tmp_path: Path) -> None:
+    with served(tmp_path, patience=1_000, most_readers=2) as server:
+        with connect(server), connect(server):
+            assert answer(server, "Host: localhost")[0] == 503
+        while answer(server, "Host: localhost")[0] == 503:  # until their threads have seen that they left
+            pass
+
+
+def test_a_reader_who_leaves_is_nothing_to_print(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with served(tmp_path, "x" * 50_000_000, most_readers=1) as server:
+        for request in (b"", b"GET", b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"):
+            reader = connect(server)
+            reader.sendall(request)
+            if request.endswith(b"\n"):
+                assert reader.recv(4) == b"HTTP"
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no farewell
+            reader.close()
+            while answer(server, "Host: localhost", path="/state")[0] == 503:  # until its thread is done with it
+                pass
+    assert capfd.readouterr().err == ""
+
+
+def test_our_own_mistakes_are_printed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with served(tmp_path, most_readers=1) as server:
+        server._page = None  # type: ignore[assignment]
+        with pytest.raises(IndexError):
+            answer(server, "Host: localhost")
+        server._page = b"x"
+        while answer(server, "Host: localhost", path="/state")[0] == 503:  # until the thread is done
+            pass
+    assert "TypeError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep"), MemoryError(), KeyError("<b>"), FileNotFoundError(2, "gone")]
+)
+def test_watch_goes_on_whatever_it_reads(tmp_path: Path, error: Exception) -> None:
+    """A page with a sentence, and the page of the runs when they can be drawn again."""
+    pages = iter([error, "the page"])
+
+    def build(state: str) -> str:
+        page = next(pages)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    run = folder(tmp_path / "run", text="", settings=SETTINGS)
+    server = serve.Server([tmp_path], build, port=0)
+    assert server.refresh()
+    assert f"the page cannot be made; the runs are as they were ({type(error).__name__}: " in unescape(
+        server._page.decode()
+    )
+    assert b"<b>" not in server._page
+    (run / "metrics.csv").write_text(HEADER + rows("sac-utd1", "dog-run", 0, 100))
+    assert server.refresh()
+    assert server._page == b"the page"
+    server._http.server_close()
+
+
+def test_the_state_is_of_what_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that go away while they are listed, loops of links, and names that are no text."""
+    folder(tmp_path / "run", text="", settings=SETTINGS)
+    before = serve.fingerprint([tmp_path])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(2, "no such folder", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert serve.fingerprint([tmp_path, tmp_path / "nowhere"]) == before
+    folder(tmp_path / os.fsdecode(b"\xff"), text="", settings=SETTINGS)
+    assert serve.fingerprint([tmp_path]) != before
+
+
+def test_a_link_to_a_picture_elsewhere_is_not_shown(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run", text=rows("sac-utd1", "dog-run", 0, 100), settings=SETTINGS)
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "mine.png")
+    (run / "film_strip.png").symlink_to(tmp_path / "mine.png")
+    os.mkfifo(run / "film_strip_2.png")
+    (run / "film_strip_3.png").touch()
+    os.truncate(run / "film_strip_3.png", 2**40)
+    html = page.render(read_study([run]))
+    assert "data:image/jpeg" not in html
+    for words_ in (
+        "film_strip.png is a symbolic link",
+        "film_strip_2.png: it is not a file",
+        "1,099,511,627,776 bytes",
+    ):
+        assert words_ in words(html)
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("[" * 100_000, "RecursionError"),
+        ('{"settings": {}}', "KeyError: 'options'"),
+        ("[]", "it is not the record of a run"),
+        ('{"settings": {"options": []}}', "AttributeError"),
+        ('{"settings": {"options": {"a": "' + "x" * 10_000 + '"}}, "stretches": []}', "x" * 1_990 + " ..."),
+    ],
+)
+def test_details_of_a_record_that_lies(tmp_path: Path, record: str, says: str) -> None:
+    run = folder(tmp_path / "run", text=rows("sac-utd1", "dog-run", 0, 100))
+    (run / "run.json").write_text(record)
+    said = words(page.render(read_study([run])))
+    assert says in said[said.index("folder " + str(run)) :]
 
 
 # ---- in a browser

@@ -2,16 +2,24 @@
 
 import gzip
 import json
+import os
+import shutil
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steadyq.errors import InputError
-from steadyq.results import scores
-from steadyq.results.read import read_runs
-from steadyq.results.runs import UNKNOWN, Run, Setup
+from steadyq.report import details as details_of
+from steadyq.report import page
+from steadyq.results import compare, scores, untrusted
+from steadyq.results.read import read_runs, run_folders
+from steadyq.results.runs import UNKNOWN, Run, Setup, Study
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 SETTINGS = {"action_repeat": 2, "utd": "1/3", "eval_episodes": 5, "frames": 10, "log_every": 5, "eval_every": 5}
@@ -127,6 +135,270 @@ def test_the_same_run_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     found = read_runs([run, copy])
     assert [r.value.tolist() for r in found.runs] == [[1, 2, 3]]
     assert found.complaints == [f"seed 0 of sac on walker-run is in {run} and in {copy}; only the first counts"]
+
+
+# ---- one bad folder among three
+
+
+def three(place: Path) -> list[Path]:
+    """Three whole runs of three methods."""
+    return [
+        make_run(place / name, rows(f"{name}-utd1", "walker-run", 0, [1, 2, 3]), seeds=[0]) for name in ("a", "b", "c")
+    ]
+
+
+def plain(run: Run) -> tuple:
+    return (*run[:3], run.env_step.tolist(), run.value.tolist(), *run[5:])
+
+
+def drawn(study: Study) -> bool:
+    return all(method in page.render(study) for method in ("a, UTD 1", "c, UTD 1"))
+
+
+def compared(study: Study) -> bool:
+    """Everything but the curves, which take long."""
+    told = [details.facts for details in details_of.of_runs(study.runs)]
+    found = compare.compare(study, resamples=10)
+    return len(told) >= 2 and {"a-utd1", "c-utd1"} <= {entry.method for entry in found.returns}
+
+
+def others_are_read(place: Path, *, used: Callable[[Study], bool] = drawn, **more: Any) -> list[str]:
+    """What is said of three runs of which the second is bad; it is named, and the others are as ever."""
+    found = read_runs([place], **more)
+    runs = {run.method: plain(run) for run in found.runs}
+    for name in ("a", "c"):
+        whole = [0, 5, 10], [1, 2, 3], str(place / name), Setup(2, Fraction(1, 6), 5), ""
+        assert runs[f"{name}-utd1"] == (f"{name}-utd1", "walker-run", "0", *whole)
+        assert not any(
+            f"{place / name} " in sentence or f"{place / name}/" in sentence for sentence in found.complaints
+        )
+    if "b-utd1" not in runs or runs["b-utd1"][6] == UNKNOWN:
+        assert any(str(place / "b") in sentence for sentence in found.complaints)
+    for sentence in found.complaints:
+        assert len(sentence) < 1_000
+    assert used(found)
+    return found.complaints
+
+
+def said(**changed: Any) -> str:
+    return json.dumps({"settings": SETTINGS | {"seeds": [0]} | changed})
+
+
+def row(frame: object, value: object, *, name: str = "b-utd1") -> str:
+    return HEADER + rows("b-utd1", "walker-run", 0, [1, 2]) + f"{name},walker-run,0,eval/mean_reward,{frame},{value}\n"
+
+
+RECORDS = {
+    "empty": "",
+    "null": "null",
+    "a list": "[]",
+    "a list of settings": '{"settings": []}',
+    "deep": "[" * 100_000 + "]" * 100_000,
+    "deep settings": said(options=0).replace(": 0}", ": " + '{"a":' * 900 + "1" + "}" * 900 + "}"),
+    "no settings": "{}",
+    "UTD that fills the memory": said(utd="1e999999"),
+    "UTD of no updates": said(utd="1/0"),
+    "UTD that is a list": said(utd=[1]),
+    "seeds in one word": said(seeds="0"),
+    "seeds that are words": said(seeds=["0"]),
+    "seeds that are true": said(seeds=[True]),
+    "frames without end": said().replace('"frames": 10', '"frames": 1e999'),
+    "frames in words": said(frames="10"),
+    "frames of 5,000 digits": said().replace('"frames": 10', '"frames": 1' + "0" * 5_000),
+    "no action": said(action_repeat=0),
+    "NaN": said().replace('"eval_episodes": 5', '"eval_episodes": NaN'),
+    "a long word": said(utd="1" * 1_000_000),
+    "not UTF-8": b'{"settings": "\xff"}',
+}
+TABLES = {
+    "empty": "",
+    "no row": HEADER,
+    "not UTF-8": (HEADER + rows("b-?", "walker-run", 0, [1, 2, 3])).encode().replace(b"?", b"\xff"),
+    "NaN": row(10, "nan"),
+    "infinite": row(10, "-inf"),
+    "a frame twice": row(5, 1),
+    "a frame out of order": row(3, 1),
+    "a frame below zero": row(-5, 1),
+    "a huge frame": row(10**30, 1),
+    "a frame of 5,000 digits": row("1" * 5_000, 1),
+    "a value whose square is infinite": row(10, 1e200),
+    "two runs": row(10, 1, name="other"),
+    "a long name": HEADER + rows("b" * 300, "walker-run", 0, [1, 2, 3]),
+    "a word of 100,000 letters": row(10, "x" * 100_000),
+    "one of 200,000": row(10, "x" * 200_000),
+    "zeros": bytes(1000),
+}
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a loop of links": lambda path: path.symlink_to(path),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a folder": lambda path: path.mkdir(),
+    "a terabyte": lambda path: (path.touch(), os.truncate(path, 2**40)),
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("what", RECORDS)
+def test_a_record_that_lies_is_named(tmp_path: Path, what: str) -> None:
+    text = RECORDS[what]
+    three(tmp_path)[1].joinpath("run.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    complaints = others_are_read(tmp_path)
+    if what != "deep settings":  # which can be read, and is only too much to tell
+        (complaint,) = complaints
+        assert str(tmp_path / "b") in complaint
+        assert "run.json" in complaint
+
+
+def test_a_million_seeds_are_one_sentence(tmp_path: Path) -> None:
+    three(tmp_path)[1].joinpath("run.json").write_text(said(seeds=[*range(500_000)]))
+    (complaint,) = others_are_read(tmp_path)
+    assert complaint.endswith("b has no eval/mean_reward of seeds 1 2 3 4 5 6 and 499,993 more, which it was to train")
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_rows_that_lie_are_named(tmp_path: Path, what: str) -> None:
+    text = TABLES[what]
+    three(tmp_path)[1].joinpath("metrics.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (complaint,) = others_are_read(tmp_path)
+    assert str(tmp_path / "b") in complaint
+
+
+@pytest.mark.parametrize("what", KINDS)
+@pytest.mark.parametrize("name", ["run.json", "metrics.csv", "diagnostics.csv"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, name: str, what: str) -> None:
+    path = three(tmp_path)[1] / name
+    path.unlink(missing_ok=True)
+    KINDS[what](path)
+    complaints = others_are_read(tmp_path)
+    assert bool(complaints) == (name != "diagnostics.csv" or what == "a terabyte")
+
+
+def test_a_folder_that_goes_away_before_it_is_read(tmp_path: Path) -> None:
+    bad = three(tmp_path)[1]
+    (complaint,) = others_are_read(tmp_path, say=lambda text: shutil.rmtree(bad, ignore_errors=True))
+    assert str(bad) in complaint
+
+
+@pytest.mark.parametrize(("error", "names"), [(FileNotFoundError, 0), (PermissionError, 1), (OSError, 1)])
+def test_a_folder_that_cannot_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError], names: int
+) -> None:
+    three(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path) == closed:
+            raise error(5, "it will not", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = read_runs([tmp_path])
+    assert len(found.runs) == 3
+    expected = f"{closed} cannot be looked into (it will not); what is in it is left out"
+    assert found.complaints == [expected] * names
+
+
+def test_folders_are_found_at_any_depth_and_loops_are_not_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "x/run", rows("sac", "walker-run", 0, [1, 2, 3]), seeds=[0])
+    make_run(run / "seed-0", rows("sac", "walker-run", 1, [1, 2, 3]), seeds=[1])  # a run's own
+    make_run(run / "later", rows("sac", "walker-run", 2, [1, 2, 3]), seeds=[2])
+    (tmp_path / "x/loop").symlink_to(tmp_path)
+    (tmp_path / "x/empty").mkdir()
+    assert run_folders(tmp_path, []) == [run, run / "later"]
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1_100):
+        os.mkdir("d")
+        os.chdir("d")
+    try:
+        assert run_folders(tmp_path, []) == [run, run / "later"]
+    finally:
+        for _ in range(1_100):
+            os.chdir("..")
+            os.rmdir("d")
+
+
+def test_a_table_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb, good = tmp_path / "bomb.csv.gz", tmp_path / "good.csv"
+    bomb.write_bytes(gzip.compress(bytes(100_000)))
+    good.write_text(HEADER + rows("sac", "walker-run", 0, [1, 2]))
+    monkeypatch.setattr("steadyq.results.csv_columns.MOST_BYTES", 50_000)
+    found = read_runs([bomb, good])
+    assert len(found.runs) == 1
+    assert found.complaints == [f"{bomb} unpacks to more than the 50,000 bytes that are read; split or remove it"]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    good = three(tmp_path)[0]
+    shutil.copytree(good, tmp_path / os.fsdecode(b"\xff"))
+    (tmp_path / "b/run.json").write_text('{"settings": "\\ud800"}')
+    found = read_runs([tmp_path])
+    assert [r"is in" in sentence and r"\udcff" in sentence for sentence in found.complaints] == [False, True]
+    assert "\\ud" in page.render(found).encode().decode()
+
+
+def test_whatever_goes_wrong_is_a_sentence() -> None:
+    complaints: list[str] = []
+    for error in (InputError("x.csv is bad"), KeyError("settings"), RecursionError("deep"), MemoryError()):
+
+        def fail(error: Exception = error) -> None:
+            raise error
+
+        assert untrusted.attempt(fail, complaints, failing="x.csv cannot be read") is None
+    assert complaints == [
+        "x.csv is bad",
+        "x.csv cannot be read (KeyError: 'settings')",
+        "x.csv cannot be read (RecursionError: deep)",
+        "x.csv cannot be read (MemoryError: )",
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        untrusted.attempt(lambda: (_ for _ in ()).throw(KeyboardInterrupt), [], failing="")
+
+
+NASTY = (
+    *("1e999999", "1/0", "9" * 5_000, "nan", "\ud800", "../..", "\x1b]0;x", [], [[]], {}, True, -1, 0.5),
+    *(10**30, 10**400, 1e308, float("inf"), float("nan")),
+)
+LIES = st.sampled_from(NASTY) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_a_lie_in_one_folder_hides_no_other(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.getbasetemp() / "lied"
+    shutil.rmtree(place, ignore_errors=True)
+    bad = three(place)[1]
+    what = data.draw(st.sampled_from([*SETTINGS, "seeds", "options", "stretches", "cell", "run.json", "metrics.csv"]))
+    if what == "cell":
+        table = [line.split(",") for line in (bad / "metrics.csv").read_text().splitlines()]
+        data.draw(st.sampled_from(table))[data.draw(st.integers(0, 5))] = str(data.draw(LIES))
+        text = "".join(",".join(line) + "\n" for line in table)
+        (bad / "metrics.csv").write_bytes(text.encode(errors="surrogatepass"))
+    elif what in ("run.json", "metrics.csv"):
+        whole = (bad / what).read_bytes()
+        start = data.draw(st.integers(0, len(whole)))
+        end = data.draw(st.integers(start, min(len(whole), start + 64)))
+        (bad / what).write_bytes(whole[:start] + data.draw(st.binary(max_size=64)) + whole[end:])
+    else:
+        told: dict[str, Any] = SETTINGS | {"seeds": [0], "options": {}}
+        stretches: Any = [{"from_frame": 0}]
+        if what == "stretches":
+            stretches = data.draw(LIES | st.just([{"from_frame": data.draw(LIES)}]))
+        else:
+            told[what] = data.draw(LIES)
+        (bad / "run.json").write_text(json.dumps({"settings": told, "stretches": stretches}))
+    others_are_read(place, used=compared)
+
+
+# ---- scores
 
 
 def test_scores_are_by_method_task_frame_and_seed() -> None:

@@ -2,17 +2,24 @@
 
 import base64
 import io
-import json
+import os
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from steadyq.errors import InputError
+from steadyq.results.read import RECORD, is_made, read_record
 from steadyq.results.runs import Run
+from steadyq.results.untrusted import attempt, check_file
 
 STRIP_WIDTH, STRIP_QUALITY = 1400, 82  # pixels, and of JPEG
 STRIPS_BYTES = 1_200_000  # of all film strips in one page
+STRIP_BYTES = 2**26  # of one film strip's file
+LONGEST = 2_000  # characters of one fact
 
 
 class Details(NamedTuple):
@@ -42,11 +49,9 @@ def film_strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
     """The film strips in the folders of these runs, smaller, and a sentence for each that is left out."""
     found, complaints, size, skipped = list[Strip](), list[str](), 0, 0
     for origin in dict.fromkeys(run.origin for run in runs):
-        for path in sorted(Path(origin).glob("**/*film*strip*.png") if Path(origin).is_dir() else []):
-            try:
-                address = _shrunk(path)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                complaints.append(f"{path} cannot be read as a picture ({error})")
+        for path in attempt(partial(_pictures, origin), complaints, failing=f"{origin} cannot be looked into") or []:
+            address = attempt(partial(_shrunk, path), complaints, failing=f"{path} cannot be read as a picture")
+            if address is None:
                 continue
             if size + len(address) > STRIPS_BYTES:
                 skipped += 1
@@ -63,23 +68,22 @@ def _one(origin: str, runs: list[Run]) -> Details:
     tasks = list(dict.fromkeys(run.task for run in runs))
     methods = list(dict.fromkeys(run.method for run in runs))
     last = max(int(run.env_step[-1]) for run in runs)
-    record = Path(origin) / "run.json"
-    if not record.is_file():
+    record = Path(origin) / RECORD
+    if not os.path.isfile(record):
         title = f"{origin}: {len(runs)} runs, {len(methods)} methods, {len(tasks)} tasks"
         return Details(origin, title, [("kind", "a table: how the runs were made is not in it")])
-    title = f"{methods[0]}, {tasks[0]}, seed {seeds}: to frame {last:,}"
-    try:
-        content = json.loads(record.read_text())
-        facts = [("folder", origin), *_settings(content["settings"])]
-        facts += [(f"from frame {s['from_frame']:,}", _words(s, without="from_frame")) for s in content["stretches"]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return Details(origin, title, [("folder", origin), ("run.json", f"cannot be read ({error!r})")])
-    return Details(origin, title, facts)
+    title, complaints = f"{methods[0]}, {tasks[0]}, seed {seeds}: to frame {last:,}", list[str]()
+    facts = attempt(partial(_facts, Path(origin)), complaints, failing="it cannot be read")
+    return Details(origin, title, [("folder", origin), *(facts or []), *((RECORD, why) for why in complaints)])
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    plain = {key: value for key, value in settings.items() if key != "options"}
-    return [("settings", _words(plain)), ("options", _words(settings["options"]) or "the recipe's defaults")]
+def _facts(folder: Path) -> list[tuple[str, str]]:
+    content = read_record(folder)
+    plain = {key: value for key, value in content["settings"].items() if key != "options"}
+    facts = [("settings", _words(plain))]
+    facts += [("options", _words(content["settings"]["options"]) or "the recipe's defaults")]
+    facts += [(f"from frame {s['from_frame']:,}", _words(s, without="from_frame")) for s in content["stretches"]]
+    return [(what, how if len(how) <= LONGEST else how[:LONGEST] + " ...") for what, how in facts]
 
 
 def _words(values: Mapping[str, Any], *, without: str = "") -> str:
@@ -97,7 +101,23 @@ def _words(values: Mapping[str, Any], *, without: str = "") -> str:
     return ", ".join(words)
 
 
+def _pictures(origin: str) -> list[Path]:
+    """Wherever one's own order put them: not among checkpoints and events, of which there are many."""
+    found, pending = list[Path](), [origin] if os.path.isdir(origin) else []
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending += [] if is_made(entry.name) else [entry.path]
+                elif fnmatchcase(entry.name, "*film*strip*.png"):
+                    found.append(Path(entry.path))
+    return sorted(found)
+
+
 def _shrunk(path: Path) -> str:
+    if path.is_symlink():  # to a picture that is not the run's
+        raise InputError(f"{path} is a symbolic link, and is left out; put the picture in its place")
+    check_file(path, most=STRIP_BYTES)
     with Image.open(path) as picture:
         small = picture.convert("RGB")
     small.thumbnail((STRIP_WIDTH, STRIP_WIDTH))

@@ -27,6 +27,7 @@ from steadyq.results.measures import Measure
 from steadyq.results.published import Reference
 from steadyq.results.runs import Run, Study, by_method, matches
 from steadyq.results.statistics import Interval
+from steadyq.results.untrusted import printable
 from steadyq.store.names import EVALUATION, UPDATES_PER_SECOND, WALL_TIME
 
 RESAMPLES = 5_000  # of the numbers in the tables
@@ -65,7 +66,7 @@ def render(
     curves, left_out = _curves(study, against, say)
     say("writing the page")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_file("report.html"))
-    return template.render(
+    html = template.render(
         style=Markup(_file("report.css")),
         library=Markup(get_plotlyjs()),
         script=Markup(_file("report.js")),
@@ -88,6 +89,7 @@ def render(
         details=details.of_runs(own or study.runs),
         complaints=[*study.complaints, *left_out, *missing_pictures],
     )
+    return printable(html)
 
 
 # ---- tables

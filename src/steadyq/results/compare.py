@@ -22,6 +22,7 @@ from steadyq.store.names import EPISODES, EVALUATION
 
 SCORE = 500.0  # half of a DeepMind Control task's highest return: what "frames to score" asks for unless told otherwise
 PAIRS_OF = 8  # of so many published methods each is compared with each; of more, nobody would read the table
+MOST_PAIRS = 1_000  # in all; far fewer are read, and the number grows as the square of the methods
 VERDICT_LEVEL = 0.95  # the rule's, whatever the level of the other intervals
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decidable at this budget"
@@ -257,6 +258,8 @@ def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list
         wanted = list(combinations(others, 2))
     else:
         return [], [f"no pairs: {len(others)} published methods are too many to compare each with each; see --against"]
+    if len(wanted) > MOST_PAIRS:
+        return [], [f"no pairs: {len(wanted):,} are more than the {MOST_PAIRS:,} that are compared; give fewer methods"]
     found, apart = [], []
     for a, b in wanted:
         tasks = tuple(sorted(area[a].tasks.keys() & area[b].tasks.keys()))

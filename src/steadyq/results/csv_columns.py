@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from steadyq.errors import InputError
+from steadyq.results.untrusted import check_file
+
+MOST_BYTES = 2**30
+"""Of a table, as text: its rows take several times that in memory."""
 
 
 def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Iterator[tuple[Any, ...]]:
@@ -22,14 +26,7 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
     Raises:
         InputError: there is no such file, it lacks a column, or a line is malformed. It is named.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give a CSV file or the folder of a run") from None
-    binary = io.BytesIO(data)
-    compressed = data.startswith(b"\x1f\x8b")
-    file = io.TextIOWrapper(gzip.GzipFile(fileobj=binary) if compressed else binary, encoding="utf-8", newline="")
-    lines = csv.reader(file, strict=True)
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(_text(path)), encoding="utf-8", newline=""), strict=True)
     try:
         header = next(lines, [])
         missing = [name for name in columns if name not in header]
@@ -43,12 +40,25 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} fields instead of {len(header)}")
             yield tuple([convert(row[place]) for place, convert in places])
-    except (ValueError, csv.Error, EOFError, OSError, zlib.error) as error:
+    except (ValueError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"line {lines.line_num} of {path} cannot be read ({error}); mend or remove that line"
         ) from None
+
+
+def _text(path: Path) -> bytes:
+    check_file(path, most=MOST_BYTES)
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore the file") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path} unpacks to more than the {MOST_BYTES:,} bytes that are read; split or remove it")
+    return data
 
 
 def finite(text: str) -> float:

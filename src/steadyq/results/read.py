@@ -5,17 +5,20 @@ What cannot be read is a complaint, one sentence each, and the rest is read all 
 
 import functools
 import json
+import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.results import measures, published
 from steadyq.results.csv_columns import finite, read_columns
-from steadyq.results.runs import UNKNOWN, Run, Setup, Study, group, matches
+from steadyq.results.runs import Run, Setup, Study, group, matches
+from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import metrics_csv
 from steadyq.store.folder import DIAGNOSTICS
 from steadyq.store.metrics_csv import Row
@@ -30,6 +33,19 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "value": finite,
 }
 Reader = Callable[[Path, str, list[str]], dict[str, list[Run]]]
+RECORD = "run.json"
+MOST_BYTES = {RECORD: 2**22, metrics_csv.FILE: 2**28, DIAGNOSTICS: 2**28}
+"""How large a file of a run folder may be: hundreds of times what a long run writes."""
+NAMED = 6  # so many missing seeds are named, of more only their number
+
+
+class Made(NamedTuple):
+    """How a run was made, as far as it matters to what was measured."""
+
+    setup: Setup
+    frames: int
+    seeds: list[int]
+    due: int  # frames between two measurements
 
 
 def read_study(
@@ -70,12 +86,11 @@ def read_study(
                 and (not ours or task in ours)
             )
 
-        try:
-            if metric != EVALUATION:
-                raise InputError(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
-            runs += published.read_published(published_file, keep=keep)
-        except InputError as error:
-            complaints.append(str(error))
+        if metric == EVALUATION:
+            read = functools.partial(published.read_published, published_file, keep=keep)
+            runs += attempt(read, complaints, failing=f"{published_file} cannot be read") or []
+        else:
+            complaints.append(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
     if not runs:
         raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
     return Study(runs, complaints, more)
@@ -103,13 +118,12 @@ def read_runs(
     inputs = chain.from_iterable(_inputs(place, complaints) for place in places)
     for number, (reader, path) in enumerate(inputs, start=1):
         say(f"reading {number}: {path}")
-        try:
-            for name, runs in reader(path, metric, complaints).items():
-                found.setdefault(name, []).extend(runs)
-        except InputError as error:
-            complaints.append(str(error))
+        read = functools.partial(reader, path, metric, complaints)
+        for name, runs in (attempt(read, complaints, failing=f"{path} cannot be read") or {}).items():
+            found.setdefault(name, []).extend(runs)
     runs = _once(found.pop(metric), complaints)
-    return Study(runs, complaints, {name: _once(more, []) for name, more in found.items()})  # reported once is enough
+    more = {name: _once(runs, []) for name, runs in found.items()}  # reported once is enough
+    return Study(runs, [printable(sentence) for sentence in complaints], more)
 
 
 def read_folder(folder: Path) -> dict[str, list[Run]]:
@@ -119,11 +133,62 @@ def read_folder(folder: Path) -> dict[str, list[Run]]:
         InputError: it is not the folder of a run, or its record is malformed or empty.
     """
     rows = defaultdict(list)
+    whose = set()
     for row in read_rows(folder):
         rows[row.metric].append((row.exp_name, row.env_name, str(row.seed), row.env_step, row.value))
+        whose.add(row[:2])
     if not rows:
         raise InputError(f"{folder / metrics_csv.FILE} holds no measurement yet; wait for the run's first evaluation")
+    if len(whose) > 1:
+        raise InputError(
+            f"{folder} holds measurements of {len(whose)} runs; a run has one name and one task: restore it"
+        )
     return {metric: group(found, origin=str(folder)) for metric, found in rows.items()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What run.json says, of whatever version and unsealed: for words about a run, and never to resume it.
+
+    Raises:
+        Exception: of many kinds, where it is not JSON of this form; `attempt` makes a sentence of each.
+    """
+    path = folder / RECORD
+    check_file(path, most=MOST_BYTES[RECORD])
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise ValueError("it is not the record of a run")
+    return content
+
+
+def run_folders(place: Path, complaints: list[str]) -> list[Path]:
+    """A place itself if it is a run folder, or every one anywhere below it. Links to folders are not followed.
+
+    What goes away meanwhile is left out; what cannot be looked into is a complaint.
+    """
+    if any(os.path.isfile(place / name) for name in (RECORD, metrics_csv.FILE)):
+        return [place]
+    found, pending = list[Path](), [str(place)]
+    while pending:  # no recursion: folders may be nested deeper than Python's stack
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            complaints.append(f"{folder} cannot be looked into ({error.strerror}); what is in it is left out")
+            continue
+        is_run = RECORD in inside or metrics_csv.FILE in inside
+        if is_run:
+            found.append(Path(folder))
+        below = (name for name, is_dir in inside.items() if is_dir and not (is_run and is_made(name)))
+        pending += [os.path.join(folder, name) for name in below]
+    return sorted(found)
+
+
+def is_made(name: str) -> bool:
+    """Whether a folder in a run folder is the run's own: checkpoints and events, many files and nothing to show."""
+    return name.startswith("seed-") or name == "tensorboard"
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -135,12 +200,12 @@ def read_rows(folder: Path) -> list[Row]:
         InputError: as `read_folder`; a record without a row is fine.
     """
     path, later = folder / metrics_csv.FILE, folder / DIAGNOSTICS
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"{folder} is not the folder of a run: it holds no {metrics_csv.FILE}; give one `steadyq train` made"
         )
     found = _in_order(path)
-    if later.is_file():
+    if os.path.isfile(later):
         measured = {row[:5] for row in found}
         found += [row for row in _in_order(later) if row[:5] not in measured]
     return found
@@ -148,6 +213,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 def _in_order(path: Path) -> list[Row]:
     """The rows of a file that has each curve's frames in their order."""
+    check_file(path, most=MOST_BYTES[path.name])
     found, last = metrics_csv.read(path), dict[tuple, int]()
     for row in found:
         if row.env_step <= last.get(row[:4], -1):
@@ -161,19 +227,16 @@ def _in_order(path: Path) -> list[Row]:
 
 def _inputs(place: Path, complaints: list[str]) -> Iterator[tuple[Reader, Path]]:
     """What there is to read in a place, in a fixed order."""
-    if not place.exists():
+    if not os.path.exists(place):
         complaints.append(f"there is no {place}; give run folders or tidy CSV files")
-    elif place.is_file():
-        of_run = place.name == metrics_csv.FILE and (place.parent / "run.json").is_file()
+    elif os.path.isfile(place):
+        of_run = place.name == metrics_csv.FILE and os.path.isfile(place.parent / RECORD)
         yield (_from_folder, place.parent) if of_run else (_from_table, place)
     else:
-        names = ("run.json", metrics_csv.FILE)
-        folders = {path.parent for name in names for path in place.rglob(name)}
-        if any((place / name).is_file() for name in names):
-            folders = {place}
+        folders = run_folders(place, complaints)
         if not folders:
             complaints.append(f"{place} is not a run folder and holds none (no {metrics_csv.FILE} in or below it)")
-        for folder in sorted(folders):
+        for folder in folders:
             yield _from_folder, folder
 
 
@@ -192,29 +255,45 @@ def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, 
     everything = read_folder(folder)
     if metric not in everything:
         raise InputError(f"{folder} has no {metric} yet; wait for the run's first evaluation")
-    setup = UNKNOWN
-    try:
-        settings = json.loads((folder / "run.json").read_text())["settings"]
-        repeat = settings["action_repeat"]
-        setup = Setup(repeat, Fraction(settings["utd"]) / repeat, settings["eval_episodes"])
-        total, seeds = int(settings["frames"]), {int(seed) for seed in settings["seeds"]}
-        due = min(settings[key] for key in ("log_every", "eval_every") if settings[key])
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
-        complaints.append(f"{folder / 'run.json'} cannot be read ({error!r}): how that run was made is not known")
-    else:
+    why = f"how the run in {folder} was made is not known: its {RECORD} cannot be read"
+    made = attempt(functools.partial(_made, folder), complaints, failing=why)
+    if made is not None:
         last: dict[str, int] = {}
         for run in chain.from_iterable(everything.values()):
             last[run.seed] = max(last.get(run.seed, 0), int(run.env_step[-1]))
         done = min(last.values())
-        if done + due <= total:
-            complaints.append(f"{folder} is at frame {done:,} of {total:,}: still running, or stopped")
-        missing = sorted(seeds - {int(run.seed) for run in everything[metric]})
-        complaints += [f"{folder} has no {metric} of seed {seed}, which it was to train" for seed in missing]
+        if done + made.due <= made.frames:
+            complaints.append(f"{folder} is at frame {done:,} of {made.frames:,}: still running, or stopped")
+        have = {run.seed for run in everything[metric]}
+        missing = [str(seed) for seed in sorted(made.seeds) if str(seed) not in have]
+        if missing:
+            more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+            which = f"seed{'s' * (len(missing) > 1)} {' '.join(missing[:NAMED])}{more}"
+            complaints.append(f"{folder} has no {metric} of {which}, which it was to train")
     return {
-        name: [run._replace(setup=setup) for run in runs]
+        name: [run if made is None else run._replace(setup=made.setup) for run in runs]
         for name, runs in everything.items()
         if name == metric or measures.wanted(name)
     }
+
+
+def _made(folder: Path) -> Made:
+    """Checked to the last number: what a stranger's run.json says is printed, compared and computed with."""
+    settings = read_record(folder)["settings"]
+
+    def whole(key: str, *, least: int = 1) -> int:
+        value = settings[key]
+        if type(value) is not int or not least <= value < 2**63:
+            raise ValueError(f"{key} is {value!r}")
+        return value
+
+    repeat, utd, seeds, log_every = whole("action_repeat"), settings["utd"], settings["seeds"], whole("log_every")
+    if not isinstance(utd, str) or re.fullmatch("[0-9]{1,20}(/[0-9]{1,20})?", utd) is None:  # no 1e999999
+        raise ValueError(f"utd is {utd!r}")
+    if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seeds is {seeds!r}")
+    setup = Setup(repeat, Fraction(utd) / repeat, whole("eval_episodes"))
+    return Made(setup, whole("frames"), seeds, min(log_every, whole("eval_every", least=0) or log_every))
 
 
 def _once(runs: list[Run], complaints: list[str]) -> list[Run]:

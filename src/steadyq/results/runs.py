@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from steadyq.errors import InputError
+from steadyq.settings import LONGEST_NAME
 
 
 class Setup(NamedTuple):
@@ -22,6 +23,7 @@ class Setup(NamedTuple):
 
 
 UNKNOWN = Setup()
+LAST_FRAME, LARGEST = 2**53, 1e100  # beyond them frames are not exact as float64, and squares of values overflow
 
 
 class Run(NamedTuple):
@@ -60,14 +62,22 @@ def group(
     """Runs from rows of method, task, seed, frame and value; the frames of a run may come in any order.
 
     Raises:
-        InputError: a run has one frame twice.
+        InputError: a run has one frame twice, or names, frames or values that nothing here can be computed with.
     """
     points: dict[tuple[str, str, str], list[tuple[int, float]]] = defaultdict(list)
     for method, task, seed, frame, value in rows:
         points[method, task, seed].append((frame, value))
     found = []
     for key, pairs in points.items():
+        if max(map(len, key)) > LONGEST_NAME:
+            raise InputError(f"{origin} has a name of more than {LONGEST_NAME} characters; shorten it")
         pairs.sort()
+        odd = [pair for pair in pairs if not (0 <= pair[0] <= LAST_FRAME and abs(pair[1]) <= LARGEST)]
+        if odd:
+            raise InputError(
+                f"{origin} has the value {odd[0][1]:g} at frame {odd[0][0]} of seed {key[2]}; "
+                f"wanted frames from 0 to 2**53 and values of at most {LARGEST:g}"
+            )
         frames, values = np.array([f for f, _ in pairs], np.int64), np.array([v for _, v in pairs], np.float64)
         run = Run(*key, frames, values, origin, setup, source)
         twice = np.flatnonzero(np.diff(frames) == 0)

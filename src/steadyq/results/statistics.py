@@ -5,6 +5,7 @@ value. A statistic turns the runs of some tasks into one number for each index b
 function gives the estimate and all of its resamples. Tasks may have different numbers of runs.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -204,21 +205,35 @@ def probability_of_improvement(
     check_bootstrap(level=level, resamples=resamples, seed=seed)
     if a.tasks.keys() != b.tasks.keys() or not np.array_equal(a.points, b.points):
         raise InputError(f"{a.method} and {b.method} have other tasks or points; compare them where both have runs")
-    random = np.random.default_rng(seed)
     fewest = min(a.runs, b.runs)
     centre = np.zeros(len(a.points))
     found = np.zeros((len(a.points), resamples))
-    for task in sorted(a.tasks):
+    tasks = sorted(a.tasks)
+    sizes = tuple((len(a.seeds[task]), len(b.seeds[task])) for task in tasks)
+    for task, drawn_runs in zip(tasks, _counts(sizes, resamples, seed), strict=True):
         ours, theirs = a.tasks[task][:, :, None], b.tasks[task][:, None, :]
         wins = (ours > theirs) + 0.5 * (ours == theirs)  # [points, runs of a, runs of b]
         centre += wins.mean((1, 2))
         # How often each run was drawn is all that matters: [resamples, runs]. Two products instead of all pairs.
-        drawn_a, drawn_b = (random.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in wins.shape[1:])
+        drawn_a, drawn_b = (counts / counts.shape[1] for counts in drawn_runs)
         for point, table in enumerate(wins):
             found[point] += ((drawn_a @ table) * drawn_b).sum(-1)
     count = len(a.tasks)
     drawn = found / count if fewest > 1 else None
     return band(a, centre / count, drawn, level, fewest, PROBABILITY_COVERAGE)
+
+
+@functools.lru_cache(maxsize=1)
+def _counts(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> list[list[np.ndarray]]:
+    """How often each run is drawn, by task, of two methods with so many runs there.
+
+    Kept for the next pair, which mostly has as many: of sixty methods each with each, drawing was nine tenths of it.
+    """
+    random = np.random.default_rng(seed)
+    return [
+        [random.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.min_scalar_type(n)) for n in pair]
+        for pair in sizes
+    ]
 
 
 def spread(scores: Scores) -> Spread:

@@ -283,7 +283,11 @@ def _rows(data: bytes, path: Path) -> Iterator[Row]:
     if not data.startswith(HEADER.encode()):
         got = data.partition(b"\n")[0].decode(errors="replace")[:80]
         raise InputError(f"{path} begins with {got!r} instead of {HEADER.strip()!r}; it is not the record of a run")
-    lines = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""), strict=True)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} has a byte at {error.start} that is not text; restore the file") from None
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         next(lines)
         for exp_name, env_name, seed, metric, env_step, value in lines:
