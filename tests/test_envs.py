@@ -18,6 +18,7 @@ from steadyq.envs.env import BadStepError, rescaler
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
+from steadyq.settings import parse_env
 
 LOW, HIGH = np.array([[-0.3, 2.0]]), np.array([[0.1, 2.5]])  # float64, asymmetric, of rank 2
 
@@ -258,6 +259,26 @@ def test_mujoco_that_diverged_and_went_on_with_finite_numbers_is_a_bad_step(acti
     env.step(np.zeros(6, np.float32))
 
 
+HOSTILE_NAMES = [
+    "os:evil:Hopper-v5",
+    "..x:Y-v0",
+    ".x:Y-v0",
+    "x.:Y-v0",
+    "x..y:Y-v0",
+    ":Y-v0",
+    "x:",
+    "a/b:Y-v0",
+    "a b:Y-v0",
+    "1a:Y-v0",
+    "a-b:Y-v0",
+    "x:../../Y-v0",
+    "x:Y-v0\n",
+    "x:\x1b[2JY-v0",
+    "../../etc/passwd",
+    "x" * 300 + ":Y-v0",
+]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -300,6 +321,27 @@ def test_a_module_is_imported_for_its_environments(tmp_path, monkeypatch):
     assert sys.path[-1] == str(tmp_path), "the current folder must hide nothing"
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):  # their error, with their traceback
         suites.make("my_broken_robots:Mine-v0")
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, 7, None, ["Hopper-v5"]])
+def test_a_name_that_is_none_is_a_sentence(name):
+    with pytest.raises(InputError) as refused:
+        suites.make(name)
+    assert str(refused.value).isprintable()
+
+
+def test_every_name_of_a_suite_is_a_name():
+    known = {name for suite in suites.names().values() for name in suite}
+    assert {name for name in known if parse_env(name) != ("", name)} == set()
+    assert parse_env("a.b_2:team/Reach-v0") == ("a.b_2", "team/Reach-v0")
+
+
+def test_a_module_that_is_there_opens_no_door_to_the_current_folder(tmp_path, monkeypatch):
+    """Needs no trust, so nothing else that an environment imports may be found where a stranger's files lie."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    assert suites.make("os:Pendulum-v1").spec.name == "os:Pendulum-v1"
+    assert str(tmp_path) not in sys.path
 
 
 def test_names_and_suites():

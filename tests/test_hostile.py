@@ -2,9 +2,13 @@
 
 import copy
 import json
+import os
 import pickle
+import re
 import shutil
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,19 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from runs import run_at
-from steadyq.errors import InputError
+from steadyq.errors import InputError, RunError
+from steadyq.examine import show
+from steadyq.examine.snapshots import diagnose
+from steadyq.report import details
+from steadyq.results.read import read_runs, read_study
+from steadyq.results.runs import Run
 from steadyq.run.resume import find_record, newest_whole, resume
-from steadyq.store import checkpoint, metrics_csv, sealed
+from steadyq.store import checkpoint, disk, metrics_csv, sealed
 from steadyq.store.record import _digest, read_record, record_json, write_record
+from steadyq.store.snapshot import load_state
 
 NEWEST = "seed-0/checkpoints/000000000060.safetensors"
 
@@ -148,6 +159,272 @@ def test_a_link_at_the_temporary_name_is_not_written_through(mine: Path, tmp_pat
     assert not (mine / "run.json").is_symlink()
 
 
+HOSTILE_NAMES: list[Any] = ["os:evil:Hopper-v5", "..x:Y-v0", "x.:Y-v0", ":Y-v0", "a/b:Y-v0", "../../x", "/etc/passwd"]
+HOSTILE_NAMES += ["\x1b[2J", 7, None]
+
+
+def relabel(place: Path, **changes: Any) -> None:
+    """Other settings in run.json and in the copies of it that checkpoints have, well sealed."""
+    content = json.loads((place / "run.json").read_text())
+    content["settings"] |= changes
+    content["sha256"] = _digest({key: value for key, value in content.items() if key != "sha256"})
+    (place / "run.json").write_text(json.dumps(content))
+    for frame in checkpoint.frames(place / "seed-0"):
+        path = place / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
+        seal(path, lambda description, arrays: description["meta"].update(record=content))
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_an_environment_of_no_such_form_is_refused(name: Any, mine: Path) -> None:
+    relabel(mine, env=name)
+    assert f"the environment {name!r} is not of the form" in refused(mine)
+
+
+@pytest.mark.parametrize("trick", ["os:evil:Hopper-v5", "evil:Hopper-v5", "os.evil:Hopper-v5", "os:Hopper-v5"])
+def test_no_module_runs_unasked(trick: str, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the check of trust sees must be what is imported."""
+    for name in ("os:evil.py", "evil.py", "jax.py"):  # the last is looked for by some of Gymnasium's
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    relabel(mine, env=trick)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    for attempt in (lambda: resume(mine), lambda: show.show(mine, episodes=1), lambda: diagnose(mine)):
+        with pytest.raises(InputError):
+            attempt()
+    assert not (tmp_path / "sprung").exists()
+    assert str(tmp_path) not in sys.path
+
+
+# Files that are none
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """A call that would wait for ever is a failure."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError("waited for a file that is none")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def told(attempt: Callable[[], object]) -> str:
+    """The sentence that the command line would print."""
+    try:
+        attempt()
+    except (InputError, RunError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def read_all(place: Path) -> list[str]:
+    """What every reader of a run folder says that cannot read it."""
+    record = told(lambda: read_record(place))
+    said = [record, told(lambda: look(place)), told(lambda: resume(place))]
+    if not record:
+        said += [told(lambda: load_state(place, read_record(place), seed=0)), told(lambda: diagnose(place))]
+    said += read_runs([place], metric="train/q_mean").complaints
+    run = Run("method", "task", "0", np.array([0]), np.array([0.0]), origin=str(place))
+    details.of_runs([run])
+    return [*said, *details.film_strips([run])[1]]
+
+
+FILES = ["run.json", "metrics.csv", "diagnostics.csv", ".owner.json", ".lock", NEWEST, "film_strip.png", "segment"]
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder"])
+def test_nobody_waits_for_what_is_not_a_file(kind: str, name: str, mine: Path) -> None:
+    path = min((mine / "seed-0/checkpoints/replay").iterdir()) if name == "segment" else mine / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    assert all("\n" not in words for words in read_all(mine))
+    if kind != "folder":
+        with pytest.raises(InputError, match=f"{path} is a (pipe or a device|symbolic link), and a run"):
+            resume(mine)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_device_is_not_opened_to_read() -> None:
+    with pytest.raises(OSError, match="it is not a regular file"):
+        disk.read(Path("/dev/zero"))
+
+
+def test_a_picture_from_outside_is_not_in_the_report(mine: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "private.png")
+    (mine / "film_strip.png").symlink_to(tmp_path / "private.png")
+    run = Run("method", "task", "0", np.array([0]), np.array([0.0]), origin=str(mine))
+    strips, (complaint,) = details.film_strips([run])
+    assert not strips
+    assert "it is a symbolic link, and a run folder holds none" in complaint
+
+
+def test_a_picture_is_a_png_and_nothing_else(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would let Ghostscript, a language, read the first; the second would take 3 GB."""
+    (mine / "film_strip_1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    monkeypatch.setattr(details, "MOST_PIXELS", 599)
+    Image.new("RGB", (30, 20), "red").save(mine / "film_strip_2.png")
+    run = Run("method", "task", "0", np.array([0]), np.array([0.0]), origin=str(mine))
+    strips, complaints = details.film_strips([run])
+    assert not strips
+    assert "cannot identify" in complaints[0]
+    assert "30 x 20 pixels" in complaints[1]
+
+
+# Well-sealed lies
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"utd": "1/0"}, "--utd is 1/0; give a number"),
+        ({"utd": "1e999999999"}, "--utd is 1e999999999; give a number"),
+        ({"utd": "9" * 30}, "--utd is 999.*; give a number above 0, at most 10,000"),
+        ({"seeds": [*range(1_000_000)]}, "--seeds has 1,000,000 numbers; give at most 1,000"),
+        ({"frames": 10**400}, "--frames is 1000"),
+        ({"eval_episodes": 10**12}, "--eval-episodes is 1000000000000; give a whole number of at least 1, and at most"),
+        ({"env_timeout": 1e300}, "--env-timeout is 1e.300; give a number from 0"),
+        ({"name": 7}, "--name is 7; give some text"),
+        ({"name": "a\u202eb"}, "control characters"),
+        ({"recipe": "nobody's"}, "unknown recipe"),
+        ({"recipe": ["crossq_wn"]}, "is not what steadyq writes"),
+        ({"options": ["width"]}, "is not what steadyq writes"),
+        ({"options": {"schedule_updates": "x"}}, "unknown option|of type str"),
+    ],
+)
+def test_settings_that_no_run_has(changes: dict[str, Any], words: str, mine: Path) -> None:
+    relabel(mine, **changes)
+    assert re.search(words, refused(mine))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ({}, {"width": 10**9}),
+        ({}, {"actor_width": 10**15}),
+        ({}, {"n_critics": 10**15}),
+        ({"obs_dim": 10**14}, {}),
+        ({"action_dim": 10**14}, {}),
+    ],
+)
+def test_networks_without_memory_are_refused_before_one_is_drawn(
+    sizes: dict[str, int], options: dict[str, int], mine: Path
+) -> None:
+    record = read_record(mine)
+    settings = replace(record.settings, options={**record.settings.options, **options})
+    write_record(mine, record._replace(settings=settings, **sizes))
+    for attempt in (lambda: load_state(mine, read_record(mine), seed=0), lambda: diagnose(mine), lambda: resume(mine)):
+        with pytest.raises(
+            InputError, match=r"the networks need .* and .* GB are available|actions of sizes|no snapshot"
+        ):
+            attempt()
+
+
+def test_batches_without_memory_are_refused(tmp_path: Path) -> None:
+    many = {"batch_size": 10**12, "learning_starts": 10**12, "buffer_size": 10**12}
+    with pytest.raises(InputError, match=r"the batches of one agent step need .* GB of memory"):
+        run_at(tmp_path / "run", **many)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_of_other_sizes_is_refused(mine: Path) -> None:
+    relabel(mine, env="Pendulum-v1")
+    for attempt in (lambda: show.show(mine, episodes=1), lambda: diagnose(mine), lambda: resume(mine)):
+        with pytest.raises(InputError, match=r"sizes 3 and 1; the run was made with 2 and 1|no snapshot"):
+            attempt()
+
+
+@pytest.mark.parametrize("best", ["[Infinity, 0]", "[NaN, 0]", "[1e999, 0]", f"[1.0, {'9' * 400}]"])
+def test_a_best_that_is_no_number(best: str, mine: Path) -> None:
+    for frame in checkpoint.frames(mine / "seed-0"):
+        path = mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
+        arrays, description, _ = sealed.read(path, "checkpoint")
+        description["meta"]["seed"]["best"] = "HERE"
+        text = json.dumps(description).replace('"HERE"', best)
+        seal = "\n".join(["steadyq checkpoint 2", sealed.digest("checkpoint", text, arrays), text])
+        path.write_bytes(safetensors.numpy.save(arrays, {"steadyq": seal}))
+    assert "`meta.seed.best" in refused(mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("reward", np.nan, "`reward` of a segment has a number that is not finite"),
+        ("obs", np.inf, "`obs` of a segment has a number that is not finite"),
+        ("next_obs", np.nan, "`next_obs` of a segment has a number that is not finite"),
+        ("discount", 1.5, "`discount` of a segment does not lie in [0, 1]"),
+        ("first", 2**63 - 1, "a segment cannot begin with transition"),
+    ],
+)
+def test_transitions_that_no_run_stores(name: str, value: float, words: str, mine: Path) -> None:
+    for frame in checkpoint.frames(mine / "seed-0"):
+
+        def change(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+            first, last, sha256 = description["replays"]["replay"]["segments"][0]
+            folder = mine / "seed-0/checkpoints/replay"
+            told, _, _ = sealed.read(folder / f"{first:012d}-{last:012d}-{sha256[:12]}.safetensors", "replay")
+            told = {key: array.copy() for key, array in told.items()}
+            told[name][...] = value
+            sha256 = sealed.digest("replay", "{}", told)
+            sealed.write(folder / f"{first:012d}-{last:012d}-{sha256[:12]}.safetensors", "replay", told, {})
+            description["replays"]["replay"]["segments"][0] = [first, last, sha256]
+
+        seal(mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors", change)
+    assert words in refused(mine)
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, -1), (1, -5), (2, -(2**62)), (3, 99), (3, -1)])
+def test_a_window_that_cannot_have_been_counted(place: int, value: int, mine: Path) -> None:
+    for frame in checkpoint.frames(mine / "seed-0"):
+
+        def change(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+            (name,) = (name for name in arrays if name.startswith("windows.0") and name.endswith("counts"))
+            arrays[name][place] = value
+
+        seal(mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors", change)
+    with pytest.raises(InputError, match=r"the window of .* cannot have counted"):
+        resume(mine)
+
+
+def test_rows_of_a_seed_that_the_run_has_not(mine: Path) -> None:
+    """In a record whose digest goes with the checkpoints."""
+    rows = metrics_csv.read(mine / "metrics.csv")
+    metrics_csv.replace(mine / "metrics.csv", [*rows, rows[-1]._replace(seed=7)])
+    mark = [*metrics_csv.mark(mine / "metrics.csv")]
+    for frame in checkpoint.frames(mine / "seed-0"):
+        path = mine / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
+        seal(path, lambda description, arrays: description["meta"].update(metrics=mark))
+    assert resume(mine).finished
+
+
+def test_too_many_tasks_are_a_sentence(tmp_path: Path) -> None:
+    rows = (f"a,task-{task},0,eval/mean_reward,{frame},1\n" for task in range(3_000) for frame in (0, 9))
+    (tmp_path / "many.csv").write_text(metrics_csv.HEADER + "".join(rows))
+    with pytest.raises(InputError, match="there are 3,000 tasks"):
+        read_study([tmp_path / "many.csv"])
+    assert len(read_study([tmp_path / "many.csv"], tasks=["task-12?"]).runs) == 10
+
+
+def test_a_changed_digit_is_reported(mine: Path) -> None:
+    """What `resume` would refuse, other readers name."""
+    assert not [words for words in read_runs([mine], metric="train/q_mean").complaints if "edited" in words]
+    text = (mine / "metrics.csv").read_text()
+    digit = text.index("train/q_mean") + len("train/q_mean,xx,-0.0")
+    (mine / "metrics.csv").write_text(f"{text[:digit]}{(int(text[digit]) + 1) % 10}{text[digit + 1 :]}")
+    complaints = read_runs([mine], metric="train/q_mean").complaints
+    assert any("metrics.csv is damaged or was edited" in words for words in complaints), complaints
+
+
 def seal(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
     """Change a checkpoint's JSON and arrays, and seal it as if nothing had happened."""
     arrays, description, _ = sealed.read(path, "checkpoint")
@@ -268,6 +545,53 @@ def lie(data: st.DataObject, place: Path) -> None:
     seal(path, change)
 
 
+LIES = st.sampled_from(
+    [
+        *HOSTILE_NAMES,
+        "evil:Point-v0",
+        "toy:Point-v0:Point-v0",
+        "../" * 20 + "etc/passwd",
+        "/dev/zero",
+        "seed-0/../../..",
+        ".",
+        "a\u202eb",
+        "\x9b31m",
+        "\ud800",
+        "x" * 10_000,
+        -1,
+        0,
+        2**63,
+        10**30,
+        1e308,
+        True,
+        [],
+        {},
+    ]
+)
+
+
+def lie_in_names(data: st.DataObject, place: Path) -> None:
+    """Names of environments, modules, recipes, paths and sizes that choose what is opened, imported or made."""
+    keys = ["env", "recipe", "name", "options", "seeds", "utd", "frames", "buffer_size", "batch_size", "env_timeout"]
+    if data.draw(st.booleans()):
+        relabel(place, **{data.draw(st.sampled_from(keys)): data.draw(LIES | st.lists(LIES, max_size=2))})
+        return
+
+    def change(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        replays = description["replays"]
+        where = data.draw(st.sampled_from(["replay", "segment", "frame", "sizes"]))
+        if where == "replay":
+            replays[str(data.draw(LIES))] = replays.pop("replay") if data.draw(st.booleans()) else replays["replay"]
+        elif where == "segment":
+            replays["replay"]["segments"][0][data.draw(st.integers(0, 2))] = data.draw(LIES)
+        elif where == "frame":
+            description["frame"] = data.draw(LIES)
+        else:
+            replays["replay"][data.draw(st.sampled_from(["obs_dim", "action_dim", "added"]))] = data.draw(LIES)
+
+    seal(place / NEWEST, change)
+
+
 def misshape(data: st.DataObject, place: Path) -> None:
     """Any tensor of a checkpoint with other numbers, another type or shape, or gone."""
 
@@ -301,7 +625,7 @@ def sentence(attempt: Callable[[], object]) -> str:
 def fuzz(data: st.DataObject, run: Path, scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     place = Path(shutil.copytree(run, scratch / "run"))
-    data.draw(st.sampled_from([damage, lie, misshape]))(data, place)
+    data.draw(st.sampled_from([damage, lie, lie_in_names, misshape]))(data, place)
     before = contents(scratch)
     words = sentence(lambda: look(place))
     assert "\n" not in words

@@ -1,16 +1,19 @@
 """Files a command is asked for: what cannot be written is refused at once, and nothing is made by asking."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from steadyq import output
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.examine import show
 from steadyq.results import read
+from steadyq.run import views
 
 
 def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
@@ -82,3 +85,50 @@ def test_a_picture_is_refused_before_the_policy_plays(
     ]:
         assert main(["evaluate", str(tmp_path), option, str(path)]) == 2
         assert reason in capsys.readouterr().err
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\r\n\x9b31m\u202eb\u2066\u200b\udc80\x7f"
+"""A title, a cleared screen, lines of one's own, C1, marks that turn what is read, what cannot be encoded."""
+
+HARMLESS = r"a\x1b]0;title\x07\x1b[2J\r\n\x9b31m\u202eb\u2066\u200b\udc80\x7f"
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    assert output.safe(HOSTILE) == HARMLESS
+    words = "crossq_wn-utd1over2, größe=1 ▁▂▃ 日本語 [bold]:smile:"
+    assert output.safe(words) == words
+
+
+def test_complaints_are_safe(capsys: pytest.CaptureFixture) -> None:
+    for arguments in (["evaluate", f"no-{HOSTILE}"], [HOSTILE], ["train", "crossq_wn", "--env", HOSTILE]):
+        assert main(arguments) == 2
+        assert HARMLESS in capsys.readouterr().err.replace("\\\\", "\\").replace("\n", "")
+
+
+def test_names_in_tables_are_safe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    name = HOSTILE.replace("\r\n", "").replace("\udc80", "")
+    rows = (
+        f"{name}{method},t-{name},{seed},eval/mean_reward,{frame},{seed + frame}\n"
+        for method in "xy"
+        for seed in (0, 1)
+        for frame in (0, 9)
+    )
+    path = tmp_path / "runs.csv"
+    path.write_text("exp_name,env_name,seed,metric,env_step,value\n" + "".join(rows))
+    assert main(["compare", str(path), str(tmp_path / f"no-{name}")]) == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[2J" in out.replace("\n", "")
+    assert all(character.isprintable() for character in out.replace("\n", ""))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_view_of_a_run_is_safe(terminal: bool) -> None:
+    stream = io.StringIO()
+    board = views.Board(exp_name=HOSTILE, env_name=HOSTILE, seeds=[0], frames=10)
+    live = Console(file=stream, force_terminal=True, color_system=None, width=400)
+    view = views.LiveView(board, live) if terminal else views.PlainView(board, stream)
+    view.message(HOSTILE)
+    view.close()
+    assert not view.silent
+    assert stream.getvalue().count(HARMLESS) >= 1
+    assert not [hidden for hidden in ("\x07", "\x9b", "\u202e", "\x1b]", "\x1b[2J") if hidden in stream.getvalue()]

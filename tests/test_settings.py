@@ -97,14 +97,26 @@ def test_settings_survive_json() -> None:
         ({"keep": True}, "--keep is True; give a whole number of at least 1"),
         ({"eval_episodes": 2.0}, "--eval-episodes is 2.0; give a whole number of at least 1"),
         ({"gamma": "0.9"}, r"--gamma is 0.9; give a number in \[0, 1\]"),
-        ({"env_timeout": float("inf")}, "--env-timeout is inf; give a number of at least 0"),
+        ({"env_timeout": float("inf")}, "--env-timeout is inf; give a number from 0 to 1,000,000"),
         ({"save_every": "0min"}, "--save-every is 0min; give frames, a whole number of at least 1, or minutes"),
         ({"save_every": 0}, "--save-every is 0; give frames"),
         ({"eval_every": -1}, "--eval-every is -1"),
         ({"diagnose_every": -1}, "--diagnose-every is -1"),
         ({"precision": "float16"}, "unknown value of --precision 'float16'"),
         ({"name": "a/b"}, "without slashes"),
-        ({"utd": 10**300}, "--name has 314 bytes; give one of at most 255"),
+        ({"name": "ü" * 150}, "--name has 300 bytes; give one of at most 255"),
+        ({"utd": 10**300}, "--utd is 1000.*; give a number such as 2, 0.5 or 1/3"),
+        ({"utd": "1e-999999999"}, "--utd is 1e-999999999; give a number such as"),
+        ({"utd": 10_001}, "--utd is 10001; give a number above 0, at most 10,000"),
+        ({"env_timeout": 1e300}, "--env-timeout is 1e.300; give a number from 0 to 1,000,000"),
+        ({"frames": 2 * 10**15}, "--frames is 2000000000000000; give a whole number of at least 1, and at most 1e.15"),
+        (
+            {"eval_episodes": 10**9},
+            "--eval-episodes is 1000000000; give a whole number of at least 1, and at most 100000",
+        ),
+        ({"seeds": range(1_001)}, "--seeds has 1,001 numbers; give at most 1,000"),
+        ({"name": "a\x1b[2J"}, r"--name is 'a\\x1b\[2J'; give a name without .* control characters"),
+        ({"name": "a\u202eb"}, "give a name without .* control characters"),
         ({"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),
         ({"colour": "red"}, "unknown setting 'colour'"),
     ],
@@ -142,6 +154,7 @@ def test_what_a_resumed_run_may_change_is_a_fact_of_the_setting(capsys: pytest.C
 def record(**changes: object) -> dict[str, Any]:
     """What a run.json holds, with some of it changed and sealed again."""
     how = {"precision": "float32", "device": "cpu", "products": "mkl", "compiled": True, "reproducible": True}
+    how |= {"commit": None, "versions": {}, "machine": {}}
     whole = Record(completed(), 24, 6, [["all", 24]], [{**how, "threads": 1}])
     content = {**record_json(whole), **changes}
     del content["sha256"]

@@ -31,7 +31,7 @@ class Outer:
 
 VALUES = [
     Outer([], Inner(), None, {}),
-    Outer([Pair(-0.0), Pair(5e-324, False)], Inner({"a": 2**70}, Pair(0.1)), "x", {"deep": [{"y": None}, 1.5]}),
+    Outer([Pair(-0.0), Pair(5e-324, False)], Inner({"a": 2**62}, Pair(0.1)), "x", {"deep": [{"y": None}, 1.5]}),
 ]
 
 

@@ -7,6 +7,10 @@ FEW = 20
 """So many names are listed in full; of more, only the nearest, if any is near."""
 
 
+LONG = 80
+"""Characters of an unknown name that are shown."""
+
+
 class InputError(ValueError):
     """Input that cannot work: one sentence with what was got, what was wanted and what to do. Exit code 2."""
 
@@ -29,7 +33,7 @@ def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
     """
     names = sorted(known)
     near = get_close_matches(got, names, n=3, cutoff=0.5)
-    parts = [f"unknown {kind} {got!r}"]
+    parts = [f"unknown {kind} {got!r}" if len(got) < LONG else f"unknown {kind} {got[:LONG]!r}..."]
     if near:
         parts.append(f"did you mean {' or '.join(repr(name) for name in near)}?")
     if len(names) <= FEW or not near:

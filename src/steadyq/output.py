@@ -34,6 +34,17 @@ def console() -> "Console":
     return Console(highlight=False, markup=False, emoji=False, width=None if Console().is_terminal else WIDTH)
 
 
+def safe(text: object) -> str:
+    """Text for a terminal, which obeys what a name may hide: control characters, of C1 too, and marks that turn or hide
+    what is read are shown as escapes. So are line breaks: a name must not look like a line of ours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(text: object, *, stream: IO[str] | None = None) -> None:
+    """Print one line, whatever names are in it."""
+    print(safe(text), file=stream, flush=True)
+
+
 def drain(stream: IO[str]) -> None:
     """Nobody reads any more: send the rest nowhere, or Python would complain about it when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

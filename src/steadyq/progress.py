@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from steadyq.output import safe
+from steadyq.output import say as say_safely
+
 EVERY = 5.0  # seconds between two lines where the output is not a terminal
 
 
@@ -17,7 +20,7 @@ def shown() -> Iterator[Callable[[str], None]]:
     console = Console(file=sys.stderr, highlight=False)
     if console.is_terminal:
         with console.status("") as status:
-            yield lambda text: status.update(Text(text))
+            yield lambda text: status.update(Text(safe(text)))
         return
     last = time.monotonic()
 
@@ -25,6 +28,6 @@ def shown() -> Iterator[Callable[[str], None]]:
         nonlocal last
         if time.monotonic() - last > EVERY:
             last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            say_safely(text, stream=sys.stderr)
 
     yield say

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, NOT_NEGATIVE, POSITIVE, UP_TO_1, Range
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, Range, from_
 from steadyq.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from steadyq.algorithm.agent import Protocol
 
 MOST_THREADS = 4096
+MOST_SEEDS = 1_000  # each has an environment and a replay of its own
+MOST_UTD = 10_000  # the updates of one agent step are drawn at once
+LONGEST_WAIT = 1e6  # seconds; no system call waits for much longer
 LONGEST_NAME = 255  # bytes: of a folder, on most file systems
 
 MINUTES = "min"
@@ -34,8 +38,36 @@ def is_period(every: Any) -> bool:
     return every >= 1 if type(every) is int else isinstance(every, str) and re.fullmatch(PERIOD, every) is not None
 
 
+EPISODES = from_(1, most=100_000)
+UTD = Range(f"a number above 0, at most {MOST_UTD:,}", lambda x: 0 < x <= MOST_UTD)
+WAIT = Range(f"a number from 0 to {LONGEST_WAIT:,.0f}", lambda x: 0 <= x <= LONGEST_WAIT)
 THREADS = Range(f"a whole number from 1 to {MOST_THREADS}", lambda x: 1 <= x <= MOST_THREADS)
 FRAMES_OR_MINUTES = Range("frames, a whole number of at least 1, or minutes such as 15min", is_period)
+
+ENV_NAME = r"(?:(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):)?(?P<id>[\w.-]+(?:/[\w.-]+)?)"
+"""Dotted identifiers and a colon, if a module is to be imported; and an id of Gymnasium's, which may have one slash."""
+
+
+class EnvName(NamedTuple):
+    """An environment's name in its parts."""
+
+    module: str  # that registers it and is imported for that; empty for none
+    id: str
+
+
+def parse_env(name: Any) -> EnvName:
+    """The parts of `Name-v0` or `module:Name-v0`; the one place that takes such a name apart, for whoever trusts it.
+
+    Raises:
+        InputError: it is no such name.
+    """
+    found = re.fullmatch(ENV_NAME, name) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
+    if found is None:
+        raise InputError(
+            f"the environment {short(name)} is not of the form Name-v0 or module:Name-v0; give its name so"
+        )
+    return EnvName(found["module"] or "", found["id"])
+
 
 Resumable = Literal["freely", "inexactly"]
 """How a resumed run may have another value: bits stay the same all the same, or may differ from there on."""
@@ -75,7 +107,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, all of them once completed
     frames: int = option(1_000_000, "length of the run", COUNT, resumable="freely")
     utd: Fraction | None = option(
-        None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3", POSITIVE, read=str
+        None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3", UTD, read=str
     )
     seeds: tuple[int, ...] = option((0,), "one independent agent each, trained side by side")
     name: str | None = option(
@@ -111,7 +143,7 @@ class Settings:
     )
     threads: int | None = option(None, "threads of a CPU update [all cores]", THREADS, resumable="inexactly")
     eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none", AT_LEAST_0)
-    eval_episodes: int = option(5, "episodes per evaluation, with the mean action", COUNT)
+    eval_episodes: int = option(5, "episodes per evaluation, with the mean action", EPISODES)
     diagnose_every: int = option(
         0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none", AT_LEAST_0
     )
@@ -135,7 +167,7 @@ class Settings:
     env_timeout: float = option(
         0.0,
         "seconds after which an environment that does not answer is replaced; 0 for never",
-        NOT_NEGATIVE,
+        WAIT,
         read=float,
         resumable="freely",
     )
@@ -211,7 +243,19 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
     if values.keys() != known:
         odd = ", ".join(sorted(values.keys() ^ known))
         raise InputError(f"run.json in {out} has other settings than this version of steadyq: {odd}")
-    return Settings(**{**values, "utd": Fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
+    return Settings(**{**values, "utd": fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
+
+
+def fraction(value: Any) -> Fraction:
+    """An exact number from an int, a float as it is written, or text such as 1/3."""
+    try:
+        if not re.fullmatch(
+            r"[+-]?([\d./]{1,40}|[\d.]{1,40}e[+-]?\d{1,2})", str(value)
+        ):  # of 1e999999999 nobody sees the end
+            raise ValueError
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--utd is {str(value)[:40]}; give a number such as 2, 0.5 or 1/3") from None
 
 
 def discount(episode_steps: int | None) -> float:
@@ -273,6 +317,7 @@ KINDS: dict[Any, tuple[type, ...]] = {int: (int,), float: (float, int)}
 def check(settings: Settings) -> None:
     """Refuse completed settings that cannot work, before anything starts."""
     s = settings
+    parse_env(s.env)
     for key, setting in SETTINGS.items():
         value = getattr(s, key)
         if setting.choices and value not in setting.choices:
@@ -286,16 +331,23 @@ def check(settings: Settings) -> None:
     need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
     need(batch <= s.resolved("buffer_size"), s, "batch_size", f"at most --buffer-size, {s.buffer_size}")
     name = s.resolved("name")
+    need(isinstance(name, str), s, "name", "some text")
+    if not name or name in (".", "..") or not name.isprintable() or any(c in name for c in '/\\",'):
+        raise InputError(
+            f"--name is {name!r}; give a name without slashes, quotes, commas, line breaks and other control characters"
+        )
     if len(name.encode()) > LONGEST_NAME:
         raise InputError(f"--name has {len(name.encode())} bytes; give one of at most {LONGEST_NAME}")
-    if not name or name in (".", "..") or any(c in name for c in '/\\\n\r",'):
-        raise InputError(f"--name is {name!r}; give a name without slashes, quotes, commas or line breaks")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Seeds are distinct whole numbers that fit 63 bits."""
+    if len(seeds) > MOST_SEEDS:
+        raise InputError(f"--seeds has {len(seeds):,} numbers; give at most {MOST_SEEDS:,}, more in another run")
     if not seeds or len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**63 for s in seeds):
-        raise InputError(f"--seeds is {' '.join(map(str, seeds)) or 'empty'}; give distinct whole numbers from 0 up")
+        raise InputError(
+            f"--seeds is {' '.join(map(str, seeds))[:200] or 'empty'}; give distinct whole numbers from 0 up"
+        )
 
 
 def flag(key: str) -> str:

@@ -332,7 +332,8 @@ def count_parameters(params: Params) -> int:
 
 def size(recipe: Recipe, *, obs_dim: int, action_dim: int) -> int:
     """How many numbers actor and critics learn, without drawing any: in no time, however large they are."""
-    torso, _, width = recipe.actor.init(SHAPES, obs_dim)
-    head = recipe.policy.init(SHAPES, width, action_dim)
-    member, _, _ = serial(recipe.critic, recipe.readout).init(SHAPES, obs_dim + action_dim)
+    with torch.device("meta"):
+        torso, _, width = recipe.actor.init(SHAPES, obs_dim)
+        head = recipe.policy.init(SHAPES, width, action_dim)
+        member, _, _ = serial(recipe.critic, recipe.readout).init(SHAPES, obs_dim + action_dim)
     return count_parameters((torso, head)) + recipe.n_critics * count_parameters(member)

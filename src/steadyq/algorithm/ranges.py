@@ -12,9 +12,13 @@ class Range(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def from_(least: int) -> Range:
+MOST = 10**15
+"""No count is larger: exact as a float, and sums and products of a few fit 64 bits or are refused for their memory."""
+
+
+def from_(least: int, *, most: int = MOST) -> Range:
     """Whole numbers from this one up."""
-    return Range(f"a whole number of at least {least}", lambda x: x >= least)
+    return Range(f"a whole number of at least {least}, and at most {most:g}", lambda x: least <= x <= most)
 
 
 COUNT, AT_LEAST_0 = from_(1), from_(0)

@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 from steadyq.cli import examine, lists, results, train
 from steadyq.cli.parser import DONE, FAILED, REFUSED, STOPPED, Parser
 from steadyq.errors import InputError, RunError, Stopped, unknown
-from steadyq.output import drain
+from steadyq.output import drain, say
 
 
 class Command(NamedTuple):
@@ -55,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drain(sys.stdout)
         return FAILED
     except InputError as error:
-        print(f"steadyq: {error}", file=sys.stderr)
+        say(f"steadyq: {error}", stream=sys.stderr)
         return REFUSED
     except (RunError, OSError) as error:  # of a disk that takes nothing, say
-        print(f"steadyq: {error}", file=sys.stderr)
+        say(f"steadyq: {error}", stream=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, Stopped):  # twice Ctrl-C, or before a run began: the last checkpoint counts
         print("steadyq: interrupted; what was saved is whole", file=sys.stderr)

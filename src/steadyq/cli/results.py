@@ -78,7 +78,7 @@ def figures(parser: Parser, arguments: list[str]) -> int:
             say(f"drawing figure {number}")
             figure = paper.draw(number, study, against=against)
             for path in paper.write(figure, values.out / f"figure-{number}"):
-                print(path)
+                output.say(path)
     complain(study.complaints)
     return DONE
 
@@ -104,7 +104,7 @@ def report(parser: Parser, arguments: list[str]) -> int:
     values.out.parent.mkdir(parents=True, exist_ok=True)
     values.out.write_text(html, encoding="utf-8")
     complain(study.complaints)
-    print(f"report {values.out} ({len(html.encode()) / 1e6:.1f} MB)")
+    output.say(f"report {values.out} ({len(html.encode()) / 1e6:.1f} MB)")
     return DONE
 
 
@@ -146,4 +146,4 @@ def add_sources(parser: Parser, *, usual: str = "a few strong ones") -> None:
 def complain(complaints: Sequence[str]) -> None:
     """What could not be read, or is not whole."""
     for sentence in complaints:
-        print(f"steadyq: {sentence}", file=sys.stderr)
+        output.say(f"steadyq: {sentence}", stream=sys.stderr)

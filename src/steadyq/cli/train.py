@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from steadyq.cli.parser import DONE, STOPPED, Parser, add_trust, parse
 from steadyq.errors import InputError
+from steadyq.output import say
 from steadyq.settings import SETTINGS, Setting, flag
 
 if TYPE_CHECKING:
@@ -125,12 +126,12 @@ def conclude(result: "Result") -> int:
             f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
             f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
         )
-    print(f"run            {result.folder}")
+    say(f"run            {result.folder}")
     if not result.finished:  # no time for a picture: whoever asked may not wait
-        print(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
+        say(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
         return STOPPED
     if returns:
         from steadyq.figures.learning_curve import write_learning_curve
 
-        print(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")
+        say(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")
     return DONE

@@ -12,9 +12,14 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import psutil
+
+from steadyq.errors import InputError
+
+if TYPE_CHECKING:
+    from steadyq.algorithm.agent import Recipe
 
 PACKAGES = ("steadyq", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
@@ -165,6 +170,22 @@ def memory() -> Memory:
             used = int((_words(group / "memory.current") or ["0"])[0]) - int(cache)
             total, available = min(total, int(limit)), min(available, max(0, int(limit) - used))
     return Memory(total, available)
+
+
+def check_networks(recipe: "Recipe", *, obs_dim: int, action_dim: int, seeds: int = 1) -> None:
+    """InputError if there is no memory for networks, their targets and two moments of each; none is made for that."""
+    from steadyq.algorithm.actor_critic import size
+
+    try:
+        needed = seeds * 4 * 4 * float(size(recipe, obs_dim=obs_dim, action_dim=action_dim))
+    except RuntimeError:  # so many numbers that torch cannot count the bytes
+        needed = math.inf
+    if needed > (available := memory().available):
+        much = f"{needed / 1e9:.3g} GB of memory" if needed < math.inf else "more memory than can be counted"
+        raise InputError(
+            f"the networks need {much} and {available / 1e9:.2f} GB are available; give a "
+            f"smaller --width, or fewer seeds"
+        )
 
 
 def resident() -> int:

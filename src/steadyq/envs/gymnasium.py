@@ -11,6 +11,7 @@ import numpy as np
 from steadyq.envs.env import BadStepError, Spec, Step, flat, rescaler
 from steadyq.envs.mujoco_view import View, start_mujoco
 from steadyq.errors import InputError
+from steadyq.settings import parse_env
 
 if TYPE_CHECKING:
     import gymnasium
@@ -149,8 +150,8 @@ def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
     from gymnasium.envs.registration import load_env_creator
     from gymnasium.error import DependencyNotInstalled
 
-    module, _, env_id = name.rpartition(":")
-    if module:
+    module, env_id = parse_env(name)
+    if module and module not in sys.modules:  # else nothing is to be looked for in the current folder
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)  # where `python -m` looks too; last, so that it hides nothing
         try:

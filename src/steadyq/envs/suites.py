@@ -4,6 +4,7 @@ import re
 
 from steadyq.envs.env import Env, Suite
 from steadyq.errors import InputError, unknown
+from steadyq.settings import parse_env
 
 
 def make(name: str, *, action_repeat: int | None = None, endless: bool = False) -> Env:
@@ -42,7 +43,8 @@ def suite_of(name: str) -> Suite:
     Raises:
         InputError: nobody knows the name.
     """
-    if ":" in name:
+    if not isinstance(name, str) or ":" in name:
+        parse_env(name)
         return "gymnasium"
     if re.search(r"-v\d+$", name) is None:  # Gymnasium ids mostly end like this: no need to import dm_control for them
         from steadyq.envs.dm_control import tasks

@@ -9,7 +9,7 @@ from steadyq.envs import film, guard
 from steadyq.errors import InputError
 from steadyq.examine.play import Episode, mean_action, play, summarise
 from steadyq.store.names import EVALUATION, EVALUATION_STD
-from steadyq.store.record import check_trust, read_record
+from steadyq.store.record import check_spec, check_trust, read_record
 from steadyq.store.snapshot import agent_of, load_state
 
 
@@ -50,13 +50,14 @@ def show(
     state, frame = load_state(run, record, seed=seed, which=which)
     act = mean_action(agent_of(record), state)
     with closing(guard.of_run(settings)) as env:
+        check_spec(record, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim)
         starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
         played = []
         for number, start in enumerate(starts):
             played.append(play(env, act, seed=start))
             print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
         mean, std = (summarise(played)[name] for name in (EVALUATION, EVALUATION_STD))
-        print(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
+        output.say(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
         if video or film_strip:
             typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
             every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
@@ -64,9 +65,9 @@ def show(
             fps = film.frames_per_second(env.spec, every=every)
             if video:
                 film.video(frames, video, fps=fps)
-                print(f"video      {video}")
+                output.say(f"video      {video}")
             if film_strip:
                 title = f"{settings.name} on {settings.env} after {frame:,} frames: return {played[typical].ret:.0f}"
                 film.film_strip(frames, film_strip, fps=fps, title=title)
-                print(f"film strip {film_strip}")
+                output.say(f"film strip {film_strip}")
     return played

@@ -15,12 +15,13 @@ from steadyq import output
 from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.types import State
+from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.store import checkpoint, disk, folder, metrics_csv, names, snapshot
 from steadyq.store.disk import FileError
 from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
-from steadyq.store.record import Record, check_trust, read_record
+from steadyq.store.record import Record, check_spec, check_trust, read_record
 from steadyq.store.replay import Replay
 
 LOCK = ".diagnostics.lock"
@@ -86,7 +87,9 @@ def diagnose(
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, settings.seeds))}")
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
+    machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
     chosen, console = examiner(settings, recipe), output.console()
+    check_spec(record, obs_dim=chosen.env.spec.obs_dim, action_dim=chosen.env.spec.action_dim)
     blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
     for one in patients:
         found[one.seed] = {}
@@ -98,7 +101,7 @@ def diagnose(
             note(run, record, one.seed, frame, measured)
         show(console, run, record, one, found[one.seed], chosen)
     chosen.env.close()
-    console.print(f"everything {run / DIAGNOSTICS}")
+    output.say(f"everything {run / DIAGNOSTICS}")
     return found
 
 
@@ -161,7 +164,7 @@ def show(console: Console, run: Path, record: Record, one: Patient, found: Diagn
     """Print one seed's diagnoses as a table, and in words what could not be measured."""
     settings, returns = record.settings, folder.returns(run, one.seed)
     title = f"{settings.name} on {settings.env}, seed {one.seed}: its critics, at each snapshot"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=output.safe(title), title_justify="left", box=SIMPLE_HEAD)
     for heading in ("frame", "return", *COLUMNS):
         table.add_column(heading, justify="right", no_wrap=True)
     for frame, measured in found.items():

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from steadyq.errors import InputError
 from steadyq.results.read import RECORD, is_made, read_record
 from steadyq.results.runs import Run
 from steadyq.results.untrusted import attempt, check_file
+from steadyq.store import disk
 
 STRIP_WIDTH, STRIP_QUALITY = 1400, 82  # pixels, and of JPEG
+MOST_PIXELS = 20_000_000  # of a film strip, which is 1,600 wide: 60 MB of memory
 STRIPS_BYTES = 1_200_000  # of all film strips in one page
 STRIP_BYTES = 2**26  # of one film strip's file
 LONGEST = 2_000  # characters of one fact
@@ -115,10 +116,11 @@ def _pictures(origin: str) -> list[Path]:
 
 
 def _shrunk(path: Path) -> str:
-    if path.is_symlink():  # to a picture that is not the run's
-        raise InputError(f"{path} is a symbolic link, and is left out; put the picture in its place")
     check_file(path, most=STRIP_BYTES)
-    with Image.open(path) as picture:
+    # PNG whatever it is called: Pillow has some formats read by other programs, as PostScript by Ghostscript.
+    with disk.open_to_read(path) as file, Image.open(file, formats=["PNG"]) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"it has {picture.width} x {picture.height} pixels")
         small = picture.convert("RGB")
     small.thumbnail((STRIP_WIDTH, STRIP_WIDTH))
     out = io.BytesIO()

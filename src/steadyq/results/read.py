@@ -20,7 +20,8 @@ from steadyq.results.csv_columns import finite, read_columns
 from steadyq.results.runs import Run, Setup, Study, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import metrics_csv
-from steadyq.store.folder import DIAGNOSTICS
+from steadyq.store.disk import FileError
+from steadyq.store.folder import DIAGNOSTICS, newest_mark
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import EVALUATION
 
@@ -32,6 +33,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "env_step": int,
     "value": finite,
 }
+MOST_TASKS = 500
 Reader = Callable[[Path, str, list[str]], dict[str, list[Run]]]
 RECORD = "run.json"
 MOST_BYTES = {RECORD: 2**22, metrics_csv.FILE: 2**28, DIAGNOSTICS: 2**28}
@@ -91,6 +93,10 @@ def read_study(
             runs += attempt(read, complaints, failing=f"{published_file} cannot be read") or []
         else:
             complaints.append(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
+    if (count := len({run.task for run in runs})) > MOST_TASKS:
+        raise InputError(
+            f"there are {count:,} tasks, which no table or figure shows; choose at most {MOST_TASKS} with --tasks"
+        )
     if not runs:
         raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
     return Study(runs, complaints, more)
@@ -252,7 +258,13 @@ def _from_table(path: Path, metric: str, _: list[str]) -> dict[str, list[Run]]:
 
 
 def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, list[Run]]:
+    mark = newest_mark(folder)  # first, as a run in progress may save in between
     everything = read_folder(folder)
+    try:
+        if mark is not None:
+            metrics_csv.check_prefix(folder / metrics_csv.FILE, mark)
+    except FileError as error:
+        complaints.append(f"{error}; its numbers are shown as they are now")
     if metric not in everything:
         raise InputError(f"{folder} has no {metric} yet; wait for the run's first evaluation")
     why = f"how the run in {folder} was made is not known: its {RECORD} cannot be read"

@@ -33,7 +33,7 @@ def print_comparison(found: Comparison) -> None:
         )
         for row in found.aggregates:
             more = (f"{row.mean.estimate:,.1f}", f"{row.median.estimate:,.1f}", f"{row.optimality_gap.estimate:.3f}")
-            table.add_row(f"{row.frame:,}", row.method, *_interval(row.iqm), *more)
+            _add(table, f"{row.frame:,}", row.method, *_interval(row.iqm), *more)
         out.print(table)
     if found.areas:
         starts = sorted(set(found.area_starts.values()))
@@ -48,7 +48,7 @@ def print_comparison(found: Comparison) -> None:
         for reached in found.reached:
             when = f"{reached.median:,.0f}" if math.isfinite(reached.median) else "not reached"
             of = f"{reached.reached} of {reached.runs} runs"
-            table.add_row(reached.task, reached.method, f"{reached.score:g}", of, when)
+            _add(table, reached.task, reached.method, f"{reached.score:g}", of, when)
         out.print(table)
     if found.pairs:
         title = "is A better than B? Probability that a run of A has a larger area under the curve than one of B"
@@ -57,14 +57,14 @@ def print_comparison(found: Comparison) -> None:
         )
         for pair in found.pairs:
             tasks = pair.tasks[0] if len(pair.tasks) == 1 else str(len(pair.tasks))
-            table.add_row(pair.a, pair.b, tasks, *_interval(pair.probability, ".2f"), pair.verdict)
+            _add(table, pair.a, pair.b, tasks, *_interval(pair.probability, ".2f"), pair.verdict)
         out.print(table)
     for frame, references in groupby(found.references, key=lambda row: row.frame):
         title = f"published, at frame {frame:,}; percentiles are a spread of runs, not an interval of the IQM"
         table = _table(title, "task", "method", "runs", "IQM", "5th to 95th percentile", "evaluated at")
         for value in references:
             spread = f"{value.p05:,.1f} to {value.p95:,.1f}"
-            table.add_row(value.task, value.method, str(value.seeds), f"{value.iqm:,.1f}", spread, value.evaluated)
+            _add(table, value.task, value.method, str(value.seeds), f"{value.iqm:,.1f}", spread, value.evaluated)
         out.print(table)
     out.print(
         f"Intervals: percentile bootstrap, {found.resamples:,} resamples, seed {found.seed}. "
@@ -75,7 +75,7 @@ def print_comparison(found: Comparison) -> None:
         if sentences:
             out.print(f"\n{title}", style="bold")
         for sentence in sentences:
-            out.print(f"- {sentence}", soft_wrap=True)
+            out.print(output.safe(f"- {sentence}"), soft_wrap=True)
 
 
 def write_json(found: Comparison, path: Path) -> None:
@@ -126,7 +126,7 @@ def _entries(title: str, entries: Sequence[Entry], interval: str) -> Table:
     for entry in entries:
         task = entry.tasks[0] if len(entry.tasks) == 1 else f"all {len(entry.tasks)}"
         spread = f"{entry.low:,.1f} to {entry.high:,.1f}" if entry.low < entry.high else ""
-        table.add_row(task, entry.method, *_interval(entry.iqm), spread)
+        _add(table, task, entry.method, *_interval(entry.iqm), spread)
     return table
 
 
@@ -138,7 +138,9 @@ def _interval(found: Interval, form: str = ",.1f") -> tuple[str, str, str, str]:
 
 def _table(title: str, *headings: str) -> Table:
     """A table whose words wrap and are never cut: two methods may differ in the last letter only."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=output.safe(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for heading in headings:
         table.add_column(
             heading,
@@ -147,6 +149,10 @@ def _table(title: str, *headings: str) -> Table:
             no_wrap=heading not in METHODS,
         )
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*map(output.safe, cells))
 
 
 def _plain(value: Any) -> Any:

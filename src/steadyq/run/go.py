@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +45,18 @@ class Result(NamedTuple):
 
 
 def check_memory(settings: Settings, spec: Spec) -> None:
-    """InputError if the transitions that this run will keep do not fit."""
-    Replay.check_memory(settings.capacity, spec.obs_dim, spec.action_dim, seeds=len(settings.seeds))
+    """InputError if the transitions that this run will keep, one step's batches or the networks do not fit."""
+    seeds, sizes = len(settings.seeds), (spec.obs_dim, spec.action_dim)
+    recipe = make_recipe(settings.recipe, settings.options)
+    machine.check_networks(recipe, obs_dim=spec.obs_dim, action_dim=spec.action_dim, seeds=seeds)
+    Replay.check_memory(settings.capacity, *sizes, seeds=seeds)
+    drawn = ceil(settings.resolved("utd")) * settings.resolved("batch_size")
+    batches = 2 * seeds * Replay.bytes_needed(drawn, *sizes)  # each transition with both of its observations
+    if batches > (available := machine.memory().available):
+        raise InputError(
+            f"the batches of one agent step need {batches / 1e9:.3g} GB of memory and {available / 1e9:.2f} GB are "
+            f"available; give a smaller --batch-size or --utd"
+        )
 
 
 def go(

@@ -17,7 +17,7 @@ from steadyq.settings import Settings, check, flag, resumable
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
 from steadyq.store.folder import REPLAY, is_run, seed_folder
-from steadyq.store.record import Record, check_trust, read_record, record_from_json
+from steadyq.store.record import Record, check_spec, check_trust, read_record, record_from_json
 
 FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
@@ -93,11 +93,7 @@ def resume(
             settings = longer(settings, frames, done, past_schedule=past_schedule)
         with closing(guard.of_run(settings)) as env:
             check_memory(settings, env.spec)
-            if (env.spec.obs_dim, env.spec.action_dim) != (record.obs_dim, record.action_dim):
-                raise InputError(
-                    f"{settings.env} has observations and actions of sizes {env.spec.obs_dim} and "
-                    f"{env.spec.action_dim}; {run_folder} was run with {record.obs_dim} and {record.action_dim}"
-                )
+            check_spec(record, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim)
             before = record.stretches[-1]
             now = stretch(done, conditions_again(settings, before, changes))
             different, unasked = differences(before, now, asked=changes)

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steadyq.algorithm.ranges import MOST
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
+from steadyq.engine.learner import FAILURE
 from steadyq.errors import RunError
 from steadyq.run.training import Counters, Seed, SeedCounters, Training
 from steadyq.store import checkpoint
@@ -110,7 +112,7 @@ def check(saved: checkpoint.Checkpoint, record: Record) -> None:
         fits = got.dtype == dtype and got.shape == (*rows, *shape)
         must(fits, f"{STREAM}{name} is missing, or {got.dtype} {tuple(got.shape)}")
         must(bool(torch.isfinite(got).all()), f"{STREAM}{name} is not finite")
-    must(int(saved.tensors[STREAM + "episode"]) >= 0, f"{STREAM}episode is negative")
+    must(0 <= int(saved.tensors[STREAM + "episode"]) <= MOST, f"{STREAM}episode is negative or too large")
 
 
 def earliest(saved: Sequence[checkpoint.Checkpoint]) -> Kept:
@@ -148,6 +150,9 @@ def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
             tree = from_named(tree_map(Tensor.cpu, lane), agent)
         except ValueError as error:
             raise foreign(loaded, str(error)) from None
+        for step, window in zip(run.agent.steps, tree.windows, strict=True):
+            if window.counts.min() < 0 or window.counts[FAILURE] >= len(step.metrics):
+                raise foreign(loaded, f"the window of {step.name} cannot have counted {window.counts.tolist()}")
         tree_map(lambda old, new: old.copy_(new), lane, tree)
         stream = {n.removeprefix(STREAM): leaf.numpy() for n, leaf in loaded.tensors.items() if n.startswith(STREAM)}
         if not one.stream.restore(stream):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from fractions import Fraction
 from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options
@@ -13,7 +12,7 @@ from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
 from steadyq.run.stop import Stop
-from steadyq.settings import SETTINGS, Settings, check, complete
+from steadyq.settings import SETTINGS, Settings, check, complete, fraction
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
@@ -87,10 +86,7 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     defaults = {key: option.default for key, option in known_options.items()}
     given = {key: value for key, value in choices.items() if key in SETTINGS}
     if given.get("utd") is not None:
-        try:
-            given["utd"] = Fraction(str(given["utd"]))  # exact, also of text such as 1/3
-        except (ValueError, ZeroDivisionError):
-            raise InputError(f"--utd is {given['utd']}; give a number such as 2, 0.5 or 1/3") from None
+        given["utd"] = fraction(given["utd"])
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
     settings = Settings(recipe=recipe, env=env, options=chosen, **given)

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from steadyq.output import drain
+from steadyq.output import drain, safe, say
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import ALPHA, ENTROPY, EPISODES, EVALUATION, EVALUATION_STD, UPDATES, Q
 
@@ -57,6 +57,8 @@ def choose_view(
     stream = stream or sys.stdout
     board = Board(exp_name=exp_name, env_name=env_name, seeds=seeds, frames=frames, start=start)
     for row in earlier:
+        if row.seed not in board.latest:
+            continue  # which nobody writes who means well
         board.note(row.seed, row.env_step, {row.metric: row.value})
     console = Console(file=stream, highlight=False)
     redraws = stream.isatty() and console.is_terminal and not console.is_dumb_terminal
@@ -139,7 +141,7 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
                 if isinstance(error, (BrokenPipeError, SystemExit)):
                     drain(self.stream)
                 else:
-                    print(f"the view of the run failed ({error}); training continues", file=sys.stderr)
+                    say(f"the view of the run failed ({error}); training continues", stream=sys.stderr)
 
     return guarded
 
@@ -184,7 +186,7 @@ class PlainView:
 
     def _print(self, text: str) -> None:
         self._printed = self.board.clock()
-        print(text, file=self.stream, flush=True)
+        say(text, stream=self.stream)
 
 
 class LiveView:
@@ -213,7 +215,7 @@ class LiveView:
     @harmless
     def message(self, text: str) -> None:
         """Print one line above the table."""
-        self._console.print(Text(text))
+        self._console.print(Text(safe(text)))
 
     @harmless
     def close(self) -> None:
@@ -242,7 +244,7 @@ View = LiveView | PlainView
 
 def table(board: Board, *, levels: str) -> RenderableType:
     """The live view of the run as something rich can draw; `levels` are a sparkline's characters from low to high."""
-    title = Text.assemble((board.env_name, "bold"), "  ", (board.exp_name, "dim"))
+    title = Text.assemble((safe(board.env_name), "bold"), "  ", (safe(board.exp_name), "dim"))
     bar = Table.grid(padding=(0, 2, 0, 0))
     bar.add_row(
         ProgressBar(total=board.frames, completed=board.frame, width=32),

@@ -4,16 +4,23 @@ Every call of the system goes through `do`, where tests let it fail, stop half-w
 """
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from steadyq.engine.machine import memory
 from steadyq.errors import InputError
 
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is not written to its end."""
+
+
+LARGE = 2**28
+"""Bytes of a file that are worth the question whether there is memory for them."""
 
 
 class FileError(InputError):
@@ -46,6 +53,35 @@ def write(path: Path, data: bytes) -> None:
             remove(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """A file of a run folder, if it is a plain one: a pipe or a device would keep us waiting, or never end.
+
+    Raises:
+        OSError: it is none, or what lies there is a link, which may lead anywhere; or anything else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = do(os.open, path, flags)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "it is a symbolic link, and a run folder holds none", str(path)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read(path: Path) -> bytes:
+    """All of a file of a run folder; errors as of `open_to_read`, and if it is larger than the memory that is free."""
+    with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGE and size > memory().available:
+            raise OSError(errno.EFBIG, "it is larger than the memory that is free", str(path))
+        data: bytes = do(file.read)
+    return data
 
 
 class Appender:
@@ -128,12 +164,18 @@ def remove_tree(path: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """InputError if there is a symbolic link in a folder, through which we could write elsewhere."""
+    """InputError if a folder holds a symbolic link, through which we could write elsewhere, or a pipe or device."""
     for path in folder.rglob("*"):
-        if path.is_symlink():
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # of a run in progress
+            continue
+        if stat.S_ISLNK(mode):
             raise InputError(
                 f"{path} is a symbolic link, and a run folder holds none; put what it points to in its place"
             )
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path} is a pipe or a device, and a run folder holds none; remove it")
 
 
 def sweep(folder: Path) -> None:

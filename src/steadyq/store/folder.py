@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from steadyq.errors import InputError
-from steadyq.store import metrics_csv
+from steadyq.store import metrics_csv, sealed
+from steadyq.store.disk import FileError
 from steadyq.store.names import EVALUATION
+from steadyq.store.typed import from_json
 
 DIAGNOSTICS = "diagnostics.csv"
 """What was measured of a run after its training, in the form of its own record, which goes first where both have it."""
@@ -36,6 +38,17 @@ def is_run(folder: Path) -> bool:
 def snapshot_path(run: Path, seed: int, frame: int) -> Path:
     """The weights at one evaluation."""
     return seed_folder(run, seed) / "snapshots" / f"{frame:012d}.safetensors"
+
+
+def newest_mark(run: Path) -> metrics_csv.Mark | None:
+    """How far the record went at the newest checkpoint that tells; its header is read, and nothing of it is checked."""
+    paths = run.glob("seed-*/checkpoints/*.safetensors")
+    for path in sorted((path for path in paths if path.stem.isdecimal()), key=lambda path: path.stem, reverse=True):
+        try:
+            return from_json(metrics_csv.Mark, sealed.peek(path, "checkpoint")["meta"]["metrics"], "metrics")
+        except (FileError, ValueError, TypeError, KeyError):  # resuming names it
+            continue
+    return None
 
 
 def best_frame(run: Path, seed: int) -> int:

@@ -42,7 +42,7 @@ def hold(run: Path) -> Iterator[None]:
 def owner(run: Path) -> str:
     """Who has the run folder, as far as it says."""
     try:
-        about = json.loads((run / OWNER).read_bytes())
+        about = json.loads(disk.read(run / OWNER))
         return f"process {about['pid']} on {about['host']}, since {about['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process"

@@ -201,7 +201,7 @@ def read(path: Path) -> list[Row]:
         InputError: there is no such file, or it is not what `Logger` writes.
     """
     try:
-        data = path.read_bytes()
+        data = disk.read(path)
     except OSError as error:
         raise InputError(
             f"cannot read {path} ({error.strerror}); give the folder of a run, which holds {FILE}"
@@ -225,7 +225,7 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
         FileError: there is no file, it is shorter than the mark, or its beginning is another one than at the time.
     """
     try:
-        data = path.read_bytes()
+        data = disk.read(path)
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror})") from None
     if len(data) < mark.size:
@@ -240,7 +240,7 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
 
 def mark(path: Path) -> Mark:
     """The end of a record."""
-    data = path.read_bytes()
+    data = disk.read(path)
     return Mark(len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -258,7 +258,7 @@ def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:
         One sentence that reports it.
     """
     try:
-        data = path.read_bytes()
+        data = disk.read(path)
     except OSError:
         data = b""
     rows: list[Row] = []

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from steadyq.algorithm.options import make_recipe
 from steadyq.errors import InputError
-from steadyq.settings import THREADS, Settings, check, from_json
+from steadyq.settings import THREADS, Settings, check, from_json, parse_env
 from steadyq.store import disk
 from steadyq.store.disk import FileError
 
 FORMAT = 2
+LONG = 500  # characters of an error, which may quote what a stranger wrote
 
 CHOICES = {"precision": ("float32", "bfloat16"), "device": ("cpu", "cuda"), "products": ("mkl", "onednn")}
 """What the machine's part of a stretch may say."""
@@ -48,7 +50,7 @@ def read_record(run: Path) -> Record:
     if not path.is_file():
         raise InputError(f"{run} is not a run folder: it has no run.json; give the folder that `steadyq train` printed")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(disk.read(path))
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}); `steadyq resume` restores it from a checkpoint") from None
     return record_from_json(content, source=path, out=run)
@@ -72,11 +74,12 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
         del rest["format"]
         record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out))})
         check(record.settings)
+        make_recipe(record.settings.recipe, record.settings.options)
         _check_sizes(record)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, AssertionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError) as error:
         if isinstance(error, InputError):
-            raise FileError(f"{source}: {error}") from None
-        raise FileError(f"{source} is not what steadyq writes ({type(error).__name__}: {error})") from None
+            raise FileError(f"{source}: {str(error)[:LONG]}") from None
+        raise FileError(f"{source} is not what steadyq writes ({type(error).__name__}: {str(error)[:LONG]})") from None
     return record
 
 
@@ -92,14 +95,25 @@ def _check_sizes(record: Record) -> None:
     how = record.stretches[-1]
     known = all(how[key] in values for key, values in CHOICES.items())
     flags = all(type(how[key]) is bool for key in ("compiled", "reproducible"))
-    if not (known and flags and type(how["threads"]) is int and THREADS.holds(how["threads"])):
+    facts = isinstance(how["commit"], str | None) and isinstance(how["versions"], dict)
+    facts = facts and isinstance(how["machine"], dict)
+    if not (known and flags and facts and type(how["threads"]) is int and THREADS.holds(how["threads"])):
         raise ValueError(f"machine {how}")
+
+
+def check_spec(record: Record, *, obs_dim: int, action_dim: int) -> None:
+    """InputError if the environment of this name has other sizes than the one that the run was made with."""
+    if (obs_dim, action_dim) != (record.obs_dim, record.action_dim):
+        raise InputError(
+            f"{record.settings.env} has observations and actions of sizes {obs_dim} and {action_dim}; the run was made "
+            f"with {record.obs_dim} and {record.action_dim}"
+        )
 
 
 def check_trust(record: Record, *, trust: bool) -> None:
     """InputError if making the environment would import a module that nobody but the run folder asks for."""
-    module, colon, _ = record.settings.env.partition(":")
-    if colon and not trust and module not in sys.modules:
+    module = parse_env(record.settings.env).module
+    if module and not trust and module not in sys.modules:
         raise InputError(
             f"the run's environment {record.settings.env} imports the Python module {module!r}; "
             f"if you trust it, add --trust"

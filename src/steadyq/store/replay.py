@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from steadyq.algorithm.ranges import MOST
 from steadyq.algorithm.types import Transition
 from steadyq.engine import machine
 from steadyq.errors import InputError
@@ -275,7 +276,11 @@ def check_segment(segment: dict[str, np.ndarray], *, obs_dim: int, action_dim: i
         got = segment[name]
         if got.dtype != dtype or got.shape != shape:
             raise ValueError(f"`{name}` of a segment must be {np.dtype(dtype)} {shape}, got {got.dtype} {got.shape}")
-    if segment["first"] < 0:
+        if got.dtype == np.float32 and not math.isfinite(np.abs(got).max(initial=0)):
+            raise ValueError(f"`{name}` of a segment has a number that is not finite")
+    if not (segment["discount"].min() >= 0 and segment["discount"].max() <= 1):
+        raise ValueError("`discount` of a segment does not lie in [0, 1]")
+    if not 0 <= segment["first"] <= MOST:
         raise ValueError(f"a segment cannot begin with transition {segment['first']}")
 
 

@@ -12,15 +12,17 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
-import torch
 from safetensors import SafetensorError
 
 from steadyq.store import disk
 from steadyq.store.disk import FileError
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = 2
 SEAL = "steadyq"
@@ -28,7 +30,7 @@ SEAL = "steadyq"
 Arrays = dict[str, np.ndarray]
 
 
-def write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor], values: dict[str, Any]) -> None:
+def write(path: Path, kind: str, tensors: Mapping[str, "np.ndarray | torch.Tensor"], values: dict[str, Any]) -> None:
     """Seal tensors and JSON values into one file."""
     arrays = {name: _array(name, tensor) for name, tensor in tensors.items()}
     text = json.dumps(values, allow_nan=False)
@@ -40,7 +42,7 @@ def write(path: Path, kind: str, tensors: Mapping[str, np.ndarray | torch.Tensor
 def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
     """The arrays, JSON values and digest of a sealed file, after comparing the digest."""
     with _readable(path):
-        data = path.read_bytes()
+        data = disk.read(path)
     try:
         arrays = safetensors.numpy.load(data)  # checks every size, and that no byte is left over
     except (SafetensorError, KeyError, ValueError) as error:
@@ -53,7 +55,7 @@ def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
 
 def peek(path: Path, kind: str) -> dict[str, Any]:
     """The JSON values of a sealed file without its tensors and without comparing the digest: enough to clean up by."""
-    with _readable(path), path.open("rb") as file:
+    with _readable(path), disk.open_to_read(path) as file:
         header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
     _, text = _unseal(path, header, kind)
     return _values(path, text)
@@ -116,14 +118,16 @@ def _line(values: list[Any]) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
-def _array(name: str, tensor: np.ndarray | torch.Tensor) -> np.ndarray:
+def _array(name: str, tensor: "np.ndarray | torch.Tensor") -> np.ndarray:
     """A tensor as an array with its elements in order, without a copy where none is needed."""
-    array = tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else tensor
+    array = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().numpy()
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has the type {array.dtype}; only numbers and booleans can be saved")
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")  # keeps 0-d, unlike ascontiguousarray
 
 
-def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+def tensors(arrays: Arrays) -> "dict[str, torch.Tensor]":
     """Tensors of their own, as arrays from a file may be read-only."""
+    import torch  # which those who only look at a file need not wait for
+
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}

@@ -14,6 +14,7 @@ from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.algorithm.types import Net, State
+from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, sealed
 from steadyq.store.folder import best_frame, seed_folder, snapshot_path
@@ -39,6 +40,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def agent_of(record: Record) -> Agent:
     """The agent that a run trains, in float32."""
     recipe = make_recipe(record.settings.recipe, record.settings.options)
+    machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
     return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
 
 

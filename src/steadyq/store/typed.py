@@ -51,6 +51,8 @@ def _exactly(kind: type[T], value: Any, name: str) -> T:
     """A value of this very type: a bool is not an int here, and an int is not a float."""
     if type(value) is not kind:
         raise ValueError(f"`{name}` is {short(value)}, not of the type {kind.__name__}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"`{name}` is {short(value)}, not a number of 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"`{name}` is {value}, not a finite number")
     return value

@@ -6,7 +6,7 @@ A recipe that needs other words gives its own: `lr: Annotated[hyper.Lr, "step si
 import math
 from typing import Annotated
 
-from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
+from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, from_
 
 ENTROPY = Range(
     "a number below 0.693 (log 2, the most that actions in [-1, 1] have)", lambda x: -math.inf < x < math.log(2)
@@ -17,7 +17,7 @@ ActorWidth = Annotated[int, COUNT, "units in each of the actor's two hidden laye
 ResidualWidth = Annotated[Width, "units of the critic's layers, two residual blocks"]
 ResidualActorWidth = Annotated[ActorWidth, "units of the actor's layers, one residual block"]
 NCritics = Annotated[int, COUNT, "number of critics"]
-Bins = Annotated[int, Range("a whole number of at least 2", lambda x: x >= 2), "atoms of the critic's distribution"]
+Bins = Annotated[int, from_(2), "atoms of the critic's distribution"]
 
 Lr = Annotated[float, POSITIVE, "step size of Adam for critic, actor and temperature"]
 ScheduledLr = Annotated[Lr, "step size of Adam for critic, actor and temperature at the start"]
