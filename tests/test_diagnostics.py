@@ -2,9 +2,10 @@
 
 import csv
 import math
+import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,10 @@ from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.examine import q_bias, snapshots
 from steadyq.examine.diagnosis import Examiner, examine, examiner
+from steadyq.examine.show import show
 from steadyq.run.resume import resume
 from steadyq.run.train import settings_of
-from steadyq.store import checkpoint, metrics_csv, snapshot
+from steadyq.store import checkpoint, disk, metrics_csv, snapshot
 from steadyq.store.disk import FileError
 from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
@@ -296,6 +298,35 @@ def test_a_checkpoint_may_be_gone_where_a_run_goes_on(
     (copy / "seed-0" / "checkpoints" / f"{90:012d}.safetensors").write_bytes(b"damaged")
     with pytest.raises(FileError, match="damaged or no safetensors file"):
         snapshots.patient(copy, record, 0, None)
+
+
+def test_a_snapshot_that_is_being_written_is_none(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "seed-0" / "snapshots" / ".tmp-000000000120.safetensors").write_bytes(b"half")
+    assert sorted(snapshots.diagnose(copy, seed=0, episodes=1)[0]) == [0, 40, 80]
+    with pytest.raises(InputError, match="no snapshot at frame 50; evaluations with one: 0 to 80, 3 in all"):
+        show(copy, which="50", trust=True)
+
+
+def test_diagnoses_that_cannot_be_read_now_are_not_replaced(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, record = shutil.copytree(run, tmp_path / "run"), read_record(run)
+    snapshots.note(copy, record, 0, 40, {"diag/x": 1.0})
+    real = disk.do
+
+    def do(operation: Callable[..., object], *arguments: object) -> object:
+        if operation in (os.open, os.lstat) and arguments[0] == copy / "diagnostics.csv":
+            raise OSError(5, "Input/output error")
+        return real(operation, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "do", do)
+        with pytest.raises((InputError, OSError), match="Input/output error"):
+            snapshots.note(copy, record, 1, 40, {"diag/x": 1.0})
+    assert values(copy / "diagnostics.csv") == {(0, 40, "diag/x"): 1}
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

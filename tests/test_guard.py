@@ -17,6 +17,7 @@ from steadyq.envs.env import BadStepError, Env, EnvError, Spec, Step
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import LARGEST, Guarded, repeats
 from steadyq.envs.gymnasium import GymnasiumEnv
+from steadyq.errors import Stopped
 from toy import Point
 
 ACTION = np.zeros(1, np.float32)
@@ -249,7 +250,7 @@ def test_what_an_environment_raises_is_a_failure_with_its_type_and_text(
 
 
 @pytest.mark.parametrize("timeout", [None, AMPLE])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
 def test_who_wants_to_leave_may(error: type[BaseException], timeout: float | None) -> None:
     maker = Maker()
     env = Guarded(maker, timeout=timeout)
@@ -309,7 +310,68 @@ def test_an_environment_that_is_slow_but_in_time_is_not_given_up(monkeypatch: py
     maker.made[0].act = slow
     env.reset(0)
     assert [env.step(ACTION).reward for _ in range(3)] == [1, 2, 3]
-    assert seconds == [AMPLE] * 4
+    assert seconds == [AMPLE / guard.LOOKS] * 4
+
+
+def test_an_environment_is_not_given_up_for_the_time_in_which_the_process_was_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock has gone on meanwhile, the environment has not."""
+    maker, running, looks = Maker(), threading.Event(), []
+
+    class Suspended(SimpleQueue):
+        def get(self, timeout: float | None = None) -> object:
+            if timeout is None:
+                return super().get()
+            looks.append(timeout)
+            if len(looks) == 1:
+                raise Empty
+            running.set()
+            return super().get(timeout=AMPLE)
+
+    env = Guarded(maker, timeout=AMPLE)
+    monkeypatch.setattr(guard, "SimpleQueue", Suspended)
+    maker.made[0].act = lambda where: running.wait()
+    assert env.reset(7).tolist() == [7, 0]
+    assert looks == [AMPLE / guard.LOOKS] * 2
+
+
+def test_an_answer_that_has_come_by_the_last_look_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker, looks = Maker(), []
+
+    class Late(SimpleQueue):
+        def get(self, timeout: float | None = None) -> object:
+            if timeout is None:
+                return super().get()
+            looks.append(timeout)
+            if timeout:
+                raise Empty
+            return super().get(timeout=AMPLE)
+
+    env = Guarded(maker, timeout=AMPLE)
+    monkeypatch.setattr(guard, "SimpleQueue", Late)
+    assert env.reset(7).tolist() == [7, 0]
+    assert sum(looks) == pytest.approx(AMPLE)
+
+
+@pytest.mark.parametrize("timeout", [None, AMPLE])
+@pytest.mark.parametrize("where", ["reset", "step", "render", "close", "make"])
+def test_an_environment_does_not_end_the_process(where: str, timeout: float | None) -> None:
+    """`sys.exit(0)` would end a run with status 0, and all since its last checkpoint were lost."""
+    maker, leave = Maker(), partial(throw, SystemExit(0))
+    env = Guarded(maker, timeout=timeout)
+    env.reset(0)
+    maker.made[0].act = once(where, leave)
+    calls: dict[str, Callable[[], object]] = {
+        "reset": lambda: env.reset(1),
+        "step": lambda: env.step(ACTION),
+        "render": lambda: env.render(height=3, width=4),
+        "make": lambda: Guarded(leave, timeout=timeout),
+    }
+    if where in calls:
+        with pytest.raises(EnvError, match=f"failed in its {where}: SystemExit: 0"):
+            calls[where]()
+    env.close()
 
 
 def test_restart_closes_what_it_can() -> None:

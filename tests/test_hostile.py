@@ -256,7 +256,7 @@ def test_nobody_waits_for_what_is_not_a_file(kind: str, name: str, mine: Path) -
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_device_is_not_opened_to_read() -> None:
-    with pytest.raises(OSError, match="it is not a regular file"):
+    with pytest.raises(FileError, match="it is not a regular file"):
         disk.read(Path("/dev/zero"))
 
 
@@ -466,7 +466,7 @@ def test_a_run_folder_of_another_format(mine: Path) -> None:
         (lambda meta: meta["run"].update(colour="red"), "`meta.run` has the unknown 'colour'"),
         (lambda meta: meta["seed"].update(best=[1.0]), "`meta.seed.best` is [1.0], not [mean_return, frame]"),
         (
-            lambda meta: meta["seed"].update(finished=[[1.0, 2, 3]]),
+            lambda meta: meta["seed"].update(finished=[[1.0, 2, 3, False]]),
             "`meta.seed.finished.bad` is 3, not of the type bool",
         ),
         (lambda meta: meta.update(metrics=[-1, ""]), "the size of `metrics` is negative"),

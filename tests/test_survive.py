@@ -22,6 +22,7 @@ import torch
 from runs import digest, records, steps_take, transitions
 from runs import run_at as at_full_length
 from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.cli.main import main
 from steadyq.engine.learner import PATIENCE
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.envs.guard import Guarded
@@ -163,14 +164,14 @@ def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, m
 # Environments that fail
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool], error: type[BaseException] = OSError) -> None:
     """Environments that raise at some of all steps that are ever made."""
     real, count = Point.step, [0]
 
     def step(env: Point, action: np.ndarray) -> tuple:
         count[0] += 1
         if when(count[0]):
-            raise OSError("the simulator is gone")
+            raise error("the simulator is gone")
         return real(env, action)
 
     monkeypatch.setattr(Point, "step", step)
@@ -191,6 +192,53 @@ def test_an_evaluation_is_played_again_after_a_failure(
     failing(monkeypatch, lambda step: step == 65)  # after 60 that tell whether it repeats itself
     run_at(tmp_path / "run")
     assert records(tmp_path / "run") == records(undisturbed)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_an_evaluation_episode_that_always_fails_ends_the_run_or_is_recorded(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    run, tried, playing = tmp_path / "run", [0], dict[Guarded, int]()
+    real = {"reset": Guarded.reset, "step": Guarded.step}
+    bad = {episode_seed(0, Purpose.EVALUATE, number) for number in (3, 4, 5)}  # one at frame 40, both at frame 80
+
+    def call(here: str, env: Guarded, given: Any) -> Any:
+        if here == "reset":
+            playing[env] = given
+        if here == where and playing[env] in bad:
+            tried[0] += 1
+            raise EnvError("no such start")
+        return real[here](env, given)
+
+    monkeypatch.setattr(Guarded, "reset", lambda env, seed: call("reset", env, seed))
+    monkeypatch.setattr(Guarded, "step", lambda env, action: call("step", env, action))
+    with pytest.raises(RunError, match=r"no such start, again in a fresh one.*--on-bad-step end-episode"):
+        run_at(run)
+    assert tried == [2]
+    with pytest.raises(RunError, match="no such start"):
+        resume(run)
+    assert resume(run, on_bad_step="end-episode").finished
+    assert values(run, "eval/failed_episodes") == {40: 1, 80: 2}
+    assert values(run, "eval/mean_reward")[80] == 0
+    ours, theirs = ([line for line in records(folder) if ",eval/" not in line] for folder in (run, undisturbed))
+    assert ours == theirs
+
+
+def test_evaluations_that_never_work_do_not_use_up_what_training_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(*_: object, **__: object) -> None:
+        raise EnvError("no such start")
+
+    monkeypatch.setattr(measure, "play", play)
+    assert run_at(tmp_path / "run", eval_episodes=RESTARTS, on_bad_step="end-episode").finished
+    assert values(tmp_path / "run", "eval/failed_episodes") == {0: RESTARTS, 40: RESTARTS, 80: RESTARTS}
+
+
+def test_an_environment_that_would_end_the_process_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, lambda step: step == 80, SystemExit)
+    assert run_at(tmp_path / "run", eval_every=0).finished
+    assert sum(values(tmp_path / "run", "rollout/env_restarts").values()) == 1
 
 
 def test_a_saved_episode_that_cannot_be_started_again_is_left_out(
@@ -396,6 +444,172 @@ def test_a_full_file_system(
     assert records(run) == records(undisturbed)
 
 
+def test_a_snapshot_that_could_not_be_written_is_tried_again_with_the_weights_of_its_frame(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried, real = list[Path](), snapshot.write_snapshot
+
+    def write(path: Path, *parts: Any) -> None:
+        tried.append(path)
+        if tried.count(path) == 1:
+            raise OSError(errno.ENOSPC, "full")
+        real(path, *parts)
+
+    monkeypatch.setattr(snapshot, "write_snapshot", write)
+    assert run_at(tmp_path / "run", save_every=45).finished
+    assert len(tried) == 6  # at frames 0, 40 and 80
+    assert capsys.readouterr().out.count("no snapshot at frame 40: full; it is tried again") == 1
+    for path in tried:
+        name = path.relative_to(tmp_path / "run")
+        assert path.read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_snapshot_that_is_missing_in_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(snapshot, "write_snapshot", write)
+    with pytest.raises(RunError, match="no snapshot at frame 0: full; no snapshot at frame 40: full"):
+        run_at(tmp_path / "run", frames=60)
+
+
+def reads_fail(monkeypatch: pytest.MonkeyPatch, kind: str, *, first: int = 1_000_000, lasts: bool = False) -> list[int]:
+    """Of all that is asked of the disk without changing it, let one or all from there on fail; how many were asked."""
+    asked, (fault, *operations) = [0], FAULTS[kind]
+
+    def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+        if operation in operations:
+            asked[0] += 1
+            if asked[0] == first or (lasts and asked[0] > first):
+                return fault(operation, *arguments)
+        return operation(*arguments)
+
+    monkeypatch.setattr(disk, "do", do)
+    return asked
+
+
+def fails(number: int) -> Callable[..., object]:
+    """Something that cannot be read, for this reason."""
+
+    def fault(operation: Callable[..., Any], *arguments: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fault
+
+
+def short(operation: Callable[..., Any], *arguments: Any) -> Any:
+    """Part of what was asked for, as the system may give it."""
+    return operation(arguments[0], 1 + arguments[1] // 2)
+
+
+READS = (os.open, os.read, os.fstat, os.lstat, os.stat, os.listdir)
+FAULTS = {
+    "EIO": (fails(errno.EIO), *READS),
+    "ESTALE": (fails(errno.ESTALE), *READS),
+    "short": (short, os.read),
+    "ends": (lambda *_: b"", os.read),  # before its size
+}
+
+
+@pytest.mark.parametrize("faults", [3, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lasts", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("kind", FAULTS)
+def test_nothing_is_lost_by_what_cannot_be_read(
+    halfway: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    lasts: bool,
+    faults: int,
+) -> None:
+    """Even with --inexact, which goes on without what is damaged."""
+    with monkeypatch.context() as patch:
+        asked = reads_fail(patch, kind)
+        resume(shutil.copytree(halfway, tmp_path / "whole"), inexact=True)
+    assert asked[0] > 10
+    refused = 0
+    for n in range(1, asked[0] + 1, max(1, asked[0] // faults)):
+        copy = shutil.copytree(halfway, tmp_path / str(n))
+        with monkeypatch.context() as patch:
+            reads_fail(patch, kind, first=n, lasts=lasts)
+            try:
+                assert resume(copy, inexact=True).finished
+            except (InputError, RunError, OSError):
+                refused += 1
+        record, notes = find_record(copy)
+        found = newest_whole(copy, record, despite_log=False)
+        assert (notes, found.complaints, found.log_is_damaged) == ([], [], False)
+        assert found.saved[0].frame >= 60
+        assert all(stretch["from_frame"] >= 60 for stretch in record.stretches[1:])  # not from an older one
+        for frame in checkpoint.frames(copy / SEED):
+            checkpoint.verify(copy / SEED, checkpoint.load(copy / SEED, frame), sizes={REPLAY: (2, 1)})
+        assert resume(copy).finished
+        assert digest(copy, 0) == digest(undisturbed, 0)
+        assert records(copy) == records(undisturbed)
+        shutil.rmtree(copy)
+    assert (refused == 0) == (kind == "short")
+
+
+def links(folder: Path, copy: Path) -> Path:
+    """A copy as `cp -al` makes it, of hard links."""
+    return shutil.copytree(folder, copy, copy_function=os.link)
+
+
+def test_a_resumed_copy_of_hard_links_leaves_the_original_alone(halfway: Path, tmp_path: Path) -> None:
+    with (halfway / "metrics.csv").open("a") as file:
+        file.write("written after the checkpoint, as before a kill")
+    (halfway / "learning_curve.png").write_bytes(b"a picture")
+    before = {path: path.read_bytes() for path in halfway.rglob("*") if path.is_file()}
+    copy = links(halfway, tmp_path / "copy")
+    assert main(["resume", str(copy), "--trust"]) == 0
+    assert {path: path.read_bytes() for path in halfway.rglob("*") if path.is_file()} == before
+    assert (copy / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_damaged_after_training_does_not_make_it_fail(
+    halfway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (halfway / "diagnostics.csv").write_text("[" * 10_000)
+    assert main(["resume", str(halfway), "--trust"]) == 0
+    assert "learning curve could not be drawn: " in capsys.readouterr().out
+
+
+def at_frame(frame: int, do: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something to the folder of the runs to come while they go on."""
+
+    def act(going: Training) -> None:
+        if going.frame == frame:
+            do(going.folder)
+        act_and_store(going)
+
+    monkeypatch.setattr("steadyq.run.loop.act_and_store", act)
+
+
+def test_a_run_follows_its_folder(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, moved = tmp_path / "run", tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    at_frame(35, lambda folder: folder.rename(moved), monkeypatch)
+    result = run_at(run)
+    assert (result.folder, result.finished) == (moved, True)
+    assert not run.exists()
+    assert capsys.readouterr().out.count(f"{run} was moved; the run continues in {moved}") == 1
+    assert digest(moved, 0) == digest(undisturbed, 0)
+    assert records(moved) == records(undisturbed)
+    assert sorted((moved / SEED / "snapshots").iterdir())[-1].name == "000000000080.safetensors"
+
+
+def test_a_run_whose_folder_is_deleted_ends_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_frame(35, shutil.rmtree, monkeypatch)
+    with pytest.raises(RunError, match="run was deleted, or moved out of sight, while the run went on"):
+        run_at(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Damaged files
 
 
@@ -589,6 +803,46 @@ def test_a_foreign_module_is_not_imported_unasked(
 
 
 # The same command again
+
+
+def before_the_lock(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let another process do something to the folder after the next run has looked at it, before that has the lock."""
+    real, first = lock.hold, [True]
+
+    def hold(run: Path) -> Any:
+        if first:
+            first.clear()
+            do()
+        return real(run)
+
+    monkeypatch.setattr(lock, "hold", hold)
+
+
+def test_a_run_that_has_just_ended_is_not_begun_again(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    before_the_lock(partial(run_at, run), monkeypatch)
+    assert run_at(run, resume=True).finished
+    assert [stretch["from_frame"] for stretch in read_record(run).stretches] == [0, 90]
+    assert digest(run, 0) == digest(undisturbed, 0)
+
+
+def test_a_run_that_appears_is_not_overwritten_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    before_the_lock(partial(run_at, run, frames=60), monkeypatch)
+    with pytest.raises(InputError, match="already holds a run"):
+        run_at(run)
+    assert read_record(run).settings.frames == 60
+    assert checkpoint.frames(run / SEED)[-1] == 60
+
+
+def test_another_run_that_appears_is_not_resumed(halfway: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = read_record(halfway).settings.name
+    before_the_lock(partial(run_at, halfway, overwrite=True, batch_size=7, name=name), monkeypatch)
+    with pytest.raises(InputError, match="another run: batch_size is 7 there and 8 here"):
+        run_at(halfway, resume=True)
+    assert len(read_record(halfway).stretches) == 1
 
 
 def test_the_same_command_goes_on(halfway: Path, undisturbed: Path) -> None:

@@ -115,23 +115,40 @@ def minutes(text: str) -> float:
 
 
 def conclude(result: "Result") -> int:
-    """The last lines of a run: returns before and after, and where everything is."""
+    """The last lines of a run: returns before and after, and where everything is.
+
+    What cannot be read or drawn is told: how the run ended, and so the exit code, is known by now.
+    """
     from steadyq.store.record import read_record
 
-    settings = read_record(result.folder).settings
-    returns = {seed: found for seed in settings.seeds if (found := result.returns(seed))}
-    for seed, found in returns.items():
-        first, last = min(found), max(found)
-        print(
-            f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
-            f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
-        )
-    say(f"run            {result.folder}")
+    lines = []
+    try:
+        settings = read_record(result.folder).settings
+        for seed in settings.seeds:
+            if found := result.returns(seed):
+                first, last = min(found), max(found)
+                lines.append(
+                    f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
+                    f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
+                )
+    except (InputError, OSError) as error:
+        lines.append(f"no returns to show: {error}")
+    say("\n".join([*lines, f"run            {result.folder}"]))
     if not result.finished:  # no time for a picture: whoever asked may not wait
         say(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
         return STOPPED
-    if returns:
-        from steadyq.figures.learning_curve import write_learning_curve
-
-        say(f"learning curve {write_learning_curve(result.folder, result.folder / 'learning_curve.png')}")
+    if lines:
+        say(f"learning curve {picture(result.folder)}")
     return DONE
+
+
+def picture(run: Path) -> str:
+    """Draw the learning curve of a run: where it is, or in a sentence why there is none."""
+    from steadyq.figures.learning_curve import write_learning_curve
+    from steadyq.store import disk
+
+    try:
+        disk.remove(run / "learning_curve.png")  # of a copy made of hard links the original keeps its own
+        return str(write_learning_curve(run, run / "learning_curve.png"))
+    except Exception as error:  # whatever is wrong with it, training is done
+        return f"could not be drawn: {' '.join(str(error).split())}"

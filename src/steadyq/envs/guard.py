@@ -22,6 +22,10 @@ PHYSICS_ERROR = "dm_control.rl.control.PhysicsError"
 LARGEST = 1e16
 """Numbers beyond are refused: running statistics sum squares, and float32 has room for the square of 1e19."""
 
+LOOKS = 10
+"""Looks at whether an environment has answered, within its timeout. While the process is suspended (SIGSTOP, a closed
+lid) the clock may go on but no environment can: of its time that takes one look's."""
+
 MAKING = 60.0
 """Seconds that an environment may take to be made, however short the timeout of its steps: it loads models and code."""
 
@@ -39,8 +43,8 @@ class Guarded:
         BadStepError: from `reset` and `step`: a number that is not finite or beyond `LARGEST`, or a diverged
             simulation. A `reset` may mend it.
         EnvError: from `reset` and `step`: any other exception, no answer in time, or no observation of the right shape.
-            Call `restart` before the next. Also from here, if making it took longer than the timeout and `MAKING`; what
-            else `make` raises passes.
+            Call `restart` before the next. Also from here, if making it took longer than the timeout and `MAKING`, or
+            would end the process; what else `make` raises passes.
     """
 
     def __init__(self, make: Callable[[], Env], *, timeout: float | None = None) -> None:
@@ -105,7 +109,7 @@ class Guarded:
         """What a call of the environment gives, its exceptions turned into ours."""
         try:
             return self._call(what, function, *args)
-        except (BadStepError, EnvError, KeyboardInterrupt, SystemExit, Stopped):
+        except (BadStepError, EnvError, KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:  # a panic of an environment written in Rust is not an Exception
             name = f"{type(error).__module__}.{type(error).__qualname__}"
@@ -114,13 +118,16 @@ class Guarded:
             raise EnvError(f"{self._name} failed in its {what}: {_words(error)}") from error
 
     def _call(self, what: str, function: Callable[..., Any], *args: object) -> Any:
-        """What a call gives, made where the environment lives."""
-        if self._worker is None or self.timeout is None:
-            return function(*args)
-        seconds = max(self.timeout, MAKING) if function is self._make else self.timeout
+        """What a call gives, made where the environment lives. `sys.exit` is a failure: it would end the run."""
+        seconds = self.timeout and (max(self.timeout, MAKING) if function is self._make else self.timeout)
         try:
+            if self._worker is None or seconds is None:
+                return function(*args)
             return self._worker.answer(function, *args, timeout=seconds)
+        except SystemExit as error:
+            raise EnvError(f"{self._name} failed in its {what}: {_words(error)}") from error
         except _NoAnswer:
+            assert self._worker is not None
             if self._env is not None:
                 self._worker.post(self._env.close)  # should it ever come back
             self._worker.end()
@@ -161,10 +168,14 @@ class _Worker:
     def answer(self, function: Callable[..., Any], *args: object, timeout: float) -> Any:
         """What a call returns, or raises; `_NoAnswer` if there is neither in time."""
         answers = self.post(function, *args)
-        try:
-            value, error = answers.get(timeout=timeout)
-        except Empty:
-            raise _NoAnswer from None
+        for look in range(LOOKS + 1):
+            try:
+                value, error = answers.get(timeout=timeout / LOOKS if look < LOOKS else 0)
+                break
+            except Empty:
+                continue
+        else:
+            raise _NoAnswer
         if error is not None:
             raise error
         return value

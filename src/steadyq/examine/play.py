@@ -25,6 +25,7 @@ class Episode(NamedTuple):
     ret: float  # undiscounted sum of rewards
     length: int  # agent steps
     bad: bool = False  # ended by numbers that are not finite, which do not count
+    failed: bool = False  # the environment cannot play it: it counts as one of return 0
 
 
 class Interrupted(Exception):  # noqa: N818, it is not an error
@@ -70,12 +71,15 @@ def play(
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
     """The metrics of one evaluation; the spread is over its episodes."""
     rets = np.array([episode.ret for episode in episodes])
-    bad = sum(episode.bad for episode in episodes)
+    troubles = {
+        "eval/bad_steps": sum(episode.bad for episode in episodes),
+        "eval/failed_episodes": sum(episode.failed for episode in episodes),
+    }
     return {
         EVALUATION: float(rets.mean()),
         EVALUATION_STD: float(rets.std()),
         "eval/mean_ep_length": float(np.mean([episode.length for episode in episodes])),
-    } | ({"eval/bad_steps": float(bad)} if bad else {})
+    } | {name: float(count) for name, count in troubles.items() if count}
 
 
 def mean_action(agent: Agent, state: State) -> Act:

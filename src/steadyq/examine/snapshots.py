@@ -18,8 +18,8 @@ from steadyq.algorithm.types import State
 from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
-from steadyq.store import checkpoint, disk, folder, metrics_csv, names, snapshot
-from steadyq.store.disk import FileError
+from steadyq.store import checkpoint, disk, folder, metrics_csv, names, sealed, snapshot
+from steadyq.store.disk import FileError, Unreadable
 from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
 from steadyq.store.record import Record, check_spec, check_trust, read_record
 from steadyq.store.replay import Replay
@@ -107,7 +107,7 @@ def diagnose(
 
 def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) -> Patient:
     """What there is of a seed, of the wanted snapshots."""
-    known = sorted(int(path.stem) for path in snapshot_path(run, seed, 0).parent.glob("*.safetensors"))
+    known = sealed.frames(snapshot_path(run, seed, 0).parent)
     if not known:
         raise InputError(f"{run} has no snapshot of seed {seed} yet; wait for its first evaluation")
     missing = sorted(set(frames or ()) - set(known))
@@ -122,7 +122,7 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
         if saved:
             found = checkpoint.load(seed_folder(run, seed), saved[-1])
             checkpoint.fill(seed_folder(run, seed), found, {REPLAY: replay})
-    except FileError:
+    except (FileError, Unreadable):  # gone; on a network file system that may be a stale handle
         if saved[-1] in checkpoint.frames(seed_folder(run, seed)):
             raise
         return patient(run, record, seed, frames)  # a run in progress has saved a newer one, and removed this one
@@ -155,7 +155,7 @@ def note(run: Path, record: Record, seed: int, frame: int, measured: Mapping[str
     about = (settings.resolved("name"), settings.env, seed)
     new = [metrics_csv.Row(*about, name, frame, value) for name, value in measured.items() if math.isfinite(value)]
     with FileLock(run / LOCK):
-        before = metrics_csv.read(path) if path.exists() else []
+        before = metrics_csv.read(path) if disk.is_there(path) else []
         kept = [row for row in before if (row.seed, row.env_step) != (seed, frame)]
         metrics_csv.replace(path, sorted(kept + new, key=lambda row: (row.seed, row.env_step, row.metric)))
 

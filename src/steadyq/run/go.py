@@ -27,6 +27,7 @@ from steadyq.run.training import Seed, Training
 from steadyq.settings import Settings
 from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
 from steadyq.store.folder import seed_folder
+from steadyq.store.lock import Held
 from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import replay_of
@@ -60,7 +61,7 @@ def check_memory(settings: Settings, spec: Spec) -> None:
 
 
 def go(
-    run_folder: Path,
+    held: Held,
     record: Record,
     env: Guarded,
     stop: Stop,
@@ -72,8 +73,8 @@ def go(
     """Run the loop from a verified checkpoint of every seed, or from the beginning if there is none.
 
     Args:
-        run_folder: the run folder, held by this process. If there is no checkpoint, what else is in it is removed, once
-            all that the run needs could be made.
+        held: the run folder, kept to this process. If there is no checkpoint, what else is in it is removed, once all
+            that the run needs could be made.
         record: its run.json, written here.
         env: for evaluations; the caller closes it.
         stop: asks to stop.
@@ -82,18 +83,18 @@ def go(
         notes: sentences for the person watching.
     """
     with ExitStack() as made:
-        run = assemble(made, run_folder, record, env, saved=saved, mark=mark, clock=stop.clock)
+        run = assemble(made, held, record, env, saved=saved, mark=mark, clock=stop.clock)
         for line in (opening(record, saved[0].frame if saved else 0), *notes):
             run.view.message(line)
         begin(run, saved)
         stop.loop_begins = True
         finished = loop(run, stop)
-        return Result(run_folder, finished, run.frame)
+        return Result(run.folder, finished, run.frame)
 
 
 def assemble(
     made: ExitStack,
-    run_folder: Path,
+    held: Held,
     record: Record,
     env: Guarded,
     *,
@@ -105,7 +106,7 @@ def assemble(
 
     Nothing in the folder is changed before the networks and the environments could be made.
     """
-    settings, how = record.settings, record.stretches[-1]
+    run_folder, settings, how = held.path, record.settings, record.stretches[-1]
     frame = saved[0].frame if saved else 0
     torch.set_num_threads(how["threads"])
     machine.keep_freed_memory()
@@ -159,7 +160,7 @@ def assemble(
     made.callback(view.close)
     return Training(
         record=record,
-        folder=run_folder,
+        held=held,
         agent=agent,
         learner=learner,
         seeds=seeds,
@@ -190,9 +191,9 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
 
 def forget(run_folder: Path) -> None:
     """Remove a run, or what is left of one that died before its first checkpoint: it starts again from its seed."""
-    for path in run_folder.iterdir():
-        if path.name not in (lock.LOCK, lock.OWNER, "run.json"):
-            disk.remove_tree(path)
+    for name in disk.names(run_folder):
+        if name not in (lock.LOCK, lock.OWNER, "run.json"):
+            disk.remove_tree(run_folder / name)
 
 
 def opening(record: Record, frame: int) -> str:

@@ -11,10 +11,9 @@ from steadyq.engine import machine
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.diagnosis import Examiner, examine
 from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
+from steadyq.run.save import write_snapshot
 from steadyq.run.stop import Stop
 from steadyq.run.training import Best, Training
-from steadyq.store import snapshot
-from steadyq.store.folder import snapshot_path
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import snapshot_tensors
 
@@ -98,12 +97,10 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
         run.counters.resets_evaluated = run.counters.resets
         return
     seconds = (run.clock() - started) / max(len(results), 1)
+    if not run.find_folder():
+        return
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
-        meta = {"frame": run.frame, "seed": one.seed, "recipe": settings.recipe, "env": settings.env}
-        try:
-            snapshot.write_snapshot(snapshot_path(run.folder, one.seed, run.frame), snapshot_tensors(state), meta)
-        except OSError as error:
-            run.view.message(f"no snapshot at frame {run.frame:,}: {error.strerror}")
+        write_snapshot(run, one.seed, run.frame, snapshot_tensors(state))
         write(run, one.seed, metrics | {"time/evaluation_seconds": seconds})
         best = one.counters.best
         if run.step and (best is None or metrics["eval/mean_reward"] > best.mean_return):
@@ -113,26 +110,41 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
 
 
 def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | None:
-    """One episode of an evaluation, if need be in a fresh environment; None if asked to stop, or the run is over."""
-    fresh = False
+    """One episode of an evaluation; None if asked to stop, or the run is over.
+
+    One that fails is played again in a fresh environment. If it fails there too, it always would, and each resumed run
+    would come to it again: with `--on-bad-step end-episode` it is taken as failed, and otherwise the run is over.
+    """
+    tolerant, played = run.settings.on_bad_step == "end-episode", 0
     while not (stop.asked or run.over):
         try:
-            if fresh:
+            if run.evaluation_failed:
                 run.evaluation_env.restart()
-            return play(
-                run.evaluation_env,
-                act,
-                seed=seed,
-                bad_step_ends=run.settings.on_bad_step == "end-episode",
-                interrupted=lambda: stop.asked,
-            )
+                run.evaluation_failed = False
+        except EnvError as error:
+            run.may_restart(error)
+            continue
+        try:
+            return play(run.evaluation_env, act, seed=seed, bad_step_ends=tolerant, interrupted=lambda: stop.asked)
         except Interrupted:
             return None
         except BadStepError as error:  # of a first observation, or not to be tolerated
             run.tolerate(error)
             return Episode(0.0, 0, bad=True)
         except EnvError as error:
-            fresh = run.may_restart(error)
+            run.evaluation_failed, played = True, played + 1
+            if played == 1 and not tolerant:
+                run.may_restart(error)
+            elif played == 1:  # not counted: of many episodes each may fail, and training goes on
+                run.view.message(f"{error}; a fresh environment takes its place")
+            elif tolerant:
+                run.view.message(f"{error}, again in a fresh one; an episode of the evaluation at {run.frame:,} failed")
+                return Episode(0.0, 0, failed=True)
+            else:
+                run.over = (
+                    f"{error}, again in a fresh one: an episode of the evaluation at frame {run.frame:,} cannot be "
+                    f"played; `steadyq resume {run.folder} --on-bad-step end-episode` would take it as failed"
+                )
     return None
 
 

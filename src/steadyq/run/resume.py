@@ -25,8 +25,21 @@ FREE = resumable("freely")
 
 def go_on_with(settings: Settings, *, inexact: bool, max_minutes: float | None) -> Result:
     """Resume the run that these settings would begin."""
-    run_folder = settings.folder
-    ours, theirs = _decisive(settings), _decisive(find_record(run_folder)[0].settings)
+    changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
+    return resume(
+        settings.folder,
+        frames=settings.frames,
+        inexact=inexact,
+        trust=True,
+        max_minutes=max_minutes,
+        like=settings,
+        **changes,
+    )
+
+
+def check_same(settings: Settings, there: Settings, run_folder: Path) -> None:
+    """InputError if the run that is there is another one than these settings would begin."""
+    ours, theirs = _decisive(settings), _decisive(there)
     if ours.get("schedule_updates") == settings.planned_updates:  # by the length, not chosen
         theirs["schedule_updates"] = ours["schedule_updates"]  # `longer` decides
     compared = ours if ours["recipe"] == theirs["recipe"] else ("recipe",)
@@ -36,8 +49,6 @@ def go_on_with(settings: Settings, *, inexact: bool, max_minutes: float | None) 
             f"{run_folder} holds another run: {what}; give another --out, or --overwrite it (`steadyq resume` can "
             f"change {', '.join(flag(key) for key in MACHINE)})"
         )
-    changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
-    return resume(run_folder, frames=settings.frames, inexact=inexact, trust=True, max_minutes=max_minutes, **changes)
 
 
 def _decisive(settings: Settings) -> dict[str, Any]:
@@ -55,6 +66,7 @@ def resume(
     inexact: bool = False,
     trust: bool = False,
     max_minutes: float | None = None,
+    like: Settings | None = None,
     **changes: Any,
 ) -> Result:
     """Resume a run from its newest whole checkpoint, bit-exactly; the same as `steadyq resume`.
@@ -67,12 +79,14 @@ def resume(
             although the record of measurements is damaged.
         trust: import the module that the run's environment names.
         max_minutes: stop and save after so long.
+        like: refuse another run than the one that these settings would begin.
         **changes: other values of settings that are `resumable`, see `steadyq resume --help`. None changes nothing.
 
     Raises:
         InputError: no run folder, a length that lies behind what is done, no checkpoint that is whole, or a difference
             that nobody asked for; nothing was changed.
         RunError: the run could not continue, gave a seed up, or could not save.
+        Unreadable: something in the folder cannot be read now; nothing was changed.
     """
     run_folder = Path(run_folder)
     if not is_run(run_folder):
@@ -82,8 +96,10 @@ def resume(
         if key not in (*FREE, *MACHINE):
             raise unknown("setting", key, (*FREE, *MACHINE))
     disk.refuse_links(run_folder)
-    with Stop(max_minutes=max_minutes) as stop, lock.hold(run_folder):
+    with Stop(max_minutes=max_minutes) as stop, lock.hold(run_folder) as held:
         record, notes = find_record(run_folder)
+        if like is not None:
+            check_same(like, record.settings, run_folder)
         check_trust(record, trust=trust)
         settings = replace(record.settings, **changes)
         check(settings)
@@ -110,7 +126,7 @@ def resume(
                 notes.append(metrics_csv.mend(run_folder / metrics_csv.FILE, done, missing=to_come(found.saved)))
                 mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
-            return go(run_folder, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
+            return go(held, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
 
 
 def find_record(run_folder: Path) -> tuple[Record, list[str]]:
@@ -119,7 +135,7 @@ def find_record(run_folder: Path) -> tuple[Record, list[str]]:
         return read_record(run_folder), []
     except InputError as error:
         trouble = error
-    for seed_dir in sorted(run_folder.glob("seed-*")):
+    for seed_dir in (run_folder / name for name in disk.names(run_folder) if name.startswith("seed-")):
         for frame in reversed(checkpoint.frames(seed_dir)):
             try:
                 found = checkpoint.load(seed_dir, frame)
@@ -175,7 +191,8 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
 
 def _reached(run_folder: Path, folders: Sequence[Path]) -> int:
     """How far a run has come, by anything that is in its folder."""
-    rows = metrics_csv.read(run_folder / metrics_csv.FILE) if (run_folder / metrics_csv.FILE).exists() else []
+    path = run_folder / metrics_csv.FILE
+    rows = metrics_csv.read(path) if disk.is_there(path) else []
     checkpoints = [frame for folder in folders for frame in checkpoint.frames(folder)]
     return max([0, *(row.env_step for row in rows), *checkpoints])
 

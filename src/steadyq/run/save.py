@@ -1,6 +1,6 @@
 """A run into its checkpoints, and back out of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from steadyq.algorithm.ranges import MOST
 from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.engine.learner import FAILURE
 from steadyq.errors import RunError
-from steadyq.run.training import Counters, Seed, SeedCounters, Training
-from steadyq.store import checkpoint
+from steadyq.run.training import Counters, Seed, SeedCounters, Training, Unwritten
+from steadyq.store import checkpoint, snapshot
 from steadyq.store.disk import FileError
+from steadyq.store.folder import snapshot_path
 from steadyq.store.metrics_csv import Mark
 from steadyq.store.record import Record, record_json
 from steadyq.store.typed import from_json
@@ -52,6 +53,12 @@ def save(run: Training) -> None:
         RunError: a number of the state is not finite, a mistake in the program; nothing was saved.
     """
     run.save_started, run.save_now = run.clock(), False
+    if not run.find_folder():
+        return
+    waiting = [*run.unwritten]
+    run.unwritten.clear()
+    for late in waiting:
+        write_snapshot(run, late.seed, late.frame, late.tensors, again=True)
     written: list[checkpoint.History] = []
     try:
         mark, elapsed = run.logger.offset(), run.elapsed + run.clock() - run.started
@@ -74,6 +81,19 @@ def save(run: Training) -> None:
     for one, history in zip(run.seeds, written, strict=True):  # not before all are written: they share a frame
         one.history, best = history, one.counters.best
         checkpoint.prune(history, keep=run.settings.keep, best=best.frame if best else None)
+
+
+def write_snapshot(run: Training, seed: int, frame: int, tensors: Mapping[str, Tensor], *, again: bool = False) -> None:
+    """A snapshot of one seed; what the disk refuses is said, and tried `again` at each save."""
+    meta = {"frame": frame, "seed": seed, "recipe": run.settings.recipe, "env": run.settings.env}
+    try:
+        snapshot.write_snapshot(snapshot_path(run.folder, seed, frame), tensors, meta)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if not again:
+            run.view.message(f"no snapshot at frame {frame:,}: {why}; it is tried again at each save")
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # training goes on in the same memory
+        run.unwritten.append(Unwritten(seed, frame, tensors, why))
 
 
 def tensors(run: Training, i: int, one: Seed) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options
 from steadyq.envs import guard, suites
-from steadyq.envs.guard import repeats
+from steadyq.envs.guard import Guarded, repeats
 from steadyq.errors import InputError, unknown
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
@@ -48,18 +50,9 @@ def train(
         RunError: the run could not continue, gave a seed up, or could not save.
     """
     settings = settings_of(recipe, env=env, choices=choices)
-    run_folder = settings.folder
-    occupied = run_folder.exists() and (
-        not run_folder.is_dir() or any(not is_leftover(path.name) for path in run_folder.iterdir())
-    )
-    if occupied and not is_run(run_folder):
-        raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
-    if occupied and resume:
+    run_folder, unwanted = settings.folder, not (overwrite or resume)
+    if holds_run(run_folder, unwanted=unwanted) and resume:
         return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
-    if occupied and not overwrite:
-        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
-    if occupied:
-        disk.refuse_links(run_folder)
     with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as made:
         check_memory(settings, made.spec)
         how = choose_machine(settings)
@@ -67,12 +60,15 @@ def train(
             run_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make {run_folder} ({error.strerror}); give another --out") from None
-        with lock.hold(run_folder):
-            with closing(guard.of_run(settings)) as spare:
-                how["reproducible"] = repeats(made, spare)
-            spec, observations = made.spec, [list(part) for part in made.spec.observations]
-            record = Record(settings, spec.obs_dim, spec.action_dim, observations, [stretch(0, how)])
-            return go(run_folder, record, made, stop)
+        with lock.hold(run_folder) as held:
+            # Another process may have had the folder since we looked, and nobody can from now on.
+            if not (holds_run(run_folder, unwanted=unwanted) and resume):
+                with closing(guard.of_run(settings)) as spare:
+                    how["reproducible"] = repeats(made, spare)
+                spec, observations = made.spec, [list(part) for part in made.spec.observations]
+                record = Record(settings, spec.obs_dim, spec.action_dim, observations, [stretch(0, how)])
+                return go(held, record, made, stop)
+    return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
 
 
 def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
@@ -95,12 +91,29 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
         made.protocol,
         defaults,
         suite=suites.suite_of(env),
-        episode_frames=lambda: suites.make(env).spec.episode_frames,
+        episode_frames=lambda: Guarded(partial(suites.make, env)).spec.episode_frames,
     )
     check(settings)
     return settings
 
 
-def is_leftover(name: str) -> bool:
-    """Whether a file is one that a run leaves which was killed before it had written its run.json."""
-    return name in (lock.LOCK, lock.OWNER) or name.startswith(TEMPORARY)
+def holds_run(run_folder: Path, *, unwanted: bool) -> bool:
+    """Whether there is a run, one without its run.json included, where one is to be.
+
+    What a run leaves that was killed before it had written anything is none.
+
+    Raises:
+        InputError: there is something else; or there is a run and it is `unwanted`.
+    """
+    leftovers = (lock.LOCK, lock.OWNER)
+    if disk.is_there(run_folder) and run_folder.is_dir():
+        if all(name in leftovers or name.startswith(TEMPORARY) for name in disk.names(run_folder)):
+            return False
+    elif not disk.is_there(run_folder):
+        return False
+    if not is_run(run_folder):
+        raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
+    if unwanted:
+        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
+    disk.refuse_links(run_folder)
+    return True

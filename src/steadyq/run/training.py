@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.engine.learner import Learner
 from steadyq.envs.episodes import EpisodeStream
@@ -16,7 +18,8 @@ from steadyq.examine.play import Episode
 from steadyq.run.views import LiveView, PlainView
 from steadyq.settings import Settings
 from steadyq.store.checkpoint import History
-from steadyq.store.folder import REPLAY
+from steadyq.store.folder import REPLAY, seed_folder
+from steadyq.store.lock import Held
 from steadyq.store.metrics_csv import Logger
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
@@ -24,12 +27,24 @@ from steadyq.store.replay import Replay
 RESTARTS, HOUR = 10, 3600.0
 """Environments that may be replaced within so many seconds."""
 
+UNWRITTEN = 16
+"""Snapshots that wait in memory for a disk that takes them; of more, the newest."""
+
 
 class Best(NamedTuple):
     """The best evaluation of a seed."""
 
     mean_return: float
     frame: int
+
+
+class Unwritten(NamedTuple):
+    """A snapshot that could not be written."""
+
+    seed: int
+    frame: int
+    tensors: Mapping[str, Tensor]
+    why: str
 
 
 @dataclass
@@ -75,7 +90,7 @@ class Training:
     """Everything that moves during a run."""
 
     record: Record
-    folder: Path
+    held: Held
     agent: Agent
     learner: Learner
     seeds: list[Seed]
@@ -93,14 +108,36 @@ class Training:
     saved: int = -1  # frame of the last checkpoint
     save_started: float = field(init=False)  # when the last save was tried
     save_trouble: str = ""  # why that failed
+    unwritten: deque[Unwritten] = field(default_factory=lambda: deque(maxlen=UNWRITTEN))  # snapshots to be tried again
+    lost: bool = False  # there is no folder to save to any more
     log_trouble: str | None = None  # what was reported last of rows that could not be written
     save_now: bool = False  # a checkpoint is due whatever the frame
     memory_said: bool = False
     over: str = ""  # why the run cannot continue
+    evaluation_failed: bool = False  # the environment of evaluations has, and must be replaced
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
 
     def __post_init__(self) -> None:
         self.started = self.window_started = self.save_started = self.clock()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is on disk."""
+        return self.held.path
+
+    def find_folder(self) -> bool:
+        """Whether the run folder is there to be written to. The run follows one that was moved, and ends without."""
+        before = self.folder
+        if self.lost or self.held.find() is None:
+            self.lost = True
+            self.over = (
+                self.over or f"{before} was deleted, or moved out of sight, while the run went on; the run has ended"
+            )
+        elif self.folder != before:
+            self.view.message(f"{before} was moved; the run continues in {self.folder}")
+            for one in self.seeds:
+                one.history = one.history._replace(seed_dir=seed_folder(self.folder, one.seed))
+        return not self.lost
 
     @property
     def settings(self) -> Settings:
@@ -195,6 +232,7 @@ class Training:
             for one, tally in zip(self.seeds, self.learner.tallies, strict=True)
             if one.counters.given_up_at is not None
         ]
-        troubles = [*filter(None, [self.over, self.save_trouble]), *lost]
+        snapshots = [f"no snapshot at frame {one.frame:,}: {one.why}" for one in self.unwritten]
+        troubles = [*filter(None, [self.over, self.save_trouble]), *snapshots, *lost]
         if troubles:
             raise RunError("; ".join(troubles))

@@ -144,10 +144,11 @@ def prune(history: History, *, keep: int, best: int | None = None) -> None:
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}; at least one checkpoint must stay")
-    folder, there = history.seed_dir / "checkpoints", frames(history.seed_dir)
-    mine = sorted({*history.frames} & {*there})
-    stay = {*mine[-keep:], best} & {*mine}
+    folder = history.seed_dir / "checkpoints"
     with contextlib.suppress(OSError):
+        there = frames(history.seed_dir)
+        mine = sorted({*history.frames} & {*there})
+        stay = {*mine[-keep:], best} & {*mine}
         for frame in there:
             if frame not in stay:
                 disk.remove(_path(folder, frame))
@@ -169,8 +170,7 @@ def common_frames(seed_dirs: Sequence[Path]) -> list[int]:
 
 def frames(seed_dir: Path) -> list[int]:
     """The frames of a seed's checkpoints, ascending. Their content is not looked at."""
-    stems = (path.stem for path in (seed_dir / "checkpoints").glob("*.safetensors"))
-    return sorted(int(stem) for stem in stems if re.fullmatch("[0-9]{12}", stem))
+    return sealed.frames(seed_dir / "checkpoints")
 
 
 def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
@@ -182,6 +182,7 @@ def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
 
     Raises:
         FileError: there is none, or it is damaged or foreign.
+        Unreadable: it cannot be read now.
     """
     if frame is None:
         frame = max(frames(seed_dir), default=None)
@@ -274,7 +275,7 @@ def _write_new(folder: Path, before: Sequence[SegmentFile], replay: Replay) -> l
     missing.
     """
     needed = [segment for segment in before if segment.last > replay.added - replay.size]
-    segments = [*takewhile(lambda segment: _segment_path(folder, segment).is_file(), needed)]
+    segments = [*takewhile(lambda segment: disk.is_there(_segment_path(folder, segment)), needed)]
     step = max(1, SEGMENT_BYTES // Replay.bytes_needed(1, replay.obs_dim, replay.action_dim))
     for first in range(segments[-1].last if segments else replay.added - replay.size, replay.added, step):
         last = min(first + step, replay.added)
@@ -301,11 +302,15 @@ def _read_segment(folder: Path, segment: SegmentFile, obs_dim: int, action_dim: 
 def _sweep(folder: Path) -> None:
     """Remove the leftovers of dead writers, and the replays' files that no checkpoint mentions.
 
-    What cannot be removed now is not a reason for a save to fail, and waits for the next one.
+    What cannot be removed now is not a reason for a save to fail, and waits for the next one. So does everything where
+    a checkpoint cannot be read now: it may mention any of them.
     """
     with contextlib.suppress(OSError):
-        for left in (*folder.glob(TEMPORARY + "*"), *folder.glob(f"*/{TEMPORARY}*")):
-            disk.remove(left)
+        here = [folder / name for name in disk.names(folder)]
+        inside = [path / name for path in here if not path.suffix for name in disk.names(path)]
+        for path in (*here, *inside):
+            if path.name.startswith(TEMPORARY):
+                disk.remove(path)
         wanted: set[Path] = set()
         for frame in frames(folder.parent):
             path = _path(folder, frame)
@@ -313,8 +318,8 @@ def _sweep(folder: Path) -> None:
                 found = _description(path, sealed.peek(path, "checkpoint"), frame=frame)
                 for name, files in found.replays.items():
                     wanted |= {_segment_path(folder / name, segment) for segment in files.segments}
-        for path in folder.glob("*/*.safetensors"):
-            if path not in wanted:
+        for path in inside:
+            if path.suffix == ".safetensors" and path not in wanted:
                 disk.remove(path)
 
 

@@ -1,4 +1,4 @@
-"""The only place where steadyq writes into a run folder, so that what a disk may do to a run is dealt with here.
+"""The only place where steadyq reads and writes run folders, so that what a disk may do to a run is dealt with here.
 
 Every call of the system goes through `do`, where tests let it fail, stop half-way or kill the process.
 """
@@ -22,14 +22,106 @@ TEMPORARY = ".tmp-"
 LARGE = 2**28
 """Bytes of a file that are worth the question whether there is memory for them."""
 
+READING = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
+"""How a file is opened: a pipe in its place, which nobody writes to, is not waited for, and a link not followed."""
+
 
 class FileError(InputError):
     """A file that cannot be used: which one, and what is wrong with it. Nothing was changed."""
 
 
+class Unreadable(OSError):  # noqa: N818, as in "it is unreadable now"
+    """A file or folder that may be there and cannot be read now: nothing follows, least of all that it can go.
+
+    No `FileError`: whoever takes another file in the place of a damaged one must not do so here.
+    """
+
+
 def do(operation: Callable[..., Any], *arguments: Any) -> Any:
     """Ask the system for one thing."""
     return operation(*arguments)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """A file of a run folder, if it is a plain one; errors as of `read`."""
+    try:
+        return os.fdopen(_open(path), "rb")
+    except OSError as error:
+        raise _why(path, error) from None
+
+
+def read(path: Path, *, size: int | None = None) -> bytes:
+    """All of a file of a run folder, or its first `size` bytes if it has as many.
+
+    Raises:
+        FileError: there is none; or a link, which may lead anywhere, or a pipe or a device, which might never end.
+        Unreadable: anything else.
+    """
+    try:
+        descriptor = _open(path)
+        try:
+            whole = do(os.fstat, descriptor).st_size
+            left = whole if size is None else min(size, whole)
+            if left > LARGE and left > memory().available:
+                raise Unreadable(f"cannot read {path} now: it is larger than the memory that is free")
+            pieces = []
+            while left:
+                if not (piece := do(os.read, descriptor, left)):
+                    raise Unreadable(f"cannot read {path} to its end now; try again")
+                pieces.append(piece)
+                left -= len(piece)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _why(path, error) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _open(path: Path) -> int:
+    descriptor: int = do(os.open, path, READING)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileError(f"cannot read {path}: it is not a regular file")
+    return descriptor
+
+
+def _why(path: Path, error: OSError) -> Exception:
+    """What it means that a file could not be read."""
+    if isinstance(error, Unreadable):
+        return error
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return FileError(f"there is no {path}")
+    if error.errno == errno.ELOOP:
+        return FileError(f"cannot read {path}: it is a symbolic link, and a run folder holds none")
+    return _unreadable(path, error)
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder; nothing if there is none. `Unreadable` if it cannot be known."""
+    try:
+        return sorted(do(os.listdir, folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file, a folder or a link of this name. `Unreadable` if it cannot be known."""
+    try:
+        do(os.lstat, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> Unreadable:
+    return Unreadable(
+        f"cannot read {path} now ({error.strerror}); try again, and if it stays so, put a copy in its place or move it "
+        "away"
+    )
 
 
 def write(path: Path, data: bytes) -> None:
@@ -53,35 +145,6 @@ def write(path: Path, data: bytes) -> None:
             remove(temporary)
         raise
     _sync_folder(path.parent)
-
-
-def open_to_read(path: Path) -> BinaryIO:
-    """A file of a run folder, if it is a plain one: a pipe or a device would keep us waiting, or never end.
-
-    Raises:
-        OSError: it is none, or what lies there is a link, which may lead anywhere; or anything else.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = do(os.open, path, flags)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise OSError(errno.ELOOP, "it is a symbolic link, and a run folder holds none", str(path)) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
-def read(path: Path) -> bytes:
-    """All of a file of a run folder; errors as of `open_to_read`, and if it is larger than the memory that is free."""
-    with open_to_read(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGE and size > memory().available:
-            raise OSError(errno.EFBIG, "it is larger than the memory that is free", str(path))
-        data: bytes = do(file.read)
-    return data
 
 
 class Appender:

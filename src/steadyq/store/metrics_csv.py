@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.store import disk
-from steadyq.store.disk import FileError
+from steadyq.store.disk import FileError, Unreadable
 from steadyq.store.names import WALL_TIME
 
 FILE = "metrics.csv"
@@ -83,16 +83,16 @@ class Logger:
         self._path = folder / FILE
         rows: list[Row] = []
         if resume_at is None:
-            if self._path.exists():
+            if disk.is_there(self._path):
                 raise InputError(
                     f"{self._path} is there already, the record of another run; resume that run or remove it"
                 )
             kept = HEADER.encode()
-            disk.write(self._path, kept)
         else:
             kept = check_prefix(self._path, resume_at)
             rows = list(_rows(kept, self._path))
             self._last = {(row.seed, row.metric): row.env_step for row in rows}
+        disk.write(self._path, kept)  # not cut where it is: a copy of the run may be made of hard links
         self._sha256 = hashlib.sha256(kept)
         self._file = disk.Appender(self._path, size=len(kept))
         self._events = _event_writers(folder / "tensorboard", seeds, rows, say) if tensorboard else {}
@@ -198,14 +198,14 @@ def read(path: Path) -> list[Row]:
     """The rows of a `metrics.csv`, in the file's order. A last line without its end, still being written, is left out.
 
     Raises:
-        InputError: there is no such file, or it is not what `Logger` writes.
+        InputError: there is no such file, it cannot be read, or it is not what `Logger` writes.
     """
     try:
         data = disk.read(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path} ({error.strerror}); give the folder of a run, which holds {FILE}"
-        ) from None
+    except FileError as error:
+        raise InputError(f"{error}; give the folder of a run, which holds {FILE}") from None
+    except Unreadable as error:
+        raise InputError(str(error)) from None
     return list(_rows(data[: data.rfind(b"\n") + 1], path))
 
 
@@ -223,11 +223,9 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
 
     Raises:
         FileError: there is no file, it is shorter than the mark, or its beginning is another one than at the time.
+        Unreadable: it cannot be read now.
     """
-    try:
-        data = disk.read(path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror})") from None
+    data = disk.read(path)
     if len(data) < mark.size:
         raise FileError(f"{path} has {len(data)} bytes but had {mark.size} at the checkpoint")
     kept = data[: mark.size]
@@ -257,10 +255,7 @@ def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:
     Returns:
         One sentence that reports it.
     """
-    try:
-        data = disk.read(path)
-    except OSError:
-        data = b""
+    data = disk.read(path) if disk.is_there(path) else b""
     rows: list[Row] = []
     last: dict[tuple[int, str], int] = {}
     for line in data.splitlines(keepends=True):

@@ -45,13 +45,14 @@ def read_record(run: Path) -> Record:
 
     Raises:
         InputError: there is none, or it is damaged or of another version.
+        Unreadable: it cannot be read now.
     """
     path = run / "run.json"
-    if not path.is_file():
+    if not disk.is_there(path):
         raise InputError(f"{run} is not a run folder: it has no run.json; give the folder that `steadyq train` printed")
     try:
         content = json.loads(disk.read(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}); `steadyq resume` restores it from a checkpoint") from None
     return record_from_json(content, source=path, out=run)
 

@@ -9,8 +9,8 @@ lines:
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,8 @@ def write(path: Path, kind: str, tensors: Mapping[str, "np.ndarray | torch.Tenso
 
 
 def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
-    """The arrays, JSON values and digest of a sealed file, after comparing the digest."""
-    with _readable(path):
-        data = disk.read(path)
+    """The arrays, JSON values and digest of a sealed file, after comparing the digest; errors as of `disk.read`."""
+    data = disk.read(path)
     try:
         arrays = safetensors.numpy.load(data)  # checks every size, and that no byte is left over
     except (SafetensorError, KeyError, ValueError) as error:
@@ -55,21 +54,14 @@ def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:
 
 def peek(path: Path, kind: str) -> dict[str, Any]:
     """The JSON values of a sealed file without its tensors and without comparing the digest: enough to clean up by."""
-    with _readable(path), disk.open_to_read(path) as file:
-        header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))  # safetensors' own limit
-    _, text = _unseal(path, header, kind)
+    size = min(int.from_bytes(disk.read(path, size=8), "little"), 100_000_000)  # safetensors' own limit
+    _, text = _unseal(path, disk.read(path, size=8 + size)[8:], kind)
     return _values(path, text)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """FileError in place of the system's."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileError(f"there is no {path}") from None
-    except OSError as error:
-        raise FileError(f"cannot read {path} ({error.strerror})") from None
+def frames(folder: Path) -> list[int]:
+    """The frames that the sealed files in a folder are named by, ascending. Their content is not looked at."""
+    return sorted(int(name[:12]) for name in disk.names(folder) if re.fullmatch(r"[0-9]{12}\.safetensors", name))
 
 
 def _unseal(path: Path, header: bytes, kind: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from steadyq.algorithm.tree import from_named, named_leaves, tree_map
 from steadyq.algorithm.types import Net, State
 from steadyq.engine import machine
 from steadyq.errors import InputError
-from steadyq.store import checkpoint, sealed
+from steadyq.store import checkpoint, disk, sealed
 from steadyq.store.folder import best_frame, seed_folder, snapshot_path
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
@@ -79,8 +79,8 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         return state_of(saved, like, seed_folder(run, seed)), saved.frame
     frame = best_frame(run, seed) if which == "best" else _frame(which)
     path = snapshot_path(run, seed, frame)
-    if not path.is_file():
-        frames = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
+    if not disk.is_there(path):
+        frames = sealed.frames(path.parent)
         known = f"{frames[0]:,} to {frames[-1]:,}, {len(frames)} in all" if frames else "none yet"
         raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
     tensors, _ = read_snapshot(path)
