@@ -179,7 +179,7 @@ class Bare:
     """An `Env` that counts; `act` may be replaced, and is called in each of its methods with the method's name."""
 
     def __init__(self) -> None:
-        self.spec = Spec("bare", "gymnasium", 2, 1, 1, None, (("observation", 2),), None)
+        self.spec = Spec("bare", "gymnasium", 2, 1, 1, None, (("observation", 2),), None, (-1.0,), (1.0,))
         self.act: Callable[[str], None] = lambda where: None
         self.threads: dict[str, int] = {}
         self.count, self.closed = 0, threading.Event()

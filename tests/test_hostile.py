@@ -29,6 +29,7 @@ from steadyq.results.read import read_runs, read_study
 from steadyq.results.runs import Run
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.store import checkpoint, disk, metrics_csv, sealed
+from steadyq.store.disk import FileError
 from steadyq.store.record import _digest, read_record, record_json, write_record
 from steadyq.store.snapshot import load_state
 
@@ -325,7 +326,7 @@ def test_networks_without_memory_are_refused_before_one_is_drawn(
     write_record(mine, record._replace(settings=settings, **sizes))
     for attempt in (lambda: load_state(mine, read_record(mine), seed=0), lambda: diagnose(mine), lambda: resume(mine)):
         with pytest.raises(
-            InputError, match=r"the networks need .* and .* GB are available|actions of sizes|no snapshot"
+            InputError, match=r"the networks need .* and .* GB are available|actions of sizes|no snapshot|is not what"
         ):
             attempt()
 

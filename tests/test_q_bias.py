@@ -22,7 +22,7 @@ class TwoStates:
     """State 0 and state 1 in turn; ends after so many steps, or never."""
 
     def __init__(self, *, terminates: int | None = None, truncates: int | None = None) -> None:
-        self.spec = Spec("two-states", "gymnasium", 1, 1, 1, None, (("state", 1),), None)
+        self.spec = Spec("two-states", "gymnasium", 1, 1, 1, None, (("state", 1),), None, (-1.0,), (1.0,))
         self.terminates, self.truncates = terminates, truncates
 
     def reset(self, seed: int) -> np.ndarray:

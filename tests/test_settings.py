@@ -155,7 +155,7 @@ def record(**changes: object) -> dict[str, Any]:
     """What a run.json holds, with some of it changed and sealed again."""
     how = {"precision": "float32", "device": "cpu", "products": "mkl", "compiled": True, "reproducible": True}
     how |= {"commit": None, "versions": {}, "machine": {}}
-    whole = Record(completed(), 24, 6, [["all", 24]], [{**how, "threads": 1}])
+    whole = Record(completed(), 24, 6, [["all", 24]], [-1.0] * 6, [1.0] * 6, 0.05, [{**how, "threads": 1}])
     content = {**record_json(whole), **changes}
     del content["sha256"]
     return {**content, "sha256": _digest(content)}
@@ -179,6 +179,12 @@ def test_a_record_survives_json() -> None:
         ({**record(), "obs_dim": 25}, "damaged or was edited"),
         (record(settings={k: v for k, v in completed().to_json().items() if k != "keep"}), "other settings .*: keep"),
         (record(settings={**completed().to_json(), "frames": 2.0}), "--frames is 2.0"),
+        (record(observations=[["all", 23]]), "is not what steadyq writes"),
+        (record(action_low=[-1.0] * 5), "is not what steadyq writes"),
+        (record(action_low=[-1] * 6), "is not what steadyq writes"),
+        (record(action_high=[*[1.0] * 5, -2.0]), "is not what steadyq writes"),
+        (record(action_high=[*[1.0] * 5, float("inf")]), "is not what steadyq writes"),
+        (record(step_seconds=0.0), "is not what steadyq writes"),
         (record(stretches=[]), "is not what steadyq writes"),
         (record(stretches=[{**record()["stretches"][0], "reproducible": 1}]), "is not what steadyq writes"),
         (record(stretches=[{k: v for k, v in record()["stretches"][0].items() if k != "reproducible"}]), "not what"),

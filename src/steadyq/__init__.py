@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from steadyq.deploy.load import load_policy
     from steadyq.run.go import Result
     from steadyq.run.resume import resume
     from steadyq.run.train import train
 
-__all__ = ["Result", "resume", "train"]
+__all__ = ["Result", "load_policy", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch when something is used, not when the package is."""
+    if name == "load_policy":
+        from steadyq.deploy.load import load_policy
+
+        return load_policy
     if name in __all__:
         from steadyq.run import go, resume, train
 

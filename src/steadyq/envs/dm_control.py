@@ -45,6 +45,8 @@ class DmControl:
             episode_frames=ceil(limit) if isfinite(limit) else None,
             observations=observations,
             frame_seconds=env.control_timestep(),
+            action_low=tuple(low.ravel().tolist()),
+            action_high=tuple(high.ravel().tolist()),
         )
 
     def reset(self, seed: int) -> np.ndarray:

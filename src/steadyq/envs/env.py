@@ -35,6 +35,8 @@ class Spec(NamedTuple):
     episode_frames: int | None  # time limit in environment frames
     observations: tuple[tuple[str, int], ...]  # (key, size) in the order in which they are flattened
     frame_seconds: float | None  # real time one environment frame stands for, where the environment says so
+    action_low: tuple[float, ...]  # [A], its own bounds, onto which actions in [-1, 1] are mapped
+    action_high: tuple[float, ...]
 
 
 class Step(NamedTuple):

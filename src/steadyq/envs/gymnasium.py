@@ -53,6 +53,8 @@ class GymnasiumEnv:
             episode_frames=limit,
             observations=observations,
             frame_seconds=1 / fps if fps else None,
+            action_low=tuple(actions.low.ravel().tolist()),
+            action_high=tuple(actions.high.ravel().tolist()),
         )
 
     def reset(self, seed: int) -> np.ndarray:

@@ -66,7 +66,10 @@ def train(
                 with closing(guard.of_run(settings)) as spare:
                     how["reproducible"] = repeats(made, spare)
                 spec, observations = made.spec, [list(part) for part in made.spec.observations]
-                record = Record(settings, spec.obs_dim, spec.action_dim, observations, [stretch(0, how)])
+                bounds = [*spec.action_low], [*spec.action_high]
+                seconds = spec.frame_seconds and spec.frame_seconds * spec.action_repeat
+                sizes = spec.obs_dim, spec.action_dim
+                record = Record(settings, *sizes, observations, *bounds, seconds, [stretch(0, how)])
                 return go(held, record, made, stop)
     return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ class Record(NamedTuple):
     obs_dim: int
     action_dim: int
     observations: list[list]  # [name, size] of each part of the observation, in order
+    action_low: list[float]  # [A], the environment's own bounds
+    action_high: list[float]
+    step_seconds: float | None  # real time one agent step stands for, where the environment says so
     stretches: list[dict[str, Any]]  # how each stretch of frames was run; the last one is the newest
 
 
@@ -93,6 +97,16 @@ def _check_sizes(record: Record) -> None:
     sizes = (record.obs_dim, record.action_dim, *(size for _, size in record.observations))
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"sizes {sizes}")
+    if sum(sizes[2:]) != record.obs_dim or not all(type(name) is str for name, _ in record.observations):
+        raise ValueError(f"observations {record.observations}")
+    low, high, seconds = record.action_low, record.action_high, record.step_seconds
+    if (
+        not all(type(number) is float and math.isfinite(number) for number in (*low, *high, seconds or 1.0))
+        or not len(low) == len(high) == record.action_dim
+        or not all(a <= b for a, b in zip(low, high, strict=True))
+        or not (seconds is None or seconds > 0)
+    ):
+        raise ValueError(f"actions from {low} to {high} every {seconds} s")
     how = record.stretches[-1]
     known = all(how[key] in values for key, values in CHOICES.items())
     flags = all(type(how[key]) is bool for key in ("compiled", "reproducible"))
