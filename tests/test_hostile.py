@@ -324,7 +324,10 @@ def test_networks_without_memory_are_refused_before_one_is_drawn(
     record = read_record(mine)
     settings = replace(record.settings, options={**record.settings.options, **options})
     write_record(mine, record._replace(settings=settings, **sizes))
-    for attempt in (lambda: load_state(mine, read_record(mine), seed=0), lambda: diagnose(mine), lambda: resume(mine)):
+    attempts: list[Callable[[], object]] = [lambda: load_state(mine, read_record(mine), seed=0), lambda: diagnose(mine)]
+    if not sizes:  # else the record contradicts itself, and `resume` takes the checkpoint's
+        attempts.append(lambda: resume(mine))
+    for attempt in attempts:
         with pytest.raises(
             InputError, match=r"the networks need .* and .* GB are available|actions of sizes|no snapshot|is not what"
         ):
