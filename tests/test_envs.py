@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,7 @@ from dm_control import mujoco
 from dm_control.rl import control
 from gymnasium.spaces import Box, Dict, Discrete
 
+from runs import SMALL
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.envs import suites
 from steadyq.envs.dm_control import DmControl
@@ -18,7 +20,9 @@ from steadyq.envs.env import BadStepError, rescaler
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
+from steadyq.run.train import train
 from steadyq.settings import parse_env
+from steadyq.store.record import read_record
 
 LOW, HIGH = np.array([[-0.3, 2.0]]), np.array([[0.1, 2.5]])  # float64, asymmetric, of rank 2
 
@@ -480,3 +484,15 @@ def test_environments_are_made_in_silence_without_a_display(tmp_path):
 def test_a_mujoco_gl_that_does_not_work_is_refused(tmp_path):
     done = fresh("from steadyq.envs import suites; suites.make('walker-run')", cwd=tmp_path, MUJOCO_GL="vulkan")
     assert "InputError: MuJoCo does not start with MUJOCO_GL=vulkan" in done.stderr
+
+
+def test_a_suite_is_a_file_and_a_line(tmp_path, monkeypatch):
+    """One of a single environment, whose actions recipes repeat: found by its name, listed and trained."""
+    monkeypatch.setattr(suites, "SUITES", {"lab": "lab_suite", **suites.SUITES})
+    assert suites.names()["lab"] == ["lab-point"]
+    assert suites.suite_of("lab-point") == "lab"
+    with closing(suites.make("lab-point")) as env:
+        assert (env.spec.suite, env.spec.action_repeat) == ("lab", 3)
+    result = train("sac", env="lab-point", out=str(tmp_path / "run"), **SMALL)
+    assert result.finished
+    assert read_record(result.folder).settings.action_repeat == 2  # the recipe's, as on DeepMind Control

@@ -31,7 +31,7 @@ def test_the_protocol_decides_what_is_left_out() -> None:
         Settings(recipe="sac", env="Pendulum-v1"),
         make_recipe("sac").protocol,
         {},
-        suite="gymnasium",
+        repeats=False,
         episode_frames=lambda: 0,
     )
     assert elsewhere.action_repeat == 1

@@ -271,14 +271,15 @@ def complete(
     protocol: "Protocol",
     option_defaults: Mapping[str, Any],
     *,
-    suite: str,
+    repeats: bool,
     episode_frames: Callable[[], int | None],
 ) -> Settings:
     """Fill in what was left out: from the recipe's protocol and defaults, and the name from what differs from them.
 
-    `episode_frames` tells the environment's time limit, and is asked where the discount depends on it.
+    `repeats`: whether recipes repeat actions in the environment's suite. `episode_frames` tells the environment's time
+    limit, and is asked where the discount depends on it.
     """
-    repeat = protocol.action_repeat if suite == "dmc" else 1
+    repeat = protocol.action_repeat if repeats else 1
     gamma = protocol.gamma
     if gamma is None and settings.gamma is None:
         limit = episode_frames()

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dm_control.rl.control import Environment
 
 
+REPEAT = 2
+"""Frames per agent step, as most authors have it on DeepMind Control."""
+
+
 class DmControl:
     """A dm_control environment.
 
@@ -86,6 +90,21 @@ def tasks() -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8")
         found += [f"{path.stem}-{task}" for task in re.findall(r"^@SUITE\.add\([^)]*\)\s+def (\w+)", text, re.M)]
     return tuple(found)
+
+
+def names() -> list[str]:
+    """Every task."""
+    return list(tasks())
+
+
+def knows(name: str) -> bool:
+    """Whether this is a task of the suite."""
+    return name in tasks()
+
+
+def make(name: str, *, action_repeat: int, endless: bool) -> DmControl:
+    """A task of the suite; see `suites.make`."""
+    return DmControl(load(name, endless=endless), name=name, action_repeat=action_repeat)
 
 
 def load(name: str, *, endless: bool = False) -> "Environment":

@@ -4,13 +4,11 @@ Everything outside speaks float32 observations [O], actions in [-1, 1] of shape 
 """
 
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from steadyq.errors import InputError, RunError
-
-Suite = Literal["dmc", "gymnasium"]
 
 UNBOUNDED = 1e10
 """Action bounds from here on count as infinite: MuJoCo writes 1e10 for "no limit", others the largest float32."""
@@ -28,7 +26,7 @@ class Spec(NamedTuple):
     """What is fixed about an environment."""
 
     name: str
-    suite: Suite
+    suite: str  # of `suites.SUITES`
     obs_dim: int
     action_dim: int
     action_repeat: int  # environment frames per agent step

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from gymnasium import spaces
 
 
+REPEAT = 1
+"""Frames per agent step: Gymnasium's tasks have their own."""
+
+
 class GymnasiumEnv:
     """A Gymnasium environment.
 
@@ -121,18 +125,29 @@ class GymnasiumEnv:
         return np.asarray(ImageOps.pad(image, (width, height), color=corner))
 
 
-def ids() -> list[str]:
+def names() -> list[str]:
     """Every registered environment id."""
     import gymnasium
 
     return sorted(gymnasium.registry)
 
 
-def is_registered(name: str) -> bool:
-    """Whether Gymnasium knows an id. Its version belongs to it: which one is the newest may change within a run."""
+def knows(name: str) -> bool:
+    """Whether Gymnasium knows an id; of `module:Name-v0`, which only its module can tell, whether it is well formed.
+
+    An id's version belongs to it: which one is the newest may change within a run.
+    """
+    if not isinstance(name, str) or ":" in name:
+        parse_env(name)
+        return True
     import gymnasium
 
     return name in gymnasium.registry
+
+
+def make(name: str, *, action_repeat: int, endless: bool) -> GymnasiumEnv:
+    """The environment of an id; see `suites.make`. LookupError if nobody knows it."""
+    return GymnasiumEnv(load_gymnasium(name, endless=endless), name=name, action_repeat=action_repeat)
 
 
 def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
@@ -165,7 +180,7 @@ def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
                 f"there is no module {module!r} to import for {name!r}; install it, go to its folder, or put its "
                 f"folder on PYTHONPATH"
             ) from error
-    if not is_registered(env_id):
+    if not knows(env_id):
         raise LookupError(env_id)
     start_mujoco()
     try:

@@ -1,10 +1,21 @@
-"""Environments of dm_control and Gymnasium by name; neither suite is imported before one of its own is asked for."""
+"""Environments by name. A suite is a file and a line of `SUITES`; none is imported before a name may be one of its own.
 
-import re
+A suite's module has `names() -> list[str]`; `knows(name) -> bool`, which imports nothing that a name asks for;
+`make(name, *, action_repeat, endless) -> Env`; and `REPEAT`, the frames for which an action is held unless somebody
+chooses: 2 where recipes repeat actions, 1 elsewhere.
+"""
 
-from steadyq.envs.env import Env, Suite
+from importlib import import_module
+from types import ModuleType
+
+from steadyq.envs.env import Env
 from steadyq.errors import InputError, unknown
-from steadyq.settings import parse_env
+
+SUITES = {
+    "dmc": "steadyq.envs.dm_control",
+    "gymnasium": "steadyq.envs.gymnasium",
+}
+"""The module of each suite, in the order in which they are asked for a name."""
 
 
 def make(name: str, *, action_repeat: int | None = None, endless: bool = False) -> Env:
@@ -20,50 +31,41 @@ def make(name: str, *, action_repeat: int | None = None, endless: bool = False) 
         InputError: nobody knows the name, something it needs is not installed, or its observations or actions are not
             vectors of real numbers with finite action bounds.
     """
-    suite = suite_of(name)
-    if action_repeat is None:
-        action_repeat = 2 if suite == "dmc" else 1
-    if action_repeat < 1:
-        raise InputError(f"action repeat is {action_repeat}; it must be at least 1")
-    if suite == "dmc":
-        from steadyq.envs.dm_control import DmControl, load
-
-        return DmControl(load(name, endless=endless), name=name, action_repeat=action_repeat)
-    from steadyq.envs.gymnasium import GymnasiumEnv, load_gymnasium
-
+    module = _module(suite_of(name))
+    repeat: int = module.REPEAT if action_repeat is None else action_repeat
+    if repeat < 1:
+        raise InputError(f"action repeat is {repeat}; it must be at least 1")
     try:
-        return GymnasiumEnv(load_gymnasium(name, endless=endless), name=name, action_repeat=action_repeat)
-    except LookupError:
+        made: Env = module.make(name, action_repeat=repeat, endless=endless)
+    except LookupError:  # of a module that does not register it
         raise _unknown(name) from None
+    return made
 
 
-def suite_of(name: str) -> Suite:
+def suite_of(name: str) -> str:
     """The suite an environment's name belongs to; the module of `module:Name-v0` is not imported for that.
 
     Raises:
         InputError: nobody knows the name.
     """
-    if not isinstance(name, str) or ":" in name:
-        parse_env(name)
-        return "gymnasium"
-    if re.search(r"-v\d+$", name) is None:  # Gymnasium ids mostly end like this: no need to import dm_control for them
-        from steadyq.envs.dm_control import tasks
-
-        if name in tasks():
-            return "dmc"
-    from steadyq.envs.gymnasium import is_registered
-
-    if is_registered(name):
-        return "gymnasium"
+    for suite in SUITES:
+        if _module(suite).knows(name):
+            return suite
     raise _unknown(name)
+
+
+def repeats_actions(name: str) -> bool:
+    """Whether recipes repeat actions in the suite of this environment; errors as of `suite_of`."""
+    return bool(_module(suite_of(name)).REPEAT > 1)
 
 
 def names() -> dict[str, list[str]]:
     """Every name `make` knows, per suite; Gymnasium's include those whose observations or actions it will refuse."""
-    from steadyq.envs.dm_control import tasks
-    from steadyq.envs.gymnasium import ids
+    return {suite: _module(suite).names() for suite in SUITES}
 
-    return {"dmc": list(tasks()), "gymnasium": ids()}
+
+def _module(suite: str) -> ModuleType:
+    return import_module(SUITES[suite])
 
 
 def _unknown(name: str) -> InputError:

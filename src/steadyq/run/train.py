@@ -93,7 +93,7 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
         settings,
         made.protocol,
         defaults,
-        suite=suites.suite_of(env),
+        repeats=suites.repeats_actions(env),
         episode_frames=lambda: Guarded(partial(suites.make, env)).spec.episode_frames,
     )
     check(settings)
