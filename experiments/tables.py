@@ -23,7 +23,7 @@ from steadyq.store.names import CRITIC_ELR, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
 
 RUNS = Path(__file__).parent / "results/learning.csv"
 END = 50_000
-ALL_REACHED = 45_000  # the machine that held the last two runs of utd.txt was lost before their end
+ALL_REACHED = 45_000  # the machine that held the last two runs of utd.toml was lost before their end
 TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
 ROUNDED = "-precision=bfloat16"
 
@@ -58,14 +58,14 @@ NORMS = Health(
         (WITH.format(10), WITH.format(1)),
     ),
 )
-"""The runs of norms.txt."""
+"""The runs of norms.toml."""
 LONG = Health(
     *(10_000, 20_000, END),
     {WITH.format(utd): named(utd, ROUNDED) for utd in (1, 5, 10)}
     | {"`crossq --width 512`, UTD 1": "crossq-utd1-width=512", "`sac`, UTD 1": "sac-utd1"},
     (),
 )
-"""One seed each of utd.txt and learning.txt, to their end."""
+"""One seed each of utd.toml and learning.toml, to their end."""
 
 PUBLISHED = [
     *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),

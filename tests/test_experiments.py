@@ -2,17 +2,18 @@
 
 import csv
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from experiments import collect, tables
+from experiments import tables
 from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
+from steadyq.study import collect
 
 ELR = "diag/critic/elr"
+NORM = {"train/critic_weight_norm": 7.0}
 
 
 def make_run(folder: Path, *, last: int) -> Path:
@@ -21,50 +22,53 @@ def make_run(folder: Path, *, last: int) -> Path:
     (folder / "run.json").write_text("{}")
     log = Logger(folder, exp_name="sac", env_name="dog-run", seeds=[0], tensorboard=False)
     for frame in range(0, last + 1, 10):
-        log.write(seed=0, frame=frame, metrics={"eval/mean_reward": float(frame), ELR: 1.0, "train/q_mean": 7.0})
+        log.write(
+            seed=0, frame=frame, metrics={"eval/mean_reward": float(frame), ELR: 1.0, "rollout/ep_len_mean": 1.0} | NORM
+        )
     log.close()
     return folder
 
 
-def collected(out: Path, *runs: Path) -> dict[tuple[str, int], float]:
-    """Values of the table, by metric and frame, after it took up these runs."""
+def collected(out: Path, *runs: Path) -> tuple[dict[tuple[str, int], float], list[str]]:
+    """Values of the table, by metric and frame, after it took up these runs; and the complaints."""
     with pytest.MonkeyPatch.context() as patch:
         how = {"precision": "float32", "threads": 1, "commit": "abc", "machine": {"cpu": "some"}}
         patch.setattr(collect, "read_record", lambda run: SimpleNamespace(stretches=[how]))
-        patch.setattr(sys, "argv", ["collect.py", *map(str, runs), "--out", str(out)])
-        collect.main()
+        complaints = collect.collect(list(runs), out).complaints
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["metric"], int(row["env_step"])): float(row["value"]) for row in rows}
     assert len(found) == len(rows)
-    return found
+    return found, complaints
 
 
 def test_what_was_diagnosed_twice_is_collected_once(tmp_path: Path) -> None:
     run, out = make_run(tmp_path / "run", last=20), tmp_path / "table.csv"
     later = [f"sac,dog-run,0,{ELR},{frame},2\n" for frame in (0, 5, 20)]
     (run / "diagnostics.csv").write_text(HEADER + "".join(later))
-    found = collected(out, run)
-    assert found == {("eval/mean_reward", f): f for f in (0, 10, 20)} | {(ELR, f): 1 for f in (0, 10, 20)} | {
-        (ELR, 5): 2
-    }
-    assert read_runs([out]).complaints == []
+    found, complaints = collected(out, run)
+    wanted = {("eval/mean_reward", f): f for f in (0, 10, 20)} | {(ELR, f): 1 for f in (0, 10, 20)}
+    assert found == wanted | {(ELR, 5): 2} | {("train/critic_weight_norm", f): 7 for f in (0, 10, 20)}
+    assert complaints == read_runs([out]).complaints == []
 
 
-def test_the_run_that_got_further_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_that_got_further_is_kept(tmp_path: Path) -> None:
     long, short, out = make_run(tmp_path / "m", last=50), make_run(tmp_path / "z", last=30), tmp_path / "table.csv"
-    says = f"seed 0 of sac on dog-run is in {long} to frame 50 and in {short} to frame 30; only the first counts\n"
-    assert ("eval/mean_reward", 50) in collected(out, long, short)
-    assert capsys.readouterr().err == says
+    says = f"seed 0 of sac on dog-run is in {long} to frame 50 and in {short} to frame 30; only the first counts"
+    found, complaints = collected(out, long, short)
+    assert ("eval/mean_reward", 50) in found
+    assert complaints == [says]
     early = short.rename(tmp_path / "a")  # the order of their names does not matter
     out.unlink()
-    assert ("eval/mean_reward", 50) in collected(out, early, long)
-    assert capsys.readouterr().err == says.replace(str(short), str(early))
-    assert ("eval/mean_reward", 50) in collected(out, early)
-    assert capsys.readouterr().err == says.replace(str(short), str(early)).replace(str(long), str(out))
-    further = make_run(tmp_path / "further", last=60)
-    assert ("eval/mean_reward", 60) in collected(out, further)
-    assert capsys.readouterr().err == ""  # brought up to date
+    found, complaints = collected(out, early, long)
+    assert ("eval/mean_reward", 50) in found
+    assert complaints == [says.replace(str(short), str(early))]
+    found, complaints = collected(out, early)
+    assert ("eval/mean_reward", 50) in found
+    assert complaints == [says.replace(str(short), str(early)).replace(str(long), str(out))]
+    found, complaints = collected(out, make_run(tmp_path / "further", last=60))
+    assert ("eval/mean_reward", 60) in found
+    assert complaints == []  # brought up to date
 
 
 PAGE = Path(tables.__file__).parents[1] / "docs/evidence.md"

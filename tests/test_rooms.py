@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": {"algorithm", "engine", "envs", "store", "examine", "settings"} | GROUND,
     "deploy": {"algorithm", "store"} | GROUND,
     "results": {"store", "settings", "algorithm"} | GROUND,
+    "study": {"algorithm", "engine", "envs", "store", "run", "results", "settings"} | GROUND,
     "figures": {"results", "store"} | GROUND,
     "report": {"results", "store"} | GROUND,
 }
@@ -91,6 +92,12 @@ def test_a_room_imports_what_its_page_allows(here: str) -> None:
     for name in mine:
         strangers = {other for other in own(FILES[name]) if room(other) not in MAY_IMPORT[here] | {here}}
         assert not strangers, f"{name} imports {strangers}"
+
+
+def test_a_study_starts_runs_as_processes() -> None:
+    """Of the room `run` it has only what `steadyq train` checks before it starts, so as to refuse the same."""
+    mine = [own(FILES[name]) for name in FILES if room(name) == "study"]
+    assert {name for names in mine for name in names if room(name) == "run"} == {"run.train", "run.conditions"}
 
 
 def test_every_room_is_on_the_plan_and_says_what_it_is() -> None:

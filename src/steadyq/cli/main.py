@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from steadyq.cli import deploy, examine, lists, results, train
+from steadyq.cli import deploy, examine, lists, results, study, train
 from steadyq.cli.parser import DONE, FAILED, REFUSED, STOPPED, Parser
 from steadyq.errors import InputError, RunError, Stopped, unknown
 from steadyq.output import drain, say
@@ -36,6 +36,7 @@ COMMANDS = {
     "resume": Command(train.resume, "Resume a run from its newest checkpoint."),
     "evaluate": Command(examine.evaluate, "Play episodes with a trained policy's mean action."),
     "diagnose": Command(examine.diagnose, "Measure Q-bias, norms, dead units and plasticity of a run's snapshots."),
+    "study": Command(study.study, "Make many runs from one file, each once; their plan, state and table."),
     "export": Command(deploy.export, "Write a trained policy as a file for a robot: ONNX, or NumPy alone."),
     "compare": Command(results.compare, "Compare methods: IQM with intervals, areas, verdicts."),
     "figures": Command(results.figures, "Draw the paper's figures from runs, as PNG and PDF."),

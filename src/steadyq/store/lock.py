@@ -14,6 +14,8 @@ from steadyq.errors import InputError
 from steadyq.store import disk
 
 LOCK, OWNER = ".lock", ".owner.json"
+IN_USE = "is in use by"
+"""What the refusal of a second process says, by which a study knows it from others."""
 
 
 class Held:
@@ -62,7 +64,7 @@ def hold(run: Path) -> Iterator[Held]:
         disk.write(run / OWNER, json.dumps(about).encode() + b"\n")
         held = Held(run)
     except Timeout:
-        raise InputError(f"{run} is in use by {owner(run)}; wait for it, or stop it first") from None
+        raise InputError(f"{run} {IN_USE} {owner(run)}; wait for it, or stop it first") from None
     except OSError as error:
         lock.release()
         raise InputError(f"nothing can be written in {run} ({error.strerror}); make room, or see to it") from None
@@ -71,6 +73,21 @@ def hold(run: Path) -> Iterator[Held]:
     finally:
         held.close()
         lock.release()
+
+
+def is_held(run: Path) -> bool:
+    """Whether a living process has the run folder; for a moment, asking takes the lock."""
+    if not (run / OWNER).exists():  # written by whoever had it: nobody ever did
+        return False
+    held = FileLock(run / LOCK, blocking=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return True
+    except OSError:  # we may not look
+        return False
+    held.release()
+    return False
 
 
 def owner(run: Path) -> str:

@@ -1,0 +1,143 @@
+"""`steadyq study`: many runs from one file, each made once; what is planned, how far it is, and its table."""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from steadyq import output
+from steadyq.cli.parser import DONE, FAILED, STOPPED, Parser, parse
+from steadyq.cli.results import complain
+from steadyq.cli.train import minutes
+from steadyq.errors import InputError, unknown
+
+EVERY = 2.0  # seconds between two looks of a live table
+
+
+def study(parser: Parser, arguments: list[str]) -> int:
+    """`steadyq study run|plan|status|collect ...`."""
+    if arguments and not arguments[0].startswith("-"):
+        name, *rest = arguments
+        if name not in COMMANDS:
+            raise unknown("part of `steadyq study`", name, COMMANDS)
+        words = (COMMANDS[name].__doc__ or "").partition(": ")[2]
+        return COMMANDS[name](Parser(prog=f"steadyq study {name}", description=words), rest)
+    parser.usage = f"steadyq study {'|'.join(COMMANDS)} ..."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(doing.__doc__ or "" for doing in COMMANDS.values()) + "\n\nThe file: docs/study.md"
+    parse(parser, arguments)
+    parser.print_help()
+    return DONE
+
+
+def run(parser: Parser, arguments: list[str]) -> int:
+    """run FILE: Make the runs of a study file that are not done yet; interrupt it and give it again at any time."""
+    add_file(parser)
+    parser.add_argument("--workers", type=int, help="runs at once [one per core]")
+    parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
+    parser.add_argument("--retry", action="store_true", help="try again what was set aside")
+    values = parse(parser, arguments)
+    check_workers(values.workers)
+
+    from steadyq.study import file, local, plan, tries
+
+    folder, runs = folder_of(values), file.read(values.file)
+    plan.write(folder, runs)
+    if values.retry:
+        for one in runs:
+            tries.forget(folder, one)
+
+    count = local.make(folder, runs, workers=values.workers, minutes=values.max_minutes, say=output.say)
+    output.say(f"{folder}: {count.done:,} runs done, {count.set_aside:,} set aside, {count.more:,} to do")
+    if count.more:
+        return STOPPED
+    return FAILED if count.set_aside else DONE
+
+
+def plan(parser: Parser, arguments: list[str]) -> int:
+    """plan FILE: Show the runs in their order with the time, memory and disk they need; nothing is started."""
+    add_file(parser)
+    parser.add_argument("--workers", type=int, help="runs at once [one per core]")
+    values = parse(parser, arguments)
+    check_workers(values.workers)
+
+    from steadyq.engine import machine
+    from steadyq.study import estimate, file
+
+    found = estimate.forecast(folder_of(values), file.read(values.file))
+    workers = min(values.workers or machine.usable_cores(), len(found))
+    for line in estimate.lines(found, workers=workers):
+        output.say(line)
+    return DONE
+
+
+def status(parser: Parser, arguments: list[str]) -> int:
+    """status DIR: Say which runs are done, running, waiting or failed; on a terminal it follows them."""
+    parser.add_argument("dir", metavar="DIR", type=Path, help="folder of the study")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    values = parse(parser, arguments)
+
+    from steadyq.study import plan, status
+
+    runs = plan.read(values.dir)
+    found = status.rows(values.dir, runs)
+    console = output.console()
+    if values.json:
+        print(json.dumps({"runs": found}, indent=1))
+    elif not console.is_terminal:
+        for line in status.lines(found):
+            output.say(line)
+    else:
+        from rich.live import Live
+
+        with (
+            contextlib.suppress(KeyboardInterrupt),  # seen enough
+            Live(status.table(found), console=console, auto_refresh=False) as live,
+        ):
+            while any(row["state"] in ("running", "waiting") for row in found):
+                time.sleep(EVERY)
+                found = status.rows(values.dir, runs)
+                live.update(status.table(found), refresh=True)
+    return DONE
+
+
+def collect(parser: Parser, arguments: list[str]) -> int:
+    """collect DIR... TABLE.csv: Write one tidy table of all that figures and reports need, or bring it up to date."""
+    parser.add_argument("places", nargs="+", metavar="DIR", type=Path, help="folder of the study, or of any runs")
+    parser.add_argument("table", metavar="TABLE.csv", type=Path, help="what it has of other runs stays")
+    values = parse(parser, arguments)
+    output.check(values.table)
+
+    from steadyq.study.collect import collect
+
+    found = collect(values.places, values.table)
+    complain(found.complaints)
+    output.say(f"{values.table}: {found.rows:,} rows, {found.runs:,} runs")
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[Parser, list[str]], int]] = {
+    "run": run,
+    "plan": plan,
+    "status": status,
+    "collect": collect,
+}
+
+
+def add_file(parser: Parser) -> None:
+    """The study file, and the folder that goes with it."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="study file, see docs/study.md")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study [studies/ and the file's name]")
+
+
+def check_workers(workers: int | None) -> None:
+    """InputError if it is no number of workers."""
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers is {workers}; give at least 1")
+
+
+def folder_of(values: argparse.Namespace) -> Path:
+    """Where the study is kept."""
+    return values.out or Path("studies") / values.file.stem

@@ -1,0 +1,93 @@
+"""One worker: the ordinary `steadyq train ... --resume` as a process of its own, and what came of it.
+
+Whoever has a place for a process can be an engine: it calls `begin`, waits, and calls `conclude`.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from steadyq.errors import InputError
+from steadyq.store import lock
+from steadyq.store.record import read_record
+from steadyq.study import state, tries
+from steadyq.study.plan import Planned, command
+
+DONE, REFUSED, MORE = 0, 2, 75
+"""Exit codes of `steadyq train`; others are failures."""
+
+LOG = "log.txt"
+
+Outcome = Literal["done", "more", "held", "failed", "set aside"]
+
+
+def begin(study: Path, run: Planned, *, threads: int, minutes: float | None) -> "subprocess.Popen[bytes]":
+    """Start a worker on a run; what it says goes to the run's log.
+
+    Args:
+        study: the study's folder.
+        run: the run.
+        threads: for a run that was not begun yet, unless the study file says how many.
+        minutes: after which it is to save and stop; None for never.
+    """
+    place = tries.place(study, run)
+    place.mkdir(parents=True, exist_ok=True)
+    more = {} if minutes is None else {"max_minutes": minutes}
+    if "threads" not in run.choices and (number := _threads(study / run.folder, threads)):
+        more["threads"] = number
+    words = [sys.executable, "-m", "steadyq.cli", *command(run, study, **more)]
+    with (place / LOG).open("ab") as log:
+        log.write(f"$ {' '.join(words)}\n".encode())
+        log.flush()
+        # A session of its own: Ctrl-C reaches the driver alone, which passes it on.
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _threads(place: Path, threads: int) -> int | None:
+    """How many threads to ask for: a run that was begun keeps its number, on which its bits depend."""
+    try:
+        return read_record(place).settings.threads
+    except InputError:
+        return threads
+
+
+def conclude(study: Path, run: Planned, code: int) -> tuple[Outcome, str]:
+    """What came of a worker that ended with this exit code, and in a sentence why. Failures are written down."""
+    if code == MORE:
+        return "more", ""
+    said = last_words(study, run)
+    if code == REFUSED and lock.IN_USE in said:
+        return "held", said
+    found = state.look(study, run)
+    if code == DONE and found.name == "done":
+        return "done", ""
+    known = tries.read(study, run)
+    if code < 0:
+        frame = found.frame
+        known.kills = known.kills + 1 if frame == known.kill_frame else 1
+        known.kill_frame = frame
+        words = f"killed by signal {-code} after the checkpoint of frame {frame:,}"
+        if known.kills >= tries.KILLS:
+            known.failures.append(f"{words}, {known.kills} times")
+    else:
+        words = said or f"exit code {code}"
+        if code == DONE:
+            words = "it ended as if it were done, and its folder has no finished run"
+        known.failures.append(words)
+        known.refused = code == REFUSED
+    tries.write(study, run, known)
+    return ("set aside" if known.reason else "failed"), words
+
+
+def last_words(study: Path, run: Planned) -> str:
+    """The sentence with which the newest worker of a run ended, or else the last line of what it said."""
+    with (tries.place(study, run) / LOG).open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - state.TAIL))
+        lines = log.read().decode(errors="replace").split("\n$ ")[-1].splitlines()[1:]
+    sentences = [line.removeprefix("steadyq: ") for line in lines if line.startswith("steadyq: ")]
+    others = [line.strip() for line in lines if line.strip()]
+    return (sentences or others or [""])[-1]

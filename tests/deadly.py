@@ -1,0 +1,34 @@
+"""The toy environment, in which a process dies at chosen steps: each file of the folder DEADLY is one death.
+
+Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent) or `33-both`.
+Whoever removes the file dies, so that each happens once.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from toy import Point
+
+
+class Deadly(Point):
+    """A point on a line, and on thin ice."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        for death in Path(os.environ["DEADLY"]).glob(f"{self.total}-*"):
+            try:
+                death.unlink()
+            except FileNotFoundError:  # another worker was quicker
+                continue
+            who = death.name.partition("-")[2]
+            if who in ("driver", "both"):
+                os.kill(os.getppid(), signal.SIGKILL)
+            if who in ("worker", "both"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+gymnasium.register("Point-v0", entry_point=Deadly)

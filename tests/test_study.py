@@ -1,0 +1,556 @@
+"""Studies: what a file asks for, and that every run of it is made once, whatever happens meanwhile."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import steadyq
+from steadyq.cli.main import main
+from steadyq.errors import InputError
+from steadyq.results.read import read_runs
+from steadyq.run.train import settings_of
+from steadyq.store import lock, metrics_csv
+from steadyq.store.metrics_csv import Row
+from steadyq.study import estimate, file, local, plan, state, status, tries, worker
+from steadyq.study.plan import Planned
+
+TINY = """
+[defaults]
+width = 16
+actor-width = 16
+frames = 90
+learning_starts = 40
+batch_size = 8
+eval_every = 40
+eval_episodes = 2
+log_every = 30
+save_every = 30
+compile = "off"
+threads = 1
+"""
+FOUR = (
+    TINY
+    + """
+[[runs]]
+recipe = "crossq_wn"
+env = "deadly:Point-v0"
+seeds = [0, 1]
+utd = ["1/2", 1]
+"""
+)
+LIMIT = 300  # seconds after which a command has hung
+
+
+def command(*words: object, deaths: Path | None = None) -> "subprocess.Popen[str]":
+    """`steadyq study ...` as a process."""
+    source = Path(steadyq.__file__).parents[1]
+    environment = {**os.environ, "DEADLY": str(deaths or "/nowhere"), "PYTHONPATH": str(source)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "steadyq.cli", "study", *map(str, words)],
+        cwd=Path(__file__).parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Exit code, output and complaints of a process that has come to its end."""
+    out, err = process.communicate(timeout=LIMIT)
+    return process.returncode, out, err
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def table(study: Path) -> list[str]:
+    """The collected table of a study, without what depends on a clock, or on commits made meanwhile."""
+    out = study.with_suffix(".csv")
+    assert main(["study", "collect", str(study), str(out)]) == 0
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    return [",".join([*row[:8], *row[9:]]) for row in rows if not row[3].startswith("time/")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study of four runs, made by two workers."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = done(command("run", written(place / "four.toml", FOUR), "--out", place / "study", "--workers", 2))
+    assert code == 0, out + err
+    assert out.endswith("4 runs done, 0 set aside, 0 to do\n")
+    return place / "study"
+
+
+# The file
+
+
+def asked(tmp_path: Path, text: str) -> list[Planned]:
+    return file.read(written(tmp_path / "study.toml", text))
+
+
+def test_lists_multiply_and_runs_lie_where_train_would_put_them(tmp_path: Path) -> None:
+    runs = asked(
+        tmp_path,
+        """
+        [defaults]
+        frames = 100_000
+        [[runs]]
+        recipe = ["crossq_wn", "sac"]
+        env = ["walker-run", "HalfCheetah-v5"]
+        seeds = [0, 1, 2]
+        utd = [1, 2, 10]
+        width = 512
+        """,
+    )
+    assert len(runs) == 2 * 2 * 3 * 3
+    first = settings_of("crossq_wn", env="walker-run", choices={"frames": 100_000, "utd": 1, "width": 512})
+    assert runs[0].folder == str(first.folder) == "runs/walker-run/crossq_wn-utd1/seeds-0"
+    assert [run.seeds for run in runs[:4]] == [(0,), (1,), (2,), (0,)]
+    assert {run.frames for run in runs} == {100_000}
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_seeds_together_are_one_run(tmp_path: Path) -> None:
+    (run,) = asked(tmp_path, '[[runs]]\nrecipe = "sac"\nenv = "walker-run"\nseeds = [0, 1]\nseeds-together = true')
+    assert run.seeds == (0, 1)
+    assert run.folder.endswith("/seeds-0-1")
+
+
+def test_the_order_says_which_loops_are_outermost(tmp_path: Path) -> None:
+    text = """
+    [[runs]]
+    recipe = "sac"
+    env = ["walker-run", "cheetah-run"]
+    seeds = [1, 0]
+    utd = [1, 2]
+    [[runs]]
+    recipe = "crossq_wn"
+    env = "walker-run"
+    seeds = [1, 0]
+    """
+    places = [tuple(run.folder.split("/")[1:]) for run in asked(tmp_path, 'order = ["seeds", "utd"]' + text)]
+    assert places == [
+        ("walker-run", "sac-utd1", "seeds-1"),
+        ("cheetah-run", "sac-utd1", "seeds-1"),
+        ("walker-run", "sac-utd2", "seeds-1"),
+        ("cheetah-run", "sac-utd2", "seeds-1"),
+        ("walker-run", "crossq_wn-utd2", "seeds-1"),
+        ("walker-run", "sac-utd1", "seeds-0"),
+        ("cheetah-run", "sac-utd1", "seeds-0"),
+        ("walker-run", "sac-utd2", "seeds-0"),
+        ("cheetah-run", "sac-utd2", "seeds-0"),
+        ("walker-run", "crossq_wn-utd2", "seeds-0"),
+    ]
+
+
+def test_sets_are_environments_that_exist() -> None:
+    assert {name: len(tasks) for name, tasks in file.SETS.items()} == {"dmc15": 15, "dog_humanoid": 7, "mujoco": 5}
+    for tasks in file.SETS.values():
+        for task, sizes in tasks.items():
+            if not task.startswith("dog"):  # which take a second to make
+                assert file.sizes_of(task) == sizes
+    assert file.sizes_of("dog-run") == file.SETS["dmc15"]["dog-run"]
+    assert {"hopper-stand", "walker-run"} < {*file.SETS["dmc15"]}
+    assert "acrobot-swingup" not in file.SETS["dmc15"]
+
+
+def test_every_fault_is_named_with_its_line(tmp_path: Path) -> None:
+    text = """\
+[defaults]
+frames = 90
+[[runs]]
+recipe = ["crossq_wn", "sacc"]
+env = "walker-run"
+[[runs]]
+recipe = "sac"
+env = ["walker-run", "walker-rum"]
+widht = 3
+[[runs]]
+recipe = "sac"
+env = "walker-rum"
+[[runs]]
+recipe = "sac"
+env = "walker-run"
+seeds = [0, 0]
+[[runs]]
+recipe = "sac"
+env = "walker-run"
+frames = 91
+[[runs]]
+env = "walker-run"
+[[runs]]
+recipe = "sac"
+env = "toy:Nowhere-v0"
+out = "elsewhere"
+[[runs]]
+recipe = "sac"
+env = "walker-run"
+width = []
+"""
+    with pytest.raises(InputError) as caught:
+        asked(tmp_path, text)
+    found = re.split(r"; (?=line \d)", str(caught.value).removeprefix(f"{tmp_path / 'study.toml'}, "))
+    wanted = [
+        r"line 4: unknown recipe 'sacc'; did you mean 'sac'",
+        "line 9: unknown setting 'widht'; did you mean 'width'",
+        "line 12: unknown environment 'walker-rum'; did you mean 'walker-run'",
+        "line 16: --seeds is 0 0; give distinct",
+        "line 20: --frames is 91; give a multiple",
+        "line 21: there is no recipe",
+        "line 26: out is not for a study",
+        "line 30: width is an empty list",
+    ]
+    assert len(found) == len(wanted), found
+    for got, words in zip(found, wanted, strict=True):
+        assert got.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[runs]\n", "is not TOML: .*line 1"),
+        ("frames = 3\n[[runs]]\nrecipe='sac'\nenv='walker-run'", "line 1: unknown part of a study file 'frames'"),
+        ("[defaults]\nframes = 3\n", "there are no runs"),
+        ("order = ['utd']\n[[runs]]\nrecipe='sac'\nenv='walker-run'", "line 1: unknown option to order by 'utd'"),
+        (
+            "[[runs]]\nrecipe='sac'\nenv='walker-run'\n[[runs]]\nrecipe='sac'\nenv='walker-run'\nframes=500",
+            r"line 4: line 1 asks for the same run, .*another frames",
+        ),
+        ("[[runs]]\nrecipe='sac'\nenv='toy:Missing-v0'", "line 3: .*Missing-v0"),
+    ],
+)
+def test_what_cannot_be_a_study_is_refused_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        asked(tmp_path, text)
+
+
+def test_a_worker_is_asked_for_exactly_what_the_file_says(tmp_path: Path) -> None:
+    (run,) = asked(
+        tmp_path,
+        TINY + '[[runs]]\nrecipe = "crossq_wn"\nenv = "toy:Point-v0"\nseeds = 3\ndecay-norms = true\nlr = 3e-5\n',
+    )
+    words = plan.command(run, tmp_path)
+    assert words[:2] == ["train", "crossq_wn"]
+    assert {"--decay-norms", "--lr=3e-05", "--width=16", "--threads=1", "--resume"} < {*words}
+    assert words[-2:] == ["--seeds", "3"]
+    plan.write(tmp_path, [run])
+    assert plan.read(tmp_path) == [run]
+
+
+# Whole studies
+
+
+def test_a_study_is_made_and_seen(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "status", str(undisturbed)]) == 0
+    assert capsys.readouterr().out == "4 runs: 0 running, 0 failed, 0 waiting, 4 done\n"
+    assert main(["study", "status", str(undisturbed), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert {(row["state"], row["frame"], row["frames"]) for row in found} == {("done", 90, 90)}
+    assert [row["run"] for row in found] == [run.folder for run in plan.read(undisturbed)]
+
+
+def test_other_commands_take_its_folder_and_its_table(undisturbed: Path, tmp_path: Path) -> None:
+    assert len(table(undisturbed)) > 90
+    for place in (undisturbed, undisturbed.with_suffix(".csv")):
+        study = read_runs([place])
+        assert study.complaints == []
+        assert len(study.runs) == 4
+        assert {"train/critic_weight_norm", "train/critic_grad_norm"} < study.more.keys()
+    for words in (
+        ["compare", str(undisturbed), "--reps", "100"],
+        ["figures", "1", "2", str(undisturbed.with_suffix(".csv")), "--out", str(tmp_path)],
+        ["report", str(undisturbed), "--out", str(tmp_path / "report.html")],
+    ):
+        assert main(words) == 0
+
+
+def test_killed_workers_and_drivers_leave_no_trace(undisturbed: Path, tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    for name in ("15-worker", "37-driver", "52-worker", "64-both"):
+        (deaths / name).touch()
+    study = tmp_path / "study"
+    for _ in range(4):
+        again = command("run", written(tmp_path / "four.toml", FOUR), "--out", study, "--workers", 2, deaths=deaths)
+        code, out, err = done(again)
+        if code != -signal.SIGKILL:
+            break
+    assert code == 0, out + err
+    assert not list(deaths.iterdir())
+    assert table(study) == table(undisturbed)
+
+
+def test_two_drivers_share_a_study(undisturbed: Path, tmp_path: Path) -> None:
+    words = ("run", written(tmp_path / "four.toml", FOUR), "--out", tmp_path / "study", "--workers", 1)
+    both = [command(*words), command(*words)]
+    for code, out, err in map(done, both):
+        assert code == 0, out + err
+    assert table(tmp_path / "study") == table(undisturbed)
+    for log in (tmp_path / "study/workers").rglob("log.txt"):
+        assert log.read_text().count("frames 0 to 90") == 1  # each was begun once
+
+
+def test_what_fails_is_set_aside_and_the_rest_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = TINY + '[[runs]]\nrecipe = "sac"\nenv = ["toy:BadPoint-v0", "toy:Point-v0"]\nseeds = [0]\nutd = "1/2"\n'
+    by_hand = '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\nutd = 3\n'
+    study, path = tmp_path / "study", written(tmp_path / "study.toml", text + by_hand)
+    bad, good, taken = file.read(path)
+    (study / taken.folder).mkdir(parents=True)
+    written(study / taken.folder / "notes.txt", "mine")
+    code, out, _ = done(command("run", path, "--out", study))
+    assert code == 1, out
+    assert "1 runs done, 2 set aside, 0 to do" in out
+    assert "exists and is not a run folder" in state.look(study, taken).reason
+    assert (study / taken.folder / "notes.txt").read_text() == "mine"
+    assert main(["study", "status", str(study)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "3 runs: 0 running, 2 failed, 0 waiting, 1 done"
+    assert shown[1].startswith(f"failed    {bad.folder}  0 of 90  ")
+    assert state.look(study, good).name == "done"
+    failed = state.look(study, bad)
+    assert failed.name == "failed"
+    assert "reward" in failed.reason
+    assert len(tries.read(study, bad).failures) == 3
+    code, out, _ = done(command("run", path, "--out", study))  # not tried again
+    assert code == 1
+    assert "started" not in out
+    # An edited file: the bad run is asked for otherwise, the good one goes on, and there is a seed more.
+    edited = text.replace("[0]", "[0, 1]").replace("frames = 90", 'frames = 120\non_bad_step = "end-episode"')
+    code, out, err = done(command("run", written(path, edited), "--out", study))
+    assert code == 0, out + err
+    assert "4 runs done" in out
+    assert {state.look(study, run).frame for run in plan.read(study)} == {120}
+    begun = (study / "workers" / good.folder / "log.txt").read_text()
+    assert begun.count("frames 0 to 90") == begun.count("frames 90 to 120") == 1
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    text = TINY.replace("frames = 90", "frames = 1_000_000") + '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\n'
+    path, study = written(tmp_path / "study.toml", text), tmp_path / "study"
+    (run,) = file.read(path)
+    driver = command("run", path, "--out", study)
+    while driver.poll() is None and state.look(study, run).frame == 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(0.2)
+    driver.send_signal(signal.SIGINT)
+    code, out, err = done(driver)
+    assert code == 75, out + err
+    assert "0 set aside, 1 to do" in out
+    found = state.look(study, run)
+    assert found.name == "waiting"
+    assert found.frame > 0
+    assert not lock.is_held(study / run.folder)
+
+
+# The engine, with workers that are made up
+
+
+class Fake:
+    """A process that has ended with this code."""
+
+    pid = os.getpid()
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def wait(self) -> int:
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        raise AssertionError("nobody asked")
+
+
+def run_of(folder: str, **changes: Any) -> Planned:
+    whole = Planned("sac", "toy:Point-v0", (0,), {}, f"runs/{folder}", 90, 40, 0, 10, 10)
+    return whole._replace(**changes)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[local.Count, list[str]]]:
+    """Makes a study whose workers end with the codes given, in turn, each after it has said a sentence."""
+
+    def make(runs: list[Planned], *codes: int, said: str = "", lies: bool = False) -> tuple[local.Count, list[str]]:
+        left, lines = list(codes), list[str]()
+        for run in runs:
+            tries.place(tmp_path, run).mkdir(parents=True, exist_ok=True)
+
+        def begin(study: Path, run: Planned, **_: object) -> Fake:
+            (tries.place(study, run) / worker.LOG).write_text(f"$ some command\nsteadyq: {said}\n")
+            code = left.pop(0)
+            if code == 0 and not lies:
+                lines.append("finished " + run.folder)
+            return Fake(code)
+
+        def look(study: Path, run: Planned) -> state.State:
+            if "finished " + run.folder in lines:
+                return state.State("done", run.frames)
+            return real(study, run)
+
+        real = state.look
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "begin", begin)
+            patch.setattr(state, "look", look)
+            patch.setattr(local, "NICE", 0)
+            patch.setattr(local, "POLL", 0.0)
+            return local.make(tmp_path, runs, workers=1, say=lines.append), lines
+
+    return make
+
+
+def test_a_refusal_is_not_tried_again(fake: Callable) -> None:
+    runs = [run_of("a"), run_of("b")]
+    count, lines = fake(runs, 2, 0, said="runs/a exists and is not a run folder")
+    assert count == local.Count(done=1, set_aside=1, more=0)
+    assert "set aside  runs/a: runs/a exists and is not a run folder" in lines
+
+
+def test_a_folder_that_another_process_has_is_looked_at_again(fake: Callable) -> None:
+    count, lines = fake([run_of("a")], 2, 0, said=f"runs/a {lock.IN_USE} process 3")
+    assert count.done == 1
+    assert any(line.startswith("elsewhere") for line in lines)
+
+
+def test_a_worker_that_is_killed_is_started_again_but_not_for_ever(fake: Callable) -> None:
+    count, _ = fake([run_of("a")], *[-9] * (tries.KILLS - 1), 0)
+    assert count.done == 1
+    count, lines = fake([run_of("b")], *[-9] * tries.KILLS)
+    assert count.set_aside == 1
+    assert lines[-1].endswith("killed by signal 9 after the checkpoint of frame 0")
+
+
+def test_kills_count_only_where_a_run_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for frame in range(3 * tries.KILLS):
+        monkeypatch.setattr(state, "look", lambda study, run, frame=frame: state.State("waiting", frame))
+        monkeypatch.setattr(worker, "last_words", lambda study, run: "")
+        assert worker.conclude(tmp_path, run_of("a"), -9)[0] == "failed"
+    assert tries.read(tmp_path, run_of("a")).reason == ""
+
+
+def test_a_worker_that_only_says_it_is_done_is_not_believed(fake: Callable) -> None:
+    count, lines = fake([run_of("a")], 0, 0, 0, lies=True)
+    assert count.set_aside == 1
+    assert lines[-1] == "set aside  runs/a: it ended as if it were done, and its folder has no finished run"
+
+
+def test_what_does_not_fit_into_memory_is_not_started(fake: Callable) -> None:
+    count, lines = fake([run_of("a", memory=10**15), run_of("b")], 0)
+    assert count == local.Count(done=1, set_aside=0, more=1)
+    assert lines[-1].startswith("nothing more is started: runs/a needs about 1000000.0 GB of memory and ")
+
+
+def test_a_full_disk_is_no_runs_fault(fake: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = [10**12, 5]
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda place: type("usage", (), {"free": free.pop(0) if len(free) > 1 else free[0]})
+    )
+    count, lines = fake([run_of("a"), run_of("b")], 1)
+    assert count.more == 2
+    words = f"the disk of {tmp_path} is full (0 MB left); make room, and give the same command again"
+    assert lines[-1] == f"nothing more is started: {words}"
+    assert tries.read(tmp_path, run_of("a")).failures == []
+
+
+# What is shown
+
+
+def test_a_live_table_shows_what_goes_on_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run_of(f"r{number}") for number in range(40)]
+    states = {run.folder: state.State("done", 90) for run in runs}
+    states["runs/r7"] = state.State("running", 60, frames_per_second=0.5)
+    states["runs/r9"] = state.State("failed", 30, "the robot fell over")
+    monkeypatch.setattr(state, "look", lambda study, run: states[run.folder])
+    found = status.rows(tmp_path, runs)
+    made = status.table(found)
+    assert made.title == "40 runs: 1 running, 1 failed, 0 waiting, 38 done"
+    assert made.caption == "and 10 more"
+    cells = [list(column.cells) for column in made.columns]
+    assert [column[0] for column in cells] == ["running", "runs/r7", "60 of 90", "0.5/s", "1 min", ""]
+    assert [column[1] for column in cells] == ["failed", "runs/r9", "30 of 90", "", "", "the robot fell over"]
+    assert found[7]["seconds_left"] == 60
+    assert list(status.lines(found))[1:] == [
+        "running   runs/r7  60 of 90  0.5/s  1 min",
+        "failed    runs/r9  30 of 90  the robot fell over",
+    ]
+
+
+def test_a_running_run_is_read_off_the_end_of_its_record(tmp_path: Path) -> None:
+    run = run_of("a", seeds=(0, 1))
+    rows = [
+        Row("sac", "e", seed, metric, frame, value)
+        for frame in range(10, 5_000, 10)
+        for seed in (0, 1)
+        for metric, value in (("time/fps", 100.0 * frame + seed), ("train/q_mean", 1.0))
+    ]
+    metrics_csv.replace(tmp_path / run.folder / "metrics.csv", rows)
+    assert state.look(tmp_path, run) == state.State("waiting")
+    with lock.hold(tmp_path / run.folder):
+        assert state.look(tmp_path, run) == state.State("running", 4_990, frames_per_second=499_000.0)
+
+
+# Size
+
+
+def test_ten_thousand_runs_cost_two_questions_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = ", ".join(map(str, range(1_000)))
+    text = f'[[runs]]\nrecipe = "sac"\nenv = ["walker-run", "cheetah-run"]\nutd = [1, 2, 3, 4, 5]\nseeds = [{seeds}]\n'
+    settings, asks = [], []
+    monkeypatch.setattr(file, "settings_of", lambda *a, **k: settings.append(a) or settings_of(*a, **k))
+    runs = asked(tmp_path, text)
+    assert len(runs) == 10_000
+    assert len(settings) == 10  # not once per seed
+    plan.write(tmp_path, runs)
+    for name in ("stat", "open", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, real=real, **k: asks.append(a) or real(*a, **k))
+    found = status.rows(tmp_path, plan.read(tmp_path))
+    assert status.summary(found) == "10,000 runs: 0 running, 0 failed, 10,000 waiting, 0 done"
+    assert 10_000 < len(asks) <= 2 * 10_000 + 10
+
+
+def test_time_is_read_off_runs_of_the_same_kind(tmp_path: Path) -> None:
+    runs = [run_of("a"), run_of("b", env="other"), run_of("c", choices={"utd": 10}), run_of("d", frames=1_000)]
+    folder = tmp_path / runs[0].folder
+    rows = [Row("sac", "e", 0, "time/time_elapsed", frame, seconds) for frame, seconds in ((10, 1), (30, 9), (60, 69))]
+    rows += [Row("sac", "e", 0, "train/utd", frame, 1.0) for frame in (30, 60)]
+    metrics_csv.replace(folder / "metrics.csv", rows)
+    (folder / "seed-0/checkpoints").mkdir(parents=True)
+    (folder / "seed-0/checkpoints/000000000060.safetensors").touch()
+    found = estimate.forecast(tmp_path, runs)
+    assert [one.seconds for one in found] == [180, 180, None, 2_000]  # 2 seconds per frame once it learns
+    assert [one.exact for one in found] == [True, False, False, True]
+    assert [one.left and round(one.left) for one in found] == [60, 180, None, 2_000]
+    text = "\n".join(estimate.lines(found, workers=2))
+    assert "3 of them take about 19 min more, 2 at once" in text
+
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_studies_that_ship_can_be_planned(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "plan", str(path), "--out", str(tmp_path)]) == 0
+    count = len(file.read(path))
+    assert f"\n{count:,} runs, {count:,} to do; " in capsys.readouterr().out
+    small = path.with_name(f"{path.stem}-small.toml")
+    if path.stem in ("fig1", "fig2", "fig3"):
+        assert small in EXPERIMENTS
+        assert count >= 450
+
+
+def test_the_page_shows_the_file_as_it_is(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/study.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    assert len(asked(tmp_path, text)) == 2 * 16 * 3 * 3 + 7
