@@ -51,7 +51,7 @@ def collect(places: list[Path], table: Path) -> Collected:
     for run in (run for place in places for run in _runs(place)):
         try:
             rows = rows_of(run)
-        except InputError as error:
+        except (InputError, OSError) as error:
             complaints.append(str(error))
             continue
         for key, own in rows.items():

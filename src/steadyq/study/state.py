@@ -71,7 +71,7 @@ def newest(place: Path, frame: int) -> State:
         with disk.open_to_read(place / metrics_csv.FILE) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().decode(errors="replace").split("\n")[1:-1]  # whole ones, without the header
-    except OSError:
+    except (InputError, OSError):  # not begun, or being resumed
         lines = []
     for row in csv.reader(lines):
         if len(row) == 6 and row[4].isdecimal():

@@ -51,7 +51,7 @@ def _threads(place: Path, threads: int) -> int | None:
     """How many threads to ask for: a run that was begun keeps its number, on which its bits depend."""
     try:
         return read_record(place).settings.threads
-    except InputError:
+    except (InputError, OSError):
         return threads
 
 
