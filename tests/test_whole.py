@@ -67,7 +67,7 @@ def test_train_interrupt_resume_evaluate(tmp_path: Path) -> None:
     resumed = steadyq("resume", str(run))
     assert resumed.returncode == 0, resumed.stderr
     assert "Traceback" not in resumed.stderr
-    assert f"run            {run}" in resumed.stdout
+    assert f"run            {run}" in resumed.stdout.splitlines()
     assert picture_size(run / "learning_curve.png") == (1200, 750)
 
     strip = tmp_path / "strip.png"

@@ -133,7 +133,8 @@ def conclude(result: "Result") -> int:
                 )
     except (InputError, OSError) as error:
         lines.append(f"no returns to show: {error}")
-    say("\n".join([*lines, f"run            {result.folder}"]))
+    for line in (*lines, f"run            {result.folder}"):
+        say(line)
     if not result.finished:  # no time for a picture: whoever asked may not wait
         say(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
         return STOPPED
