@@ -122,8 +122,8 @@ class Learner:
             worst = max(range(len(of_seed)), key=lambda place: of_seed[place][IN_A_ROW])
             failed = sum(of_step[FAILED] for of_step in of_seed)
             in_a_row, failure = of_seed[worst][IN_A_ROW], self.agent.steps[worst].metrics[of_seed[worst][FAILURE]]
-            names = [step.name for step in self.agent.steps]
-            updates = {name: one[UPDATES] for name, one in zip(names, of_seed, strict=True) if one[UPDATES]}
+            pairs = zip(self.agent.steps, of_seed, strict=True)
+            updates = {step.name: one[UPDATES] for step, one in pairs if one[UPDATES]}
             found.append(Tally(updates, failed, in_a_row, failure if in_a_row else ""))
         return found
 
