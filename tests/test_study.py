@@ -21,7 +21,7 @@ from steadyq.results.read import read_runs
 from steadyq.run.train import settings_of
 from steadyq.store import lock, metrics_csv
 from steadyq.store.metrics_csv import Row
-from steadyq.study import estimate, file, local, plan, state, status, tries, worker
+from steadyq.study import estimate, file, local, make, plan, state, status, tries, worker
 from steadyq.study.plan import Planned
 
 TINY = """
@@ -366,7 +366,7 @@ class Fake:
     def __init__(self, code: int) -> None:
         self.code = code
 
-    def wait(self) -> int:
+    def poll(self) -> int:
         return self.code
 
     def send_signal(self, number: int) -> None:
@@ -379,10 +379,10 @@ def run_of(folder: str, **changes: Any) -> Planned:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[local.Count, list[str]]]:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[make.Count, list[str]]]:
     """Makes a study whose workers end with the codes given, in turn, each after it has said a sentence."""
 
-    def make(runs: list[Planned], *codes: int, said: str = "", lies: bool = False) -> tuple[local.Count, list[str]]:
+    def made(runs: list[Planned], *codes: int, said: str = "", lies: bool = False) -> tuple[make.Count, list[str]]:
         left, lines = list(codes), list[str]()
         for run in runs:
             tries.place(tmp_path, run).mkdir(parents=True, exist_ok=True)
@@ -404,16 +404,17 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
             patch.setattr(worker, "begin", begin)
             patch.setattr(state, "look", look)
             patch.setattr(local, "NICE", 0)
-            patch.setattr(local, "POLL", 0.0)
-            return local.make(tmp_path, runs, workers=1, say=lines.append), lines
+            patch.setattr(make, "POLL", 0.0)
+            engine = local.Local(tmp_path, workers=1, runs=len(runs))
+            return make.make(tmp_path, runs, engine, say=lines.append), lines
 
-    return make
+    return made
 
 
 def test_a_refusal_is_not_tried_again(fake: Callable) -> None:
     runs = [run_of("a"), run_of("b")]
     count, lines = fake(runs, 2, 0, said="runs/a exists and is not a run folder")
-    assert count == local.Count(done=1, set_aside=1, more=0)
+    assert count == make.Count(done=1, set_aside=1, more=0)
     assert "set aside  runs/a: runs/a exists and is not a run folder" in lines
 
 
@@ -447,7 +448,7 @@ def test_a_worker_that_only_says_it_is_done_is_not_believed(fake: Callable) -> N
 
 def test_what_does_not_fit_into_memory_is_not_started(fake: Callable) -> None:
     count, lines = fake([run_of("a", memory=10**15), run_of("b")], 0)
-    assert count == local.Count(done=1, set_aside=0, more=1)
+    assert count == make.Count(done=1, set_aside=0, more=1)
     assert lines[-1].startswith("nothing more is started: runs/a needs about 1000000.0 GB of memory and ")
 
 

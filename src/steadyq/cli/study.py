@@ -41,7 +41,7 @@ def run(parser: Parser, arguments: list[str]) -> int:
     values = parse(parser, arguments)
     check_workers(values.workers)
 
-    from steadyq.study import file, local, plan, tries
+    from steadyq.study import file, local, make, plan, tries
 
     folder, runs = folder_of(values), file.read(values.file)
     plan.write(folder, runs)
@@ -49,7 +49,8 @@ def run(parser: Parser, arguments: list[str]) -> int:
         for one in runs:
             tries.forget(folder, one)
 
-    count = local.make(folder, runs, workers=values.workers, minutes=values.max_minutes, say=output.say)
+    engine = local.Local(folder, workers=values.workers, runs=len(runs))
+    count = make.make(folder, runs, engine, minutes=values.max_minutes, say=output.say)
     output.say(f"{folder}: {count.done:,} runs done, {count.set_aside:,} set aside, {count.more:,} to do")
     if count.more:
         return STOPPED

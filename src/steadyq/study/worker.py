@@ -1,9 +1,10 @@
 """One worker: the ordinary `steadyq train ... --resume` as a process of its own, and what came of it.
 
-Whoever has a place for a process can be an engine: it calls `begin`, waits, and calls `conclude`.
+Whoever has a place for a process calls `begin`, waits, and calls `conclude`, on the same machine.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ DONE, REFUSED, MORE = 0, 2, 75
 
 LOG = "log.txt"
 
-Outcome = Literal["done", "more", "held", "failed", "set aside"]
+LEAST_DISK = 100_000_000  # bytes: with less, a failure is the disk's and not the run's
+
+Outcome = Literal["done", "more", "held", "failed", "set aside", "full disk"]
 
 
 def begin(study: Path, run: Planned, *, threads: int, minutes: float | None) -> "subprocess.Popen[bytes]":
@@ -55,9 +58,16 @@ def _threads(place: Path, threads: int) -> int | None:
         return threads
 
 
-def conclude(study: Path, run: Planned, code: int) -> tuple[Outcome, str]:
-    """What came of a worker that ended with this exit code, and in a sentence why. Failures are written down."""
+def conclude(study: Path, run: Planned, code: int, *, stopped: bool = False) -> tuple[Outcome, str]:
+    """What came of a worker that ended with this exit code, and in a sentence why. Failures are written down.
+
+    One that was `stopped` has more to do whatever way it ended: we wanted that.
+    """
     if code == MORE:
+        return "more", ""
+    if code != DONE and (words := full_disk(study)):
+        return "full disk", words
+    if stopped and code not in (DONE, REFUSED):
         return "more", ""
     said = last_words(study, run)
     if code == REFUSED and lock.IN_USE in said:
@@ -81,6 +91,14 @@ def conclude(study: Path, run: Planned, code: int) -> tuple[Outcome, str]:
         known.refused = code == REFUSED
     tries.write(study, run, known)
     return ("set aside" if known.reason else "failed"), words
+
+
+def full_disk(study: Path) -> str:
+    """A sentence if there is hardly any room left on the study's disk."""
+    free = shutil.disk_usage(study).free
+    if free >= LEAST_DISK:
+        return ""
+    return f"the disk of {study} is full ({free / 1e6:.0f} MB left); make room, and give the same command again"
 
 
 def last_words(study: Path, run: Planned) -> str:
