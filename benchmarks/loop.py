@@ -10,7 +10,7 @@ from typing import Any
 
 import steadyq
 from benchmarks.rows import Row, row, table
-from steadyq.engine.learner import Learner
+from steadyq.engine.learner import Learners
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.run import loop
 from steadyq.store.replay import Replay
@@ -20,7 +20,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "policy": [(loop, "choose")],
     "sampling": [(Replay, "sample"), (loop, "normal")],
     "replay": [(Replay, "add")],
-    "update": [(Learner, "update")],
+    "update": [(Learners, "update")],
     "evaluation": [(loop, "evaluate")],
     "logging": [(loop, "log")],
     "saving": [(loop, "save")],

@@ -13,7 +13,7 @@ PROGRAM = """
 import sys, time
 started = time.perf_counter()
 import steadyq
-from steadyq.engine.learner import Learner
+from steadyq.engine.learner import Learners
 from steadyq.envs.episodes import EpisodeStream
 
 def first(owner, name, word):
@@ -27,7 +27,7 @@ def first(owner, name, word):
     setattr(owner, name, wrapped)
 
 first(EpisodeStream, "step", "step")
-first(Learner, "update", "update")
+first(Learners, "update", "update")
 steadyq.train("crossq_wn", env="walker-run", frames=%d, learning_starts=%d, eval_every=0, out=sys.argv[1])
 """
 

@@ -15,7 +15,7 @@ from steadyq.algorithm.tree import at, leaves
 from steadyq.algorithm.types import Transition
 from steadyq.engine import machine
 from steadyq.engine.compiled import trace
-from steadyq.engine.learner import Draws, Learner, in_place
+from steadyq.engine.learner import Draws, Learners, in_place
 
 SIZES = {"cheetah-run": (17, 6), "dog-run": (223, 38)}  # observations, actions
 BATCH = 256
@@ -68,7 +68,7 @@ class Steps:
         made = make_recipe(recipe, options or {})
         agent = make_agent(made, obs_dim=obs_dim, action_dim=action_dim, precision=precision)
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in range(seeds)]
-        self.learner = Learner(
+        self.learner = Learners(
             agent,
             states,
             device=torch.device(device),

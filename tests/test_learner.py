@@ -20,7 +20,7 @@ from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
 from steadyq.engine import compiler
 from steadyq.engine.compiled import Compiled
-from steadyq.engine.learner import Draws, Lane, Learner, in_place
+from steadyq.engine.learner import Draws, Lane, Learners, in_place
 
 U = 4
 DUE = (False, True, False, True)
@@ -51,7 +51,7 @@ def due(agent: Agent, actor: Sequence[bool] = DUE) -> list[Sequence[bool]]:
     return [actor if step.name == "actor" else (True,) * U for step in agent.steps]
 
 
-def update(learner: Learner, of: Sequence[int]) -> None:
+def update(learner: Learners, of: Sequence[int]) -> None:
     learner.update([draws(learner.agent, seed) for seed in of], due(learner.agent))
 
 
@@ -59,7 +59,7 @@ def update(learner: Learner, of: Sequence[int]) -> None:
 def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
     """Each seed to the same bits as its steps alone; the actor where it is due, in the recipe's order."""
     agent, states = seeds(name, 2)
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     places = [leaf.data_ptr() for leaf in leaves(learner.all.state)]
     update(learner, range(2))
     for seed, state in enumerate(states):
@@ -89,8 +89,8 @@ def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
 
 def test_one_of_three_seeds_is_that_seed_alone() -> None:
     agent, states = seeds("crossq_wn", 3)
-    together = Learner(agent, states, device=CPU, compiled=False)
-    alone = Learner(agent, [states[1]], device=CPU, compiled=False)
+    together = Learners(agent, states, device=CPU, compiled=False)
+    alone = Learners(agent, [states[1]], device=CPU, compiled=False)
     update(together, range(3))
     update(alone, [1])
     assert same_bits(together.seed(1), alone.seed(0))
@@ -101,7 +101,7 @@ def test_one_of_three_seeds_is_that_seed_alone() -> None:
 def test_the_given_states_are_copied() -> None:
     agent, states = seeds("sac", 1)
     kept = tree_map(torch.clone, states[0])
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     update(learner, [0])
     assert same_bits(states[0], kept)
     assert not same_bits(learner.seed(0).state, kept)
@@ -109,7 +109,7 @@ def test_the_given_states_are_copied() -> None:
 
 def test_windows() -> None:
     agent, states = seeds("sac", 1)
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     assert learner.means() == [{}]
     update(learner, [0])
     assert learner.tallies[0].updates == {"critic": 4, "actor": 2}
@@ -123,7 +123,7 @@ def test_windows() -> None:
 
 def test_a_seed_whose_updates_fail_keeps_its_state() -> None:
     agent, states = seeds("crossq_wn", 3)
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     bad_rewards = torch.full((U, BATCH), math.nan)
     drawn = [draws(agent, 0), draws(agent, 1, reward=bad_rewards), draws(agent, 2)]
     learner.update(drawn, due(agent, (False,) * U))
@@ -138,7 +138,7 @@ def test_a_seed_whose_updates_fail_keeps_its_state() -> None:
 def test_a_seed_whose_actor_fails_is_given_up_though_its_critic_learns() -> None:
     """Whether a step fails is counted per step: the critic's updates between the actor's make none of them good."""
     agent, states = seeds("crossq_wn", 1)
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     drawn = draws(agent, 0)
     bad = tree_map(lambda leaf: leaf * math.nan, drawn.noise[1])
     for _ in range(2):
@@ -154,7 +154,7 @@ def test_a_seed_whose_actor_fails_is_given_up_though_its_critic_learns() -> None
 def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
     """As on a GPU, where a step takes all seeds: what it did to a seed that was given up is undone."""
     agent, states = seeds("crossq_wn", 2)
-    learner = Learner(agent, states, device=CPU, compiled=False)
+    learner = Learners(agent, states, device=CPU, compiled=False)
     learner.batched, learner.lanes = True, [learner.all]
     learner.steps = [in_place(agent, place, batched=True) for place in range(2)]
     bad = draws(agent, 1, reward=torch.full((U, BATCH), math.nan))
@@ -170,7 +170,7 @@ def test_a_seed_that_is_given_up_is_left_alone_in_a_batch() -> None:
 def test_seeds_batched_as_on_a_gpu() -> None:
     """The in-place step under `vmap` against the pure one, seed by seed, in float64."""
     agent, states = seeds("crossq_wn", 3)
-    lane = Learner(agent, states, device=CPU, compiled=False).all
+    lane = Learners(agent, states, device=CPU, compiled=False).all
     lane = lane._replace(state=double(lane.state))
     batches = [double(transitions(seed, BATCH)) for seed in range(3)]
     noise = normal(5, 3, BATCH, ACTION).double()
@@ -187,7 +187,7 @@ def test_seeds_batched_as_on_a_gpu() -> None:
 def test_a_whole_update_runs_elsewhere() -> None:
     """On PyTorch's device without memory, the batched way: everything is moved there and stays there."""
     agent, states = seeds("crossq_wn", 2)
-    learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
+    learner = Learners(agent, states, device=torch.device("meta"), compiled=False)
     update(learner, range(2))
     assert {leaf.device.type for leaf in leaves(learner.all)} == {"meta"}
 
@@ -197,7 +197,7 @@ def test_a_step_needs_nothing_of_the_host(name: str) -> None:
     """Traced on `meta`, the batched way: no constant is copied there, no number is read back, and what is written are
     the leaves of the lane, each once."""
     agent, states = seeds(name, 2)
-    learner = Learner(agent, states, device=torch.device("meta"), compiled=False)
+    learner = Learners(agent, states, device=torch.device("meta"), compiled=False)
     lane = leaves(learner.all)
     for place, step in enumerate(agent.steps):
         noise = tree_map(lambda leaf: leaf.expand(2, *leaf.shape[1:]), step.noise(np.random.default_rng, 1, BATCH))
@@ -225,7 +225,7 @@ def learned(*, compiled: bool) -> Lane:
     """State and metrics of a `crossq_wn` agent after one agent step's updates, in float32."""
     agent, states = seeds("crossq_wn", 1)
     products = "onednn" if torch.backends.mkldnn.is_available() else "mkl"
-    learner = Learner(agent, states, device=CPU, compiled=compiled, products=products)
+    learner = Learners(agent, states, device=CPU, compiled=compiled, products=products)
     learner.compile_ahead(batch_size=BATCH, obs_dim=OBS, action_dim=ACTION)
     assert learner.compiling == compiled
     update(learner, [0])
@@ -252,7 +252,7 @@ def compare() -> None:
 def moments(name: str, which: str, *, compiled: bool) -> dict[str, Tensor]:
     """First and second moments of one step's gradients, running statistics and metrics, from the first state."""
     agent, states = seeds(name, 1)
-    learner = Learner(agent, states, device=CPU, compiled=compiled, products="mkl")
+    learner = Learners(agent, states, device=CPU, compiled=compiled, products="mkl")
     lane = learner.lanes[0]
     batch, for_critic, for_actor = (tree_map(lambda leaf: leaf[0], tree) for tree in data(agent, 0))
     place = agent.steps.index(agent.step(which))

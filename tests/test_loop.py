@@ -12,7 +12,7 @@ from runs import run_at as at_full_length
 from small import same_bits
 from steadyq.algorithm.options import options
 from steadyq.algorithm.tree import leaves
-from steadyq.engine.learner import Learner
+from steadyq.engine.learner import Learners
 from steadyq.errors import InputError
 from steadyq.run.resume import resume
 from steadyq.store import checkpoint, metrics_csv
@@ -75,9 +75,9 @@ def test_the_other_recipes_resume_too(recipe: str, tmp_path: Path, monkeypatch: 
 
 
 def test_resets_start_from_fresh_weights_and_show_their_dip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, real = [], Learner.reset
+    seen, real = [], Learners.reset
 
-    def watched(learner: Learner, states: list) -> None:
+    def watched(learner: Learners, states: list) -> None:
         before = learner.seed(0).state.normalise
         real(learner, states)
         state = learner.seed(0).state
@@ -86,7 +86,7 @@ def test_resets_start_from_fresh_weights_and_show_their_dip(tmp_path: Path, monk
         assert same_bits(state.normalise, before)
         seen.append(state.critic.params[1].w.clone())
 
-    monkeypatch.setattr(Learner, "reset", watched)
+    monkeypatch.setattr(Learners, "reset", watched)
     run_at(tmp_path / "run", seeds=[0, 1], utd=2, reset_updates=20)
     assert len({tuple(w.flatten().tolist()) for w in seen}) == len(seen) == 4  # other weights each time
     rows = {(r.metric, r.env_step): r.value for r in metrics_csv.read(tmp_path / "run" / "metrics.csv") if r.seed == 0}

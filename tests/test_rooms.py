@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"algorithm", "engine", "settings"} | GROUND,
     "examine": {"algorithm", "engine", "envs", "store", "settings"} | GROUND,
     "run": {"algorithm", "engine", "envs", "store", "examine", "settings"} | GROUND,
+    "own_loop": {"algorithm", "engine", "store", "settings"} | GROUND,
     "deploy": {"algorithm", "store"} | GROUND,
     "results": {"store", "settings", "algorithm"} | GROUND,
     "study": {"algorithm", "engine", "envs", "store", "run", "results", "settings"} | GROUND,

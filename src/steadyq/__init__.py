@@ -1,6 +1,7 @@
 """CrossQ with weight normalisation: sample-efficient continuous control that stays steady at many updates per step."""
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Before PyTorch loads OpenMP: let a thread that waits for the others sleep soon. GNU's spins on, and two runs of two
@@ -8,22 +9,29 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from steadyq.algorithm.actor_critic import make_agent
     from steadyq.deploy.load import load_policy
+    from steadyq.own_loop import Learner
     from steadyq.run.go import Result
     from steadyq.run.resume import resume
     from steadyq.run.train import train
+    from steadyq.store.replay import Replay
 
-__all__ = ["Result", "load_policy", "resume", "train"]
+__all__ = ["Learner", "Replay", "Result", "load_policy", "make_agent", "resume", "train"]
+
+WHERE = {
+    "Learner": "steadyq.own_loop",
+    "Replay": "steadyq.store.replay",
+    "Result": "steadyq.run.go",
+    "load_policy": "steadyq.deploy.load",
+    "make_agent": "steadyq.algorithm.actor_critic",
+    "resume": "steadyq.run.resume",
+    "train": "steadyq.run.train",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch when something is used, not when the package is."""
-    if name == "load_policy":
-        from steadyq.deploy.load import load_policy
-
-        return load_policy
-    if name in __all__:
-        from steadyq.run import go, resume, train
-
-        return {"Result": go.Result, "resume": resume.resume, "train": train.train}[name]
+    if name in WHERE:
+        return getattr(import_module(WHERE[name]), name)
     raise AttributeError(f"module 'steadyq' has no attribute {name!r}")

@@ -184,8 +184,7 @@ class Settings:
 
     def updates(self, step: int) -> int:
         """Critic updates due before agent step `step`: exact for any fractional UTD."""
-        utd: Fraction = self.resolved("utd")
-        return floor(max(step - self.resolved("learning_starts"), 0) * utd)
+        return updates_by(step, utd=self.resolved("utd"), learning_starts=self.resolved("learning_starts"))
 
     def resolved(self, name: str) -> Any:
         """The value of a field that `complete` has filled."""
@@ -244,6 +243,11 @@ def from_json(values: Mapping[str, Any], *, out: str) -> Settings:
         odd = ", ".join(sorted(values.keys() ^ known))
         raise InputError(f"run.json in {out} has other settings than this version of steadyq: {odd}")
     return Settings(**{**values, "utd": fraction(values["utd"]), "seeds": tuple(values["seeds"])}, out=out)
+
+
+def updates_by(step: int, *, utd: Fraction, learning_starts: int) -> int:
+    """Critic updates due before an agent step: exact for any fraction."""
+    return floor(max(step - learning_starts, 0) * utd)
 
 
 def fraction(value: Any) -> Fraction:

@@ -16,10 +16,12 @@ from steadyq.algorithm.agent import Agent, Auxiliary, Draw, Noise, Precision, Re
 from steadyq.algorithm.explore import Base
 from steadyq.algorithm.nn import SHAPES, round_hidden, serial
 from steadyq.algorithm.optim import Optimiser, global_norm
+from steadyq.algorithm.options import recipe_without_run
 from steadyq.algorithm.projection import Project, nothing
 from steadyq.algorithm.random import Purpose
 from steadyq.algorithm.tree import leaves, select, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Net, Params, Transition
+from steadyq.errors import InputError
 
 CRITIC_METRICS = ("train/critic_loss", "train/critic_grad_norm", "train/q_mean", "train/q_std", "train/target_q_mean")
 ACTOR_METRICS = ("train/actor_loss", "train/actor_grad_norm", "train/entropy", "train/ent_coef", "train/ent_coef_loss")
@@ -42,16 +44,34 @@ class State(NamedTuple):
     auxiliaries: tuple = ()  # what each auxiliary learns for itself
 
 
-def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Precision = "float32") -> Agent:
+def make_agent(
+    recipe: Recipe | str, *, obs_dim: int, action_dim: int, precision: Precision = "float32", **options: Any
+) -> Agent:
     """The agent of a recipe.
 
+    >>> import steadyq
+    >>> agent = steadyq.make_agent("crossq_wn", obs_dim=17, action_dim=6, width=256)
+    >>> [step.name for step in agent.steps]
+    ['critic', 'actor']
+
     Args:
-        recipe: the algorithm.
+        recipe: the algorithm, or its name.
         obs_dim: O.
         action_dim: A.
         precision: of the hidden layers' matrix products. Parameters, statistics, optimiser state, targets, losses and
             readouts are float32 always.
+        **options: of the recipe of this name, see `steadyq train NAME --help`.
+
+    Raises:
+        InputError: no such recipe or option, a value that cannot work, or sizes that are not positive.
     """
+    if isinstance(recipe, str):
+        recipe = recipe_without_run(recipe, options)
+    elif options:
+        raise InputError(f"options ({', '.join(options)}) go with a recipe's name; this recipe has its values already")
+    for name, size in (("obs_dim", obs_dim), ("action_dim", action_dim)):
+        if size < 1:
+            raise InputError(f"{name} is {size}; it must be at least 1")
     hidden = torch.bfloat16 if precision == "bfloat16" else torch.float32
     critic = serial(recipe.critic, recipe.readout)
     policy, value, temperature = recipe.policy, recipe.value, recipe.temperature
@@ -257,6 +277,9 @@ def make_agent(recipe: Recipe, *, obs_dim: int, action_dim: int, precision: Prec
         before=actor_of_before if recipe.order == "together" else None,
     )
     agent = Agent(
+        recipe=recipe,
+        obs_dim=obs_dim,
+        action_dim=action_dim,
         init=init,
         steps=(train_critic, train_actor) if recipe.order == "critic_first" else (train_actor, train_critic),
         samples=tuple(dict.fromkeys([Purpose.SAMPLE, *(auxiliary.sample for auxiliary in auxiliaries)])),

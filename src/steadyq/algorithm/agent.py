@@ -137,6 +137,9 @@ class Torso(NamedTuple):
 class Agent(NamedTuple):
     """What a recipe can do on an environment of given sizes, for one seed. Its state is a tree that only it looks into.
 
+    recipe: what it was made from.
+    obs_dim: O.
+    action_dim: A.
     init: `rng -> state`.
     steps: what it learns by, in the order of one update.
     samples: the purposes by whose draws the batches of an update are chosen from the replay.
@@ -155,6 +158,9 @@ class Agent(NamedTuple):
     reward_scale: `state -> scale[]`, what rewards are multiplied by before the critic sees them.
     """
 
+    recipe: Recipe
+    obs_dim: int
+    action_dim: int
     init: Callable[[np.random.Generator], State]
     steps: tuple[Step, ...]
     samples: tuple[int, ...]

@@ -62,6 +62,16 @@ def make_recipe(name: str, chosen: Mapping[str, Any] | None = None) -> Recipe:
     return recipe_function(name)(**values)
 
 
+def recipe_without_run(name: str, chosen: Mapping[str, Any]) -> Recipe:
+    """The recipe of a name for a loop whose length nobody knows here; errors as of `make_recipe`."""
+    values = {key: option.default for key, option in options(name).items()} | {**chosen}
+    if values.get("schedule_updates") == 0:
+        raise InputError(
+            f"the learning rate of {name} falls over the critic updates of a run; give their number as schedule_updates"
+        )
+    return make_recipe(name, chosen)
+
+
 def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any:
     """The value of an option in its own type, if it can work; a whole number will do for a float."""
     if key not in known:

@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from steadyq.errors import InputError
+
 PROGRAM = """
 #include <Python.h>
 #include <cmath>
@@ -50,6 +52,22 @@ def works() -> Compiler:
 def chosen() -> str:
     """The compiler PyTorch would run: the variable CXX, else the system's usual one."""
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
+def choose(compile: str, *, device: str) -> bool:
+    """Whether steps are compiled: `on`, `off`, or `auto`, where that works.
+
+    Raises:
+        InputError: `on`, and it does not work.
+    """
+    if compile == "off" or device != "cpu":
+        return compile != "off"  # on a GPU, PyTorch brings the compiler
+    trial = works()
+    if compile == "on" and not trial.ok:
+        raise InputError(f"--compile is on and there is no working C++ compiler: {trial.reason}; {trial.fix}")
+    if not trial.ok:
+        print(f"not compiling, which is slower: {trial.reason}; {trial.fix}")
+    return trial.ok
 
 
 def try_compiler(command: str, *, timeout: float = 60.0) -> Compiler:

@@ -10,6 +10,7 @@ What updates measure is added up where they are made, and so is whether they fai
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vmap
 
+from steadyq.algorithm.actor_critic import normal
 from steadyq.algorithm.agent import Agent, Noise
+from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at, leaves, select, stack, tree_map
 from steadyq.algorithm.types import State, Transition
 from steadyq.engine.compiled import Compiled, Products
@@ -53,6 +56,28 @@ class Draws(NamedTuple):
     noise: tuple[Noise, ...]  # per step, [V, ..] for the V of the updates with which it is due
 
 
+Sample = Callable[[np.random.Generator, tuple[int, int]], Transition]
+"""Transitions [U, B, ..] drawn at random from where a seed has them."""
+
+
+def draw(agent: Agent, sample: Sample, *, seed: int, step: int, due: Sequence[Sequence[bool]], size: int) -> Draws:
+    """What a seed draws for the updates of an agent step, with batches of this size; `due` as of `Learners.update`."""
+    of = partial(generator, seed, step=step)
+    batches = tuple(sample(of(purpose), (len(due[0]), size)) for purpose in agent.samples)
+    noise = tuple(one.noise(of, sum(when), size) for one, when in zip(agent.steps, due, strict=True))
+    return Draws(batches, noise)
+
+
+def warm_up_action(seed: int, step: int, action_dim: int) -> np.ndarray:
+    """A seed's uniform action [A] at an agent step of its warm-up, float32."""
+    return generator(seed, Purpose.WARM_UP, step).uniform(-1, 1, action_dim).astype(np.float32)
+
+
+def acting_noise(seed: int, step: int, action_dim: int) -> Tensor:
+    """The noise [A] of a seed's exploring action at an agent step."""
+    return normal(generator(seed, Purpose.ACT, step), action_dim)
+
+
 class Tally(NamedTuple):
     """What is counted of one seed. An update has failed if a loss, a gradient norm or another metric is not finite."""
 
@@ -67,7 +92,7 @@ class Tally(NamedTuple):
         return self.failed_in_a_row >= PATIENCE
 
 
-class Learner:
+class Learners:
     """The state of S agents, and what the loop asks of it.
 
     Args:

@@ -118,6 +118,17 @@ def bfloat16_is_fast() -> bool:
     return not {"AMX-BF16", "AVX512_BF16"}.isdisjoint(cpu_features())
 
 
+def choose_device(device: str) -> str:
+    """`cpu` or `cuda`; `auto` takes a GPU if there is one. InputError if there is none and one is asked for."""
+    import torch
+
+    if device == "cpu" or torch.cuda.is_available():
+        return "cpu" if device == "cpu" else "cuda"
+    if device == "cuda":
+        raise InputError("--device is cuda and PyTorch sees no GPU here; give cpu, or install a CUDA build of PyTorch")
+    return "cpu"
+
+
 def products() -> Literal["mkl", "onednn"]:
     """The library that multiplies float32 matrices faster on this CPU.
 

@@ -16,24 +16,10 @@ MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("in
 
 def choose_machine(settings: Settings) -> dict[str, Any]:
     """What `auto` means here: precision, compilation, device and threads of this run."""
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device is cuda and PyTorch sees no GPU here; give cpu, or install a CUDA build of PyTorch")
-    compiled = settings.compile == "on"
-    if settings.compile != "off" and device == "cpu":
-        trial = compiler.works()
-        if settings.compile == "on" and not trial.ok:
-            raise InputError(f"--compile is on and there is no working C++ compiler: {trial.reason}; {trial.fix}")
-        compiled = trial.ok
-        if not trial.ok:
-            print(f"not compiling, which is slower: {trial.reason}; {trial.fix}")
-    elif settings.compile == "auto":
-        compiled = True  # on a GPU, PyTorch brings the compiler
+    device = machine.choose_device(settings.device)
     return {
         "precision": "float32" if settings.precision == "auto" else settings.precision,
-        "compiled": compiled,
+        "compiled": compiler.choose(settings.compile, device=device),
         "device": device,
         "threads": settings.threads or machine.usable_cores(),
         "products": machine.products(),

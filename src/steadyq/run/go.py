@@ -12,7 +12,7 @@ from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.engine import machine
-from steadyq.engine.learner import Learner
+from steadyq.engine.learner import Learners
 from steadyq.envs import guard
 from steadyq.envs.env import Spec
 from steadyq.envs.episodes import EpisodeStream
@@ -127,7 +127,7 @@ def assemble(
     if not saved:
         forget(run_folder)
     write_record(run_folder, record)
-    learner = Learner(
+    learner = Learners(
         agent,
         states,
         device=torch.device(how["device"]),
@@ -167,7 +167,6 @@ def assemble(
         evaluation_env=env,
         logger=logger,
         view=view,
-        recipe=recipe,
         clock=clock,
         examiner=examining,
     )

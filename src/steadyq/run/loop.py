@@ -4,14 +4,11 @@ What is due is an explicit `if` on the step counter, and every random draw is a 
 run that was stopped and resumed, extended, evaluated more often or trained next to other seeds takes the same steps.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 
-from steadyq.algorithm.actor_critic import normal
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.engine.learner import Draws
+from steadyq.engine.learner import acting_noise, draw, warm_up_action
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.play import Episode
 from steadyq.run.measure import diagnose, evaluate, log
@@ -117,9 +114,8 @@ def choose(run: Training) -> np.ndarray:
     """An action per seed [S, A]: uniform during the warm-up, then from the policy."""
     size = run.record.action_dim
     if run.step < run.settings.resolved("learning_starts"):
-        draws = [generator(one.seed, Purpose.WARM_UP, run.step).uniform(-1, 1, size) for one in run.seeds]
-        return np.stack(draws).astype(np.float32)
-    noise = torch.stack([normal(generator(one.seed, Purpose.ACT, run.step), size) for one in run.seeds])
+        return np.stack([warm_up_action(one.seed, run.step, size) for one in run.seeds])
+    noise = torch.stack([acting_noise(one.seed, run.step, size) for one in run.seeds])
     obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))
     return run.learner.act(obs, noise).numpy()
 
@@ -132,13 +128,8 @@ def learn(run: Training) -> None:
     if any(one.replay.size == 0 for one in run.seeds):
         run.over = f"{run.settings.env} has not come through one step by frame {run.frame:,}: nothing to learn from"
         return
-    steps, samples, size = run.agent.steps, run.agent.samples, run.settings.resolved("batch_size")
-    due, shape, draws = [step.due(first, end) for step in steps], (end - first, size), []
-    for one in run.seeds:
-        draw = partial(generator, one.seed, step=run.step)
-        batches = tuple(one.replay.sample(draw(s).integers(one.replay.size, size=shape)) for s in samples)
-        noise = tuple(step.noise(draw, sum(when), size) for step, when in zip(steps, due, strict=True))
-        draws.append(Draws(batches, noise))
+    due, size = [step.due(first, end) for step in run.agent.steps], run.settings.resolved("batch_size")
+    draws = [draw(run.agent, one.sample, seed=one.seed, step=run.step, due=due, size=size) for one in run.seeds]
     run.learner.update(draws, due)
     tallies = run.learner.tallies
     for i, one in run.active:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from steadyq.algorithm.agent import Agent, Recipe
-from steadyq.engine.learner import Learner
+from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.types import Transition
+from steadyq.engine.learner import Learners
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
 from steadyq.errors import RunError
@@ -84,6 +86,10 @@ class Seed:
         """What a checkpoint keeps transitions of, by name."""
         return {REPLAY: self.replay}
 
+    def sample(self, rng: np.random.Generator, shape: tuple[int, int]) -> Transition:
+        """A batch for each of several updates [U, B, ..]."""
+        return self.replay.draw(rng, shape)
+
 
 @dataclass
 class Training:
@@ -92,12 +98,11 @@ class Training:
     record: Record
     held: Held
     agent: Agent
-    learner: Learner
+    learner: Learners
     seeds: list[Seed]
     evaluation_env: Guarded
     logger: Logger
     view: LiveView | PlainView
-    recipe: Recipe
     clock: Callable[[], float]  # seconds since any moment; what a run does by time, it does by this one
     examiner: Examiner | None = None  # where diagnoses are due
     counters: Counters = field(default_factory=Counters)
@@ -193,7 +198,7 @@ class Training:
     @property
     def resets_due(self) -> int:
         """Resets that the schedule wants by now."""
-        schedule = self.recipe.resets
+        schedule = self.agent.recipe.resets
         return schedule.due(self.frame if schedule.unit == "frames" else self.settings.updates(self.step))
 
     @property

@@ -37,18 +37,27 @@ def _reserved(*shape: int) -> np.ndarray:
 class Replay:
     """The newest `capacity` transitions of one seed.
 
+    >>> import numpy as np
+    >>> import steadyq
+    >>> replay = steadyq.Replay(capacity=1_000, obs_dim=3, action_dim=1)
+    >>> replay.start(np.zeros(3))  # an episode begins
+    >>> replay.add(np.array([0.5]), -1.0, 0.99, np.ones(3), last=False)
+    >>> replay.add(np.array([0.1]), -2.0, 0.0, np.ones(3), last=True)  # it ends, with no future
+    >>> replay.sample(np.array([1])).reward
+    tensor([-2.])
+
     Args:
         capacity: transitions; unused capacity is reserved but takes no memory.
         obs_dim: O.
-        action_dim: A.
+        action_dim: A. Actions lie in [-1, 1].
 
     Attributes:
         size: transitions that can be sampled.
         added: transitions ever added, which is also the number of the next one.
 
     Raises:
-        InputError: a size that is not positive. Observations and actions of a wrong shape, an `add` before `start` and
-            indices out of range are mistakes in the program: ValueError.
+        InputError: a size that is not positive. Numbers of a wrong shape or that are not finite, an `add` before
+            `start` and indices out of range are mistakes in the program: ValueError.
     """
 
     def __init__(self, *, capacity: int, obs_dim: int, action_dim: int) -> None:
@@ -108,7 +117,7 @@ class Replay:
         Args:
             action: `[A]`.
             reward: of this step.
-            discount: gamma * (1 - terminated).
+            discount: gamma, or 0 where the episode reached an end that has no future; a time limit is no such end.
             next_obs: `[O]`, the new current observation.
             last: the episode ends with this transition, terminated or truncated; then `start` comes next.
         """
@@ -116,6 +125,8 @@ class Replay:
             raise ValueError("no episode is under way; call start(obs) before add")
         self._check("action", action, self.action_dim)
         self._check("next_obs", next_obs, self.obs_dim)
+        if not (math.isfinite(reward) and 0 <= discount <= 1):
+            raise ValueError(f"the reward must be finite and the discount in [0, 1], got {reward} and {discount}")
         row = self.added % self._rows
         after = row + 1 if row < self.capacity else 0
         if self.size == self.capacity:
@@ -156,6 +167,10 @@ class Replay:
         fields = (obs, action, np.take(self._reward, rows), np.take(self._discount, rows), next_obs)
         # np.take of 0-d indices gives a scalar; asarray makes it an array again and does nothing to the others.
         return Transition(*(torch.from_numpy(np.asarray(field)) for field in fields))
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Transition:
+        """Transitions `[*shape, ...]` drawn uniformly, each any number of times."""
+        return self.sample(rng.integers(self.size, size=shape))
 
     def segment(self, first: int, last: int) -> dict[str, np.ndarray]:
         """Copies of the transitions numbered [first, last), all that `extend` needs.
@@ -249,6 +264,8 @@ class Replay:
         # Otherwise NumPy would spread a number or a single element over the whole row.
         if np.shape(value) != (length,):
             raise ValueError(f"{name} must have the shape ({length},), got {np.shape(value)}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} has a number that is not finite")
 
 
 def check_segment(segment: dict[str, np.ndarray], *, obs_dim: int, action_dim: int) -> None:

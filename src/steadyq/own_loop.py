@@ -1,0 +1,284 @@
+"""An agent for a loop of your own, around a robot that is no environment: `steadyq.Learner`.
+
+One seed, NumPy in and out. It draws as `steadyq train` does, by the same functions: a loop that takes the same steps
+learns the same weights, bit for bit.
+"""
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.random import Purpose, generator
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, from_
+from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.engine import compiler, machine
+from steadyq.engine.learner import Learners, acting_noise, draw, put, warm_up_action
+from steadyq.errors import InputError, RunError
+from steadyq.settings import UTD, fraction, updates_by
+from steadyq.store import checkpoint
+from steadyq.store.checkpoint import History
+from steadyq.store.disk import FileError
+from steadyq.store.folder import REPLAY
+from steadyq.store.replay import Replay
+from steadyq.store.typed import from_json
+
+RANGES = {
+    "seed": from_(0, most=2**63 - 1),
+    "utd": UTD,
+    "batch_size": COUNT,
+    "learning_starts": AT_LEAST_0,
+    "gamma": UP_TO_1,
+}
+
+
+@dataclass
+class Progress:
+    """How far a learner is, in whole numbers: what it saves besides tensors and transitions."""
+
+    seed: int
+    steps: int = 0  # actions chosen
+    learned: int = 0  # of these, those whose updates are made
+    observed: int = 0  # transitions that the running moments have seen
+    resets: int = 0
+
+
+class Learner:
+    """An agent that learns in a loop of your own.
+
+    >>> import numpy as np
+    >>> import steadyq
+    >>> agent = steadyq.make_agent("crossq_wn", obs_dim=3, action_dim=1, width=16, actor_width=16)
+    >>> learner = steadyq.Learner(agent, seed=0, learning_starts=4, batch_size=4, compile="off")
+    >>> replay = steadyq.Replay(capacity=1_000, obs_dim=3, action_dim=1)
+    >>> obs = np.zeros(3)
+    >>> replay.start(obs)
+    >>> for _ in range(6):
+    ...     action = learner.act(obs)  # in [-1, 1]
+    ...     obs, reward = obs + 0.1 * action, -1.0  # your robot
+    ...     replay.add(action, reward, learner.gamma, obs, last=False)
+    ...     learner.update(replay)
+    >>> learner.updates  # two for each step after the fourth
+    4
+
+    Args:
+        agent: of `steadyq.make_agent`.
+        seed: decides the first weights and everything that is drawn.
+        utd: critic updates per step; may be a fraction such as 0.5 or "1/3". None here and below: the recipe's.
+        batch_size: transitions per update.
+        learning_starts: steps of random actions before the first update.
+        gamma: discount per step.
+        device: where the networks live; auto takes a GPU if there is one.
+        compile: compile the updates, which takes up to a minute once; auto: where a C++ compiler works.
+
+    Attributes:
+        gamma: the discount, to be stored with each transition that has a future.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        seed: int = 0,
+        utd: float | str | Fraction | None = None,
+        batch_size: int | None = None,
+        learning_starts: int | None = None,
+        gamma: float | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        compile: Literal["auto", "on", "off"] = "auto",
+    ) -> None:
+        def chosen(name: str, value: Any, default: Any) -> Any:
+            value = default if value is None else value
+            if value is None:
+                raise InputError(f"this recipe takes its {name} from the length of an episode; give one, such as 0.99")
+            if not RANGES[name].holds(value):
+                raise InputError(f"{name} is {value}; give {RANGES[name].words}")
+            return value
+
+        protocol = agent.recipe.protocol
+        self.agent, self._progress = agent, Progress(chosen("seed", seed, 0))
+        self.utd: Fraction = chosen("utd", None if utd is None else fraction(utd), fraction(protocol.utd))
+        self.batch_size: int = chosen("batch_size", batch_size, protocol.batch_size)
+        self.learning_starts: int = chosen("learning_starts", learning_starts, protocol.learning_starts)
+        self.gamma: float = chosen("gamma", gamma, protocol.gamma)
+        self._history = History(Path())  # what `save` has on disk
+        place = machine.choose_device(device)
+        self._learners = Learners(
+            agent,
+            [agent.init(generator(seed, Purpose.INIT))],
+            device=torch.device(place),
+            compiled=compiler.choose(compile, device=place),
+            products=machine.products(),
+            widen=not machine.bfloat16_is_fast(),
+        )
+        sizes = {"obs_dim": agent.obs_dim, "action_dim": agent.action_dim}
+        self._learners.compile_ahead(batch_size=self.batch_size, **sizes)  # during the random actions
+
+    @property
+    def steps(self) -> int:
+        """Actions chosen by `act`."""
+        return self._progress.steps
+
+    @property
+    def updates(self) -> int:
+        """Critic updates so far."""
+        return self._updates_by(self._progress.learned)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """The action of the next step, float32 [A] in [-1, 1]: random at first, then exploring.
+
+        Args:
+            obs: what the robot senses, [O].
+
+        Raises:
+            InputError: a wrong shape, or numbers that are not finite.
+        """
+        row, step, now = self._row(obs), self.steps, (self._progress.seed, self.steps, self.agent.action_dim)
+        self._reset_if_due(step)
+        self._progress.steps += 1
+        if step < self.learning_starts:
+            return warm_up_action(*now)
+        return self._learners.act(row.unsqueeze(0), acting_noise(*now).unsqueeze(0))[0].numpy()
+
+    def mean_action(self, obs: np.ndarray) -> np.ndarray:
+        """The policy's mean action, float32 [A] in [-1, 1]: for evaluation, counted as no step. Errors as of `act`."""
+        row = self._row(obs).to(self._learners.device)
+        with torch.no_grad():
+            return self.agent.mode(self._learners.seed(0).state, row).cpu().numpy()
+
+    def update(self, replay: Replay) -> None:
+        """Make the updates that are due for the actions since the last call: at each step, or between episodes.
+
+        Call it after `replay.add`, and where an episode has ended after the `replay.start` of the next one.
+
+        Args:
+            replay: with what came of these actions.
+
+        Raises:
+            InputError: a replay of other sizes, or an empty one.
+            RunError: a loss or another metric was not finite in three updates in a row; none of them was applied.
+        """
+        self._check(replay)
+        if self.agent.observes:
+            self._observe(replay)
+        for step in range(self._progress.learned, self.steps):
+            self._reset_if_due(step)
+            first, end = self._updates_by(step), self._updates_by(step + 1)
+            if first < end:
+                self._learn(replay, step, [one.due(first, end) for one in self.agent.steps])
+            self._progress.learned = step + 1
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the updates since the last call, by their names in docs/run-folder.md; empty without updates."""
+        (means,) = self._learners.means()
+        self._learners.open_window()
+        return means
+
+    def save(self, folder: Path | str, replay: Replay) -> None:
+        """Write all that `restore` needs into a folder of its own; of transitions, those that are not there yet.
+
+        Raises:
+            OSError: the disk is full, or anything else; what was saved before is as it was.
+        """
+        if self._history.seed_dir != Path(folder):
+            self._history = History(Path(folder))
+        tensors = {name: leaf.detach().cpu() for name, leaf in named_leaves(self._learners.seed(0))}
+        self._history = checkpoint.save(
+            self._history, frame=self.steps, tensors=tensors, meta=asdict(self._progress), replays={REPLAY: replay}
+        )
+        checkpoint.prune(self._history, keep=1)
+
+    def restore(self, folder: Path | str, replay: Replay) -> bool:
+        """Resume bit-exactly from what was saved in a folder, if anything was.
+
+        Args:
+            folder: the one that was given to `save`.
+            replay: an empty one, which is filled.
+
+        Returns:
+            whether anything was there.
+
+        Raises:
+            InputError: it is damaged, or from another agent or seed; nothing was changed.
+        """
+        self._check(replay)
+        folder = Path(folder)
+        if not checkpoint.frames(folder):
+            return False
+        found, lane = checkpoint.load(folder), self._learners.seed(0)
+        checkpoint.verify(folder, found, sizes={REPLAY: (replay.obs_dim, replay.action_dim)})
+        try:
+            progress = from_json(Progress, found.meta, "meta")
+            new = from_named(lane, found.tensors)
+        except ValueError as error:
+            raise FileError(f"{folder} was not saved by such a learner: {error}") from None
+        if progress.seed != self._progress.seed:
+            raise InputError(
+                f"{folder} holds seed {progress.seed}; this is seed {self._progress.seed}, give its folder"
+            )
+        self._history = checkpoint.fill(folder, found, {REPLAY: replay})
+        put(lane, new)
+        self._progress = progress
+        return True
+
+    def _learn(self, replay: Replay, step: int, due: list[list[bool]]) -> None:
+        """The updates of one step."""
+        if not replay.size:
+            raise InputError("the replay is empty; add what came of each action before `update`")
+        seed = self._progress.seed
+        drawn = draw(self.agent, replay.draw, seed=seed, step=step, due=due, size=self.batch_size)
+        self._learners.update([drawn], due)
+        (tally,) = self._learners.tallies
+        if tally.given_up:
+            raise RunError(
+                f"{tally.failure} was not finite in {tally.failed_in_a_row} updates in a row, at step {step:,}; none "
+                f"of them was applied: look for huge rewards and observations"
+            )
+
+    def _observe(self, replay: Replay) -> None:
+        """Show the running moments the transitions since the last update, each with the observation after it."""
+        new = self.steps - self._progress.learned
+        first = max(self._progress.observed, replay.added - min(new, replay.size))
+        self._progress.observed = replay.added
+        if first == replay.added:
+            return
+        part = replay.segment(first, replay.added)
+        newest = part["next_obs"][-1] if replay.head is None else replay.head
+        after = torch.from_numpy(np.stack([*part["obs"][1:], newest]))
+        rewards, ends = torch.from_numpy(part["reward"]), torch.from_numpy(part["ends"].astype(np.float32))
+        for obs, reward, last in zip(after.split(1), rewards.split(1), ends.split(1), strict=True):
+            self._learners.observe(obs, reward, last, self.gamma)
+
+    def _reset_if_due(self, step: int) -> None:
+        """Fresh networks before a step, where the recipe's schedule wants them; environment frames count as steps."""
+        schedule = self.agent.recipe.resets
+        due = schedule.due(step if schedule.unit == "frames" else self._updates_by(step))
+        if due > self._progress.resets:
+            self._progress.resets = due
+            self._learners.reset([self.agent.init(generator(self._progress.seed, Purpose.INIT, due))])
+
+    def _updates_by(self, step: int) -> int:
+        return updates_by(step, utd=self.utd, learning_starts=self.learning_starts)
+
+    def _row(self, obs: np.ndarray) -> Float[Tensor, "O"]:
+        row = np.array(obs, np.float32)
+        if row.shape != (self.agent.obs_dim,):
+            raise InputError(f"the observation has the shape {row.shape}; give one of ({self.agent.obs_dim},)")
+        if not np.isfinite(row).all():
+            raise InputError(f"the observation is not finite at index {int(np.isfinite(row).argmin())}; give numbers")
+        return torch.from_numpy(row)
+
+    def _check(self, replay: Replay) -> None:
+        """InputError if a replay is for another agent."""
+        got, wanted = (replay.obs_dim, replay.action_dim), (self.agent.obs_dim, self.agent.action_dim)
+        if got != wanted:
+            raise InputError(f"the replay has observations and actions of sizes {got}; this agent's are {wanted}")

@@ -1,0 +1,183 @@
+"""A loop of one's own: bit for bit `steadyq train` where it takes the same steps; saved and restored; the example."""
+
+import doctest
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import steadyq
+from runs import SMALL, run_at
+from steadyq import own_loop
+from steadyq.algorithm import actor_critic
+from steadyq.algorithm.tree import named_leaves
+from steadyq.envs import suites
+from steadyq.envs.episodes import EpisodeStream
+from steadyq.envs.guard import Guarded
+from steadyq.errors import InputError, RunError
+from steadyq.store import checkpoint, replay
+from steadyq.store.folder import seed_folder
+
+SIZES = {"obs_dim": 2, "action_dim": 1}
+
+
+def learner(recipe: str = "crossq_wn", *, seed: int = 0, **options: object) -> steadyq.Learner:
+    agent = steadyq.make_agent(recipe, **SIZES, width=16, actor_width=16, **options)
+    return steadyq.Learner(agent, seed=seed, utd="1/2", learning_starts=40, batch_size=8, gamma=0.99, compile="off")
+
+
+def empty() -> steadyq.Replay:
+    return steadyq.Replay(capacity=1_000, **SIZES)
+
+
+def stream(seed: int = 0) -> EpisodeStream:
+    return EpisodeStream(Guarded(lambda: suites.make("toy:Point-v0")), seed=seed)
+
+
+def go(
+    learner: steadyq.Learner, replay: steadyq.Replay, episodes: EpisodeStream, steps: int, *, every: int = 1
+) -> None:
+    """A loop as in the documentation, learning at every so many steps."""
+    for _ in range(steps):
+        if episodes.ended:
+            replay.start(episodes.next_episode())
+        action = learner.act(episodes.obs)
+        step = episodes.step(action)
+        ended = step.terminated or step.truncated
+        replay.add(action, step.reward, 0.0 if step.terminated else learner.gamma, step.obs, last=ended)
+        if ended:
+            replay.start(episodes.next_episode())
+        if learner.steps % every == 0:
+            learner.update(replay)
+
+
+def state(learner: steadyq.Learner) -> dict[str, bytes]:
+    return {name: leaf.numpy().tobytes() for name, leaf in named_leaves(learner._learners.seed(0).state)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [("crossq_wn", {"reset_updates": 15}), ("simba", {}), ("xqc", {"depth": 2, "schedule_updates": 1_000})],
+)
+def test_a_loop_of_ones_own_learns_what_train_learns(tmp_path: Path, recipe: str, options: dict) -> None:
+    """Bit for bit: weights, statistics, optimisers, running moments; through resets too."""
+    run_at(tmp_path / "run", recipe, seeds=[5], gamma=0.99, eval_every=0, utd="1/2", **options)
+    saved = checkpoint.load(seed_folder(tmp_path / "run", 5))
+    wanted = {name.removeprefix("state."): leaf for name, leaf in saved.tensors.items() if name.startswith("state.")}
+    ours = learner(recipe, seed=5, **options)
+    go(ours, empty(), stream(5), SMALL["frames"])
+    assert state(ours) == {name: leaf.numpy().tobytes() for name, leaf in wanted.items()}
+
+
+def test_updates_may_wait_for_the_end_of_an_episode() -> None:
+    at_once, later = learner(), learner()
+    go(at_once, empty(), stream(), 90)
+    go(later, empty(), stream(), 90, every=30)
+    assert at_once.updates == later.updates == 50 // 2
+    assert state(at_once) != state(later)
+    assert later.metrics().keys() == at_once.metrics().keys() >= {"train/critic_loss", "train/actor_loss"}
+    assert later.metrics() == {}
+
+
+def test_saved_and_restored_it_resumes_bit_exactly(tmp_path: Path) -> None:
+    whole, transitions, episodes = learner(reset_updates=15), empty(), stream()
+    go(whole, transitions, episodes, 70)
+    whole.save(tmp_path, transitions)
+    there = episodes.snapshot()
+    go(whole, transitions, episodes, 20)
+    again, restored, resumed = learner(reset_updates=15), empty(), stream()
+    assert again.restore(tmp_path, restored)
+    assert resumed.restore(there)
+    go(again, restored, resumed, 20)
+    assert state(again) == state(whole)
+    again.save(tmp_path, restored)
+    assert checkpoint.frames(tmp_path) == [90]
+    assert not learner().restore(tmp_path / "elsewhere", empty())
+
+
+def test_what_another_learner_saved_is_refused(tmp_path: Path) -> None:
+    ours, transitions = learner(), empty()
+    go(ours, transitions, stream(), 45)
+    ours.save(tmp_path, transitions)
+    other = learner("sac")
+    before = state(other)
+    with pytest.raises(InputError, match="was not saved by such a learner: got other tensors than this agent has"):
+        other.restore(tmp_path, empty())
+    assert state(other) == before
+    with pytest.raises(InputError, match="holds seed 0; this is seed 1"):
+        learner(seed=1).restore(tmp_path, empty())
+
+
+def test_the_mean_action_counts_as_no_step() -> None:
+    ours = learner()
+    go(ours, empty(), stream(), 60)
+    obs = np.array([0.5, 0.5])
+    assert (ours.mean_action(obs) == ours.mean_action(obs)).all()
+    assert ours.steps == 60
+    assert (ours.act(obs) != ours.act(obs)).all()
+
+
+def test_bad_input_is_said() -> None:
+    ours = learner()
+    with pytest.raises(InputError, match=r"the observation has the shape \(3,\); give one of \(2,\)"):
+        ours.act(np.zeros(3))
+    with pytest.raises(InputError, match="the observation is not finite at index 1"):
+        ours.act(np.array([0.0, np.nan]))
+    with pytest.raises(InputError, match=r"the replay has observations and actions of sizes \(3, 1\)"):
+        ours.update(steadyq.Replay(capacity=9, obs_dim=3, action_dim=1))
+    with pytest.raises(InputError, match="batch_size is 0; give a whole number of at least 1"):
+        steadyq.Learner(ours.agent, batch_size=0)
+    with pytest.raises(InputError, match="takes its gamma from the length of an episode"):
+        steadyq.Learner(steadyq.make_agent("simba", **SIZES))
+    with pytest.raises(InputError, match="falls over the critic updates of a run; give their number"):
+        steadyq.make_agent("xqc", **SIZES)
+    with pytest.raises(InputError, match="unknown option of recipe sac 'widht'; did you mean 'width'"):
+        steadyq.make_agent("sac", **SIZES, widht=1)
+    with pytest.raises(InputError, match=r"options \(lr\) go with a recipe's name"):
+        steadyq.make_agent(ours.agent.recipe, **SIZES, lr=1e-3)
+    for _ in range(42):
+        ours.act(np.zeros(2))
+    with pytest.raises(InputError, match="the replay is empty"):
+        ours.update(empty())
+
+
+def test_updates_that_fail_are_an_error() -> None:
+    ours, transitions = learner(), empty()
+    transitions.start(np.zeros(2))
+    for _ in range(46):
+        transitions.add(ours.act(np.zeros(2)), 1e30, ours.gamma, np.zeros(2), last=False)
+    with pytest.raises(RunError, match="train/critic_loss was not finite in 3 updates in a row, at step 45"):
+        ours.update(transitions)
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "own_loop_example", Path(__file__).parents[1] / "examples/own_loop.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("steadyq.engine.compiler.choose", lambda compile, *, device: False)
+    assert len(example().train("Pendulum-v1", 410, 0, str(tmp_path))) == 2
+    assert len(example().train("Pendulum-v1", 610, 0, str(tmp_path))) == 1
+    assert "resumed at step 410" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_learns() -> None:
+    returns = example().train("Pendulum-v1", 5_000, 0, None)
+    assert np.mean(returns[:3]) < -800
+    assert np.mean(returns[-10:]) > -400
+
+
+@pytest.mark.parametrize("module", [own_loop, actor_critic, replay])
+def test_the_documentation_is_true(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert (found.failed, found.attempted > 0) == (0, True)
