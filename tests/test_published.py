@@ -21,12 +21,21 @@ def write(path: Path, lines: list[str]) -> Path:
 
 def test_the_summary_is_whole() -> None:
     found = {(row.method, row.task): row for row in published.summary()}
-    assert len(found) == len(published.summary()) == 394
+    assert len(found) == len(published.summary()) == 432
     row = found["BRO-utd10@naumix", "dog-run"]
     assert row.setup == Setup(1, Fraction(10), 5)
     assert row.env_step.tolist() == list(range(25_000, 1_000_001, 25_000))
     iqm = dict(zip(row.env_step.tolist(), row.iqm.tolist(), strict=True))
     assert [iqm[frame] for frame in (100_000, 500_000, 1_000_000)] == pytest.approx([21, 265, 470], abs=0.51)
+    for method, task, frames, values in (  # IQMs of the per-seed results, computed with SciPy
+        ("DR.Q-utd1@dmksjfl", "dog-run", 50_000, [131, 280, 579, 721]),
+        ("FlashSAC-utd1@Holiday-Robot", "humanoid-walk", 100_000, [102, 421, 905, 939]),
+    ):
+        row = found[method, task]
+        assert row.env_step.tolist() == list(range(0, 1_000_001, frames))
+        at = np.searchsorted(row.env_step, [100_000, 200_000, 500_000, 1_000_000])
+        assert row.iqm[at] == pytest.approx(values, abs=0.51)
+        assert None not in row.setup
     for row in found.values():
         assert np.all(np.diff(row.env_step) > 0)
         assert np.all((row.p05 <= row.p25) & (row.p25 <= row.p75) & (row.p75 <= row.p95))

@@ -29,7 +29,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "env_step": int,
     "episode_return": finite,
 }
-USUAL = ("BRO-utd2@naumix", "BRO-utd10@naumix", "SimbaV2-utd2@*", "XQC-utd2@*", "SAC@SonyResearch")
+USUAL = ("BRO-utd2@naumix", "BRO-utd10@naumix", "SimbaV2-utd2@*", "XQC-utd2@*", "DR.Q-utd1@*", "SAC@SonyResearch")
 """Patterns of the methods to compare with unless others are asked for: the strongest, and a plain SAC."""
 
 
