@@ -94,7 +94,7 @@ def test_too_many_pairs_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compared(few).pairs) == 3
     found = compared([*few, *runs("d", "dog-run", GOOD)])
     assert found.pairs == []
-    assert "no pairs: 6 are more than the 3 that are compared; give fewer methods" in found.notes
+    assert "no pairs: 6 are more than the 3 that are compared; choose methods with --methods" in found.notes
 
 
 def test_pairs_are_resampled_alike_in_whatever_company() -> None:

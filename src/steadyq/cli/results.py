@@ -1,8 +1,10 @@
 """`steadyq compare`, `figures`, `report` and `watch`: what runs mean, next to published results."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from steadyq import output
 from steadyq.cli.parser import DONE, Parser, parse
@@ -18,6 +20,13 @@ def compare(parser: Parser, arguments: list[str]) -> int:
         "--at", nargs="+", type=int, metavar="FRAMES", help="where [the last frame that all of your runs reach]"
     )
     parser.add_argument("--score", type=float, help="for frames to reach it [500 on DeepMind Control, none elsewhere]")
+    parser.add_argument(
+        "--over",
+        choices=("seeds", "tasks"),
+        default="seeds",
+        metavar="seeds|tasks",
+        help="what verdicts speak of: other seeds of these tasks, or tasks like these (one seed will do) [seeds]",
+    )
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals [0.95]")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap [0]")
     parser.add_argument("--reps", type=int, default=20_000, help="resamples of the bootstrap [20000]")
@@ -32,11 +41,15 @@ def compare(parser: Parser, arguments: list[str]) -> int:
     statistics.check_bootstrap(**how)
     for path in filter(None, (values.json, values.csv)):
         output.check(path)
-    study = read_study(
-        values.places, published_file=values.published, against=values.against, tasks=values.tasks, metric=values.metric
-    )
+    study = read_study(values.places, **sources(values), metric=values.metric)
     found = compare.compare(
-        study, metric=values.metric, frames=values.at, score=values.score, against=values.against, **how
+        study,
+        metric=values.metric,
+        frames=values.at,
+        score=values.score,
+        against=values.against,
+        over=values.over,
+        **how,
     )
     tables.print_comparison(found)
     if values.json:
@@ -56,7 +69,6 @@ def figures(parser: Parser, arguments: list[str]) -> int:
         "5 ablations; 6 sensitivity; all; then run folders, folders that hold some, tidy CSV files",
     )
     add_sources(parser)
-    parser.add_argument("--methods", nargs="+", default=["*"], metavar="METHOD", help="which, * matches anything [all]")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     values = parse(parser, arguments)
 
@@ -72,8 +84,7 @@ def figures(parser: Parser, arguments: list[str]) -> int:
         raise InputError(f"which figure? got {values.what[0]!r} first; give some of {', '.join(known)}, then the runs")
     output.check(values.out / "figure.png")
     with progress.shown() as say:
-        study = read_study(places, published_file=values.published, against=against, tasks=values.tasks, say=say)
-        study = paper.of_methods(study, values.methods)
+        study = read_study(places, **sources(values) | {"against": against}, say=say)
         for number in paper.FIGURES if "all" in numbers else dict.fromkeys(numbers):
             say(f"drawing figure {number}")
             figure = paper.draw(number, study, against=against)
@@ -97,9 +108,7 @@ def report(parser: Parser, arguments: list[str]) -> int:
 
     output.check(values.out)
     with progress.shown() as say:
-        study = read_study(
-            values.places, published_file=values.published, against=values.against, tasks=values.tasks, say=say
-        )
+        study = read_study(values.places, **sources(values), say=say)
         html = page.render(study, frame=values.at, against=values.against, say=say)
     values.out.parent.mkdir(parents=True, exist_ok=True)
     values.out.write_text(html, encoding="utf-8")
@@ -119,7 +128,7 @@ def watch(parser: Parser, arguments: list[str]) -> int:
     from steadyq.results.read import read_study
 
     def build(state: str) -> str:
-        study = read_study(values.places, published_file=values.published, against=values.against, tasks=values.tasks)
+        study = read_study(values.places, **sources(values))
         return page.render(study, against=values.against, watched=state)
 
     server = serve.Server(values.places, build, port=values.port)
@@ -136,11 +145,18 @@ def add_places(parser: Parser, count: str) -> None:
 
 
 def add_sources(parser: Parser, *, usual: str = "a few strong ones") -> None:
-    """Which tasks and which other authors' results; `usual` are the methods where none are named."""
+    """Which tasks and methods, and which other authors' results; `usual` are the methods where none are named."""
     parser.add_argument("--published", type=Path, metavar="FILE", help="per-seed results of other authors, CSV")
     words = f"published methods, * matches anything [{usual}]"
     parser.add_argument("--against", nargs="+", metavar="METHOD", help=words)
     parser.add_argument("--tasks", nargs="+", default=["*"], metavar="TASK", help="tasks, * matches anything [all]")
+    parser.add_argument("--methods", nargs="+", default=["*"], metavar="METHOD", help="methods, in the same way [all]")
+
+
+def sources(values: argparse.Namespace) -> dict[str, Any]:
+    """What `add_sources` asked for, as `read_study` takes it."""
+    names = {"published_file": "published", "against": "against", "tasks": "tasks", "methods": "methods"}
+    return {key: getattr(values, name) for key, name in names.items()}
 
 
 def complain(complaints: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from steadyq.figures.plotting import COLOURS, wrap
 from steadyq.results import bands, measures, published, scores, statistics, variants
 from steadyq.results.bands import Line
 from steadyq.results.measures import Measure
-from steadyq.results.runs import Run, Study, by_method, matches
+from steadyq.results.runs import Run, Study, by_method
 from steadyq.results.statistics import Interval
 from steadyq.results.variants import Variant
 from steadyq.store.names import EVALUATION
@@ -68,18 +68,6 @@ def draw(number: str, study: Study, *, against: Sequence[str] = PUBLISHED) -> Fi
     figure = by_task(study, against) if number == "3" else FIGURES[number](study)
     panels.make_room(figure)
     return figure
-
-
-def of_methods(study: Study, patterns: Sequence[str]) -> Study:
-    """The same with only the methods that match.
-
-    Raises:
-        InputError: none does.
-    """
-    runs = [run for run in study.runs if matches(run.method, patterns)]
-    if not runs:
-        raise InputError(f"no method is like {' or '.join(patterns)}; there are {', '.join(by_method(study.runs))}")
-    return study._replace(runs=runs)
 
 
 def write(figure: Figure, path: Path) -> list[Path]:

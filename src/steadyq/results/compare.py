@@ -5,15 +5,15 @@ are not equal and what the intervals are worth, `Comparison.complaints` what cou
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from steadyq.errors import InputError
-from steadyq.results import differences, published, scores, statistics
+from steadyq.results import differences, over_tasks, published, scores, statistics
 from steadyq.results.published import Reference
 from steadyq.results.runs import Run, Study, by_method
 from steadyq.results.scores import DMC_RETURN
@@ -24,6 +24,8 @@ SCORE = 500.0  # half of a DeepMind Control task's highest return: what "frames 
 PAIRS_OF = 8  # of so many published methods each is compared with each; of more, nobody would read the table
 MOST_PAIRS = 1_000  # in all; far fewer are read, and the number grows as the square of the methods
 VERDICT_LEVEL = 0.95  # the rule's, whatever the level of the other intervals
+EQUAL, EQUAL_LEVEL = 0.1, 0.9  # equal for our purposes: the 90% interval lies within 10% on either side
+Over = Literal["seeds", "tasks"]
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decidable at this budget"
 
@@ -73,6 +75,19 @@ class Pair(NamedTuple):
     verdict: str
 
 
+class Paired(NamedTuple):
+    """Is A better than B on tasks like these, and are they equal for our purposes? By relative differences of areas."""
+
+    a: str
+    b: str
+    differences: dict[str, float]  # by task
+    mean: Interval  # over tasks
+    p_value: float  # of the sign-flip test, two-sided; NaN of fewer than two tasks
+    verdict: str
+    narrow: Interval  # of the same mean, with the level of the rule for equality
+    equality: str
+
+
 class ReferenceValue(NamedTuple):
     """A published method's runs on one task at a frame, from the summary that ships with the package."""
 
@@ -107,7 +122,9 @@ class Comparison:
     areas: list[Entry]
     area_starts: dict[str, int]  # by task, the frame from which areas count; they end at the last of `frames`
     reached: list[Reached]
-    pairs: list[Pair]
+    over: Over  # what the verdicts speak of: other seeds of these tasks, or other tasks like these
+    pairs: list[Pair]  # over seeds
+    paired: list[Paired]  # over tasks
     references: list[ReferenceValue]
     notes: list[str]
     complaints: list[str]
@@ -120,6 +137,7 @@ def compare(
     frames: Sequence[int] | None = None,
     score: float | None = None,
     against: Sequence[str] | None = None,
+    over: Over = "seeds",
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -132,6 +150,7 @@ def compare(
         frames: where to compare; None for the last frame that all of one's own runs reach.
         score: what "frames to score" asks for; None for 500 on DeepMind Control and nothing elsewhere.
         against: patterns of the methods of the published summary to show, on tasks that there are; None: the usual.
+        over: what the verdicts speak of: other seeds of these tasks, or other tasks like these.
         level: of the intervals, other than the verdicts', which have 95%.
         resamples: of each bootstrap.
         seed: of each bootstrap.
@@ -177,7 +196,9 @@ def compare(
     areas = [_entry(found, (task,), stop, how) for task, found in _by_task(area)]
     if len(dmc) > 1:
         areas += [_entry(found, dmc, stop, how) for found in area.values() if set(dmc) <= found.tasks.keys()]
-    pairs, unpaired = _pairs(area, own, how)
+    wanted, unpaired = _pairs(area, own)
+    pairs = [_pair(area[a], area[b], tasks, how) for a, b, tasks in wanted] if over == "seeds" else []
+    paired = [_paired(area[a], area[b], how) for a, b, _ in wanted] if over == "tasks" else []
     present, tasks = {run.method for run in study.runs}, {run.task for run in first}
     known = published.references(tasks, against=against, present=present) if metric == EVALUATION else []
     references = [row for row in known if any(row.covers(frame) for frame in chosen)]
@@ -192,14 +213,17 @@ def compare(
         areas=areas,
         area_starts=starts,
         reached=_reached(study.runs, stop, score, is_return=is_return),
+        over=over,
         pairs=pairs,
+        paired=paired,
         references=_values(references, chosen),
         notes=[
             *notes,
             *differences.in_sentences(study.runs, chosen, {row.method: row.setup for row in references}),
             *_no_scale(first, is_return=is_return),
             *unpaired,
-            *_worth(returns, areas, pairs),
+            *_worth(returns, areas, pairs, over),
+            *_few_tasks(paired, area),
         ],
         complaints=list(study.complaints),
     )
@@ -248,8 +272,8 @@ def _reached(runs: Sequence[Run], stop: int, score: float | None, *, is_return: 
     return found
 
 
-def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list[Pair], list[str]]:
-    """Each pair with one of one's own methods in it, and what to report of pairs that are left out."""
+def _pairs(area: dict[str, Scores], own: Sequence[Run]) -> tuple[list[tuple[str, str, tuple[str, ...]]], list[str]]:
+    """Each pair with one of one's own methods in it, its tasks, and what to report of pairs that are left out."""
     ours = [method for method in by_method(own) if method in area]
     others = [method for method in area if method not in ours]
     if own:
@@ -259,17 +283,39 @@ def _pairs(area: dict[str, Scores], own: Sequence[Run], how: dict) -> tuple[list
     else:
         return [], [f"no pairs: {len(others)} published methods are too many to compare each with each; see --against"]
     if len(wanted) > MOST_PAIRS:
-        return [], [f"no pairs: {len(wanted):,} are more than the {MOST_PAIRS:,} that are compared; give fewer methods"]
-    found, apart = [], []
-    for a, b in wanted:
-        tasks = tuple(sorted(area[a].tasks.keys() & area[b].tasks.keys()))
-        if not tasks:
-            apart.append((a, b))
-            continue
-        settings = how | {"level": VERDICT_LEVEL}
-        probability = statistics.probability_of_improvement(area[a].on(tasks), area[b].on(tasks), **settings).at(0)
-        found.append(Pair(a, b, tasks, probability, verdict(probability)))
-    return found, _apart(apart)
+        why = f"{len(wanted):,} are more than the {MOST_PAIRS:,} that are compared; choose methods with --methods"
+        return [], [f"no pairs: {why}"]
+    common = [(a, b, tuple(sorted(area[a].tasks.keys() & area[b].tasks.keys()))) for a, b in wanted]
+    return [pair for pair in common if pair[2]], _apart([(a, b) for a, b, tasks in common if not tasks])
+
+
+def _pair(a: Scores, b: Scores, tasks: tuple[str, ...], how: dict) -> Pair:
+    settings = how | {"level": VERDICT_LEVEL}
+    probability = statistics.probability_of_improvement(a.on(tasks), b.on(tasks), **settings).at(0)
+    return Pair(a.method, b.method, tasks, probability, verdict(probability))
+
+
+def _paired(a: Scores, b: Scores, how: dict) -> Paired:
+    found = over_tasks.differences(a, b)
+    values, settings = np.array([*found.values()]), {key: how[key] for key in ("resamples", "seed")}
+    count = len(values)
+    means = over_tasks.resampled_means(values, **settings) if count > 1 else np.full(1, np.nan)
+    p_value = over_tasks.sign_flip(values, **settings) if count > 1 else np.nan
+
+    def interval(level: float) -> Interval:
+        low, high = (float(end) for end in np.quantile(means, statistics.tails(level)))
+        real = f"{over_tasks.real_coverage(tasks=count, level=level):.0%}" if count > 1 else ""
+        estimate = float(values.mean()) if count else np.nan
+        return Interval(estimate, low, high, level, min(a.runs, b.runs), count, real)
+
+    mean, narrow = interval(VERDICT_LEVEL), interval(EQUAL_LEVEL)
+    decided = p_value <= 1 - VERDICT_LEVEL
+    if count < over_tasks.FEWEST:
+        equality = "too few tasks"
+    else:
+        equality = "equal" if narrow.low > -EQUAL and narrow.high < EQUAL else "not shown"
+    words = UNDECIDED if not decided else SUPPORTED if mean.estimate > 0 else CONTRADICTED
+    return Paired(a.method, b.method, found, mean, p_value, words, narrow, equality)
 
 
 def _apart(pairs: list[tuple[str, str]]) -> list[str]:
@@ -307,14 +353,32 @@ def _no_scale(runs: Sequence[Run], *, is_return: bool) -> list[str]:
     ]
 
 
-def _worth(returns: Sequence[Entry], areas: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
+def _few_tasks(paired: Sequence[Paired], area: Mapping[str, Scores]) -> list[str]:
+    """What an analysis over tasks could not take in, and where no verdict was possible."""
+    found = []
+    below = {task for row in paired for task in area[row.a].tasks.keys() & area[row.b].tasks.keys() - row.differences}
+    if below:
+        found.append(f"left out over tasks: {', '.join(sorted(below))}, where an area is below 0: relative to what?")
+    for count in sorted({len(row.differences) for row in paired}):
+        if count < over_tasks.FEWEST:
+            least = f": even of equal signs on all of them p would be {2 / 2**count:.2g}" if count > 1 else ""
+            found.append(
+                f"{count} tasks are too few for a verdict over tasks{least}; at least {over_tasks.FEWEST} are not"
+            )
+        if count > over_tasks.EXACT:
+            found.append(f"of {count} tasks not all assignments of signs were counted, but random ones")
+    return found
+
+
+def _worth(returns: Sequence[Entry], areas: Sequence[Entry], pairs: Sequence[Pair], over: Over) -> list[str]:
     """What intervals of so few runs are worth."""
     found = []
     intervals, probabilities = [entry.iqm for entry in (*returns, *areas)], [pair.probability for pair in pairs]
     if any(interval.runs < 2 for interval in (*intervals, *probabilities)):
-        found.append("where a task has one run only there is no interval, and no verdict")
+        nor = ", and no verdict" if over == "seeds" else ""
+        found.append(f"where a task has one run only there is no interval{nor}")
     for sentence, which in (("of the IQM", intervals), ("of the probability of improvement", probabilities)):
         for runs, tasks, share in sorted({(i.runs, i.tasks, i.coverage) for i in which if i.coverage}):
-            over = "one task" if tasks == 1 else f"{tasks} tasks"
-            found.append(f"with {runs} runs on {over} the real coverage of a 95% interval {sentence} is about {share}")
+            where = "one task" if tasks == 1 else f"{tasks} tasks"
+            found.append(f"with {runs} runs on {where} the real coverage of a 95% interval {sentence} is about {share}")
     return found

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from steadyq.errors import InputError
 from steadyq.results import measures, published
 from steadyq.results.csv_columns import finite, read_columns
-from steadyq.results.runs import Run, Setup, Study, group, matches
+from steadyq.results.runs import Run, Setup, Study, by_method, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import metrics_csv
 from steadyq.store.disk import FileError
@@ -56,6 +56,7 @@ def read_study(
     published_file: Path | None = None,
     against: Sequence[str] | None = None,
     tasks: Sequence[str] = ("*",),
+    methods: Sequence[str] = ("*",),
     metric: str = EVALUATION,
     say: Callable[[str], None] = lambda text: None,
 ) -> Study:
@@ -66,11 +67,12 @@ def read_study(
         published_file: as `published.read_published`.
         against: patterns of the published methods to keep, such as `BRO*`; None for the usual ones.
         tasks: patterns of the tasks to keep.
+        methods: patterns of the methods to keep, published ones among them.
         metric: the one to compare.
         say: as `read_runs`.
 
     Raises:
-        InputError: nothing could be read; all complaints are in the sentence.
+        InputError: nothing could be read, and all complaints are in the sentence; or no method is wanted.
     """
     own = read_runs(places, metric=metric, say=say)
     runs = [run for run in own.runs if matches(run.task, tasks)]
@@ -99,7 +101,14 @@ def read_study(
         )
     if not runs:
         raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
-    return Study(runs, complaints, more)
+    chosen = [run for run in runs if matches(run.method, methods)]
+    if not chosen:
+        raise InputError(f"no method is like {' or '.join(methods)}; there are {', '.join(by_method(runs))}")
+    return Study(
+        chosen,
+        complaints,
+        {name: [run for run in found if matches(run.method, methods)] for name, found in more.items()},
+    )
 
 
 def read_runs(

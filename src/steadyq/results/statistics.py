@@ -238,7 +238,7 @@ def _counts(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> li
 
 def spread(scores: Scores) -> Spread:
     """The range that holds the middle nine tenths of the runs of all tasks, by linear interpolation of their order."""
-    return Spread(*np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), _tails(0.9), axis=-1))
+    return Spread(*np.quantile(np.concatenate(list(scores.tasks.values()), axis=-1), tails(0.9), axis=-1))
 
 
 # ---- one run's curve in one number
@@ -291,7 +291,8 @@ def check_bootstrap(*, level: float, resamples: int, seed: int) -> None:
         raise InputError(f"the seed is {seed}; give a whole number >= 0")
 
 
-def _tails(level: float) -> tuple[float, float]:
+def tails(level: float) -> tuple[float, float]:
+    """The quantiles between which an interval of this level lies."""
     return (1 - level) / 2, (1 + level) / 2
 
 
@@ -307,7 +308,7 @@ def band(
     if found is None:
         low = high = np.full(len(centre), np.nan)
     else:
-        low, high = np.quantile(found, _tails(level), axis=-1)
+        low, high = np.quantile(found, tails(level), axis=-1)
     tasks = len(scores.tasks)
     real = coverage(covers, runs=runs, tasks=tasks) if level == 0.95 and found is not None else ""
     return Band(scores.points, centre, low, high, level, runs, tasks, real)

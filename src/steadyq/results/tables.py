@@ -12,11 +12,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from steadyq import output
-from steadyq.results.compare import Comparison, Entry
+from steadyq.results.compare import EQUAL, Comparison, Entry
 from steadyq.results.statistics import Interval
 
 HEADER = "quantity,statistic,method,other,tasks,frame,runs,estimate,low,high,level,coverage,verdict\n"
-METHODS, WORDS = ("method", "A", "B"), ("task", "tasks", "is A better than B?")  # headings; the rest are numbers
+METHODS = ("method", "A", "B")
+WORDS = ("task", "tasks", "is A better than B?", "equal?")  # headings; the rest are numbers
+SPEAKS = {
+    "seeds": "Verdicts are over seeds: they speak of other seeds of these tasks, not of other tasks (--over tasks).",
+    "tasks": "Verdicts are over tasks: they speak of tasks like these, not of other seeds (--over seeds).",
+}
 
 
 def print_comparison(found: Comparison) -> None:
@@ -59,6 +64,21 @@ def print_comparison(found: Comparison) -> None:
             tasks = pair.tasks[0] if len(pair.tasks) == 1 else str(len(pair.tasks))
             _add(table, pair.a, pair.b, tasks, *_interval(pair.probability, ".2f"), pair.verdict)
         out.print(table)
+    if found.paired:
+        title = "is A better than B on tasks like these? Mean over tasks of (area of A - area of B) / the larger"
+        better = _table(
+            title, "A", "B", "tasks", "runs", "difference", "95% interval", "real coverage", "p", "is A better than B?"
+        )
+        title = f"are A and B equal for our purposes? The 90% interval lies within {EQUAL:.0%} on either side"
+        equal = _table(title, "A", "B", "tasks", "runs", "difference", "90% interval", "real coverage", "equal?")
+        for two in found.paired:
+            names = (two.a, two.b, str(two.mean.tasks))
+            p_value = f"{two.p_value:.2g}" if math.isfinite(two.p_value) else "none"
+            _add(better, *names, *_interval(two.mean, "+.1%"), p_value, two.verdict)
+            _add(equal, *names, *_interval(two.narrow, "+.1%"), two.equality)
+        out.print(better)
+        out.print("p: exact two-sided sign-flip test over tasks; A is better, or B, where it is at most 0.05.\n")
+        out.print(equal)
     for frame, references in groupby(found.references, key=lambda row: row.frame):
         title = f"published, at frame {frame:,}; percentiles are a spread of runs, not an interval of the IQM"
         table = _table(title, "task", "method", "runs", "IQM", "5th to 95th percentile", "evaluated at")
@@ -68,8 +88,9 @@ def print_comparison(found: Comparison) -> None:
         out.print(table)
     out.print(
         f"Intervals: percentile bootstrap, {found.resamples:,} resamples, seed {found.seed}. "
-        "runs: the fewest on a task. real coverage: how often a 95% interval of so few runs holds the truth, simulated."
+        "runs: the fewest on a task. real coverage: how often a 95% interval of so few runs or tasks holds the truth."
     )
+    out.print(SPEAKS[found.over])
     doubts = ("What is not equal, or not as sure as it looks", found.notes)
     for title, sentences in (doubts, ("Not read, or not whole", found.complaints)):
         if sentences:
@@ -113,6 +134,12 @@ def _rows(found: Comparison) -> Iterator[tuple[Any, ...]]:
     for p in found.pairs:
         names = ("area", "probability_of_improvement", p.a, p.b)
         yield row(names, p.tasks, found.frames[-1], p.probability, p.verdict)
+    for q in found.paired:
+        tasks, frame = [*q.differences], found.frames[-1]
+        yield row(("area", "relative_difference", q.a, q.b), tasks, frame, q.mean, q.verdict)
+        yield row(("area", "relative_difference", q.a, q.b), tasks, frame, q.narrow, q.equality)
+        names = ("area", "sign_flip_p", q.a, q.b)
+        yield *names, " ".join(tasks), frame, q.mean.runs, q.p_value, "", "", "", "", q.verdict
     for r in found.reached:
         names = (f"frames_to_{r.score:g}", "median", r.method, "")
         yield *names, r.task, r.stop, r.runs, r.median, "", "", "", "", f"{r.reached} of {r.runs}"
