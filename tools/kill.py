@@ -1,32 +1,46 @@
-"""Kill runs at random moments, resume them, and compare what comes out with the undisturbed run.
+"""Kill commands at random moments, give them again, and compare what comes out with what the undisturbed ones give.
 
     python -m tools.kill --out FOLDER [--kills 10] [--cases NAME ...]
 
-For each case: one run from beginning to end; then the same command again, which is killed (SIGKILL) at moments drawn
-at random and resumed after each, until it has had its kills, and is then left to finish. One kill in five falls between
-the start of a process and its opening line, the others within a quarter of the undisturbed run's time after that line;
-where a kill found no newer checkpoint than the one before, that time doubles. What the main thread was doing is asked a
-millisecond before. FOLDER/CASE.json is written when a case is done, which is then skipped; FOLDER/results.csv has a row
-per kill. Exit code 1 if any case differs.
+A case that trains: one run from beginning to end; then the same command again, which is killed (SIGKILL) at moments
+drawn at random and resumed after each, until it has had its kills, and is then left to finish. One kill in five falls
+between the start of a process and its opening line, the others within a quarter of the undisturbed run's time after
+that line; where a kill found no newer checkpoint than the one before, that time doubles. A case may begin with a run
+that is there, and kill what makes it longer. A case that reads (`evaluate`, `report`, ...) kills that command on a run:
+its files must stay as they are, and what is written be whole or not there. A case that is a study kills the driver, its
+workers, or both. What the main thread was doing is asked a millisecond before.
+
+FOLDER/CASE.json is written when a case is done, which is then skipped; FOLDER/results.csv has a row per kill. Exit code
+1 if any case differs. Cases that are not compiled run in forks of this process, which start at once.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import random
 import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+import torch
+
+from steadyq.algorithm.options import options
+from steadyq.algorithm.recipes import RECIPES
+from steadyq.cli.main import main as steadyq
 from steadyq.engine import machine
-from steadyq.store import checkpoint, metrics_csv
+from steadyq.store import checkpoint, disk, metrics_csv
+from steadyq.study import plan
 from tools.process import OPENING, Process, run_to_end
-from tools.same_state import differences
+from tools.same_state import differences, without_clocks
 
 STARTING_UP = 0.2  # share of the kills before the opening line
 COMMON = {
@@ -50,10 +64,13 @@ class Case(NamedTuple):
 
     recipe: str
     env: str
-    utd: int
+    utd: int | str
     seeds: str
     more: dict[str, str] = {}  # noqa: RUF012, never changed
     cold: bool = False  # the run that is killed has a compiler's cache of its own, empty at first
+    base: str = ""  # frames of a run that is there already, and is made longer
+    by: str = "resume"  # by which command
+    reads: str = ""  # the command that is killed, if it is not one that trains; {run} and {out} are folders
 
     @property
     def compiled(self) -> bool:
@@ -62,13 +79,33 @@ class Case(NamedTuple):
 
     def train(self, out: Path, **changed: str) -> list[str]:
         """What follows `steadyq`."""
-        options = COMMON | self.more | {f"--{name}": value for name, value in changed.items()}
-        words = [word for pair in options.items() for word in pair]
-        seeds = ["--seeds", *self.seeds.split()]
-        return ["train", self.recipe, "--env", self.env, "--utd", str(self.utd), *seeds, *words, "--out", str(out)]
+        words = ["train", self.recipe, "--env", self.env, "--utd", str(self.utd), "--seeds", *self.seeds.split()]
+        for name, value in (
+            COMMON | self.more | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+        ).items():
+            if name not in ("--width", "--actor-width") or name.strip("-").replace("-", "_") in options(self.recipe):
+                words += [name, value]
+        return [*words, "--out", str(out)]
+
+    def go_on(self, run: Path) -> list[str]:
+        """What takes a run to its end, whatever is there of it."""
+        if self.base:
+            frames = (COMMON | self.more)["--frames"]
+            return [*self.train(run), "--resume"] if self.by == "train" else ["resume", str(run), "--frames", frames]
+        return ["resume", str(run)] if (run / "run.json").exists() else [*self.train(run), "--overwrite"]
 
 
 COMPILED = {"--compile": "on"}
+LONG = {"--learning-starts": "14000", "--eval-every": "4999", "--save-every": "997", "--log-every": "997"}
+READS = [
+    ("evaluate", "evaluate {run} --episodes 20"),
+    ("diagnose", "diagnose {run}"),
+    ("export", "export {run} {out}/policy.onnx --numpy {out}/policy.npz"),
+    ("report", "report {run} --out {out}/report.html"),
+    ("compare", "compare {run} --json {out}/found.json --csv {out}/found.csv"),
+    ("figures", "figures 1 {run} --out {out}"),
+    ("collect", "study collect {run} {out}/table.csv"),
+]
 CASES = {
     "dog": Case("crossq_wn", "dog-run", 1, "0", COMPILED),
     "dog-utd10": Case("crossq_wn", "dog-run", 10, "0", {"--frames": "800"}),
@@ -84,15 +121,32 @@ CASES = {
     "pendulum-moments": Case("xqc", "pendulum-swingup", 2, "0", {"--frames": "800"}),
     "cheetah-cold": Case("crossq_wn", "HalfCheetah-v5", 1, "0", COMPILED, cold=True),
     "cheetah-utd10": Case("crossq_wn", "HalfCheetah-v5", 10, "0 1 2", COMPILED | {"--frames": "800"}),
+    **{recipe: Case(recipe, "pendulum-swingup", 1, "0", {"--frames": "900"}) for recipe in RECIPES},
+    "bro-reset": Case("bro", "pendulum-swingup", 1, "0", LONG | {"--learning-starts": "14700", "--frames": "15300"}),
+    "bro-two-resets": Case("bro", "pendulum-swingup", "1/50", "0", LONG | {"--frames": "50400"}),
+    "primacy-resets": Case("sac_primacy", "hopper-hop", 1, "0 1", {"--reset-frames": "350"}),
+    "longer": Case("crossq_wn", "pendulum-swingup", 1, "0 1", base="500"),
+    "longer-bro": Case("bro_fast", "cartpole-swingup", 2, "0", {"--frames": "700"}, base="350"),
+    "longer-train": Case("simba", "hopper-hop", 1, "0", {"--frames": "800"}, base="400", by="train"),
+    "longer-diagnosed": Case("crossq_wn", "Pendulum-v1", 1, "0", {"--diagnose-every": "499"}, base="500"),
+    **{f"reads-{name}": Case("crossq_wn", "Pendulum-v1", 1, "0 1", base="300", reads=words) for name, words in READS},
+    "study": Case("crossq_wn", "pendulum-swingup", 1, "0 1", {"--frames": "600"}, reads="study run {out}.toml"),
 }
 
 
 def examine(case: Case, folder: Path, *, kills: int, rng: random.Random) -> dict[str, Any]:
     """Both runs of a case, and how they differ."""
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
+    if case.reads.startswith("study run"):
+        return examine_study(case, folder, kills=kills, rng=rng)
     if case.compiled:  # fills the compiler's cache, so that the next run's time is that of training
         run_to_end(case.train(folder / "compiling", frames="220"), log=folder / "compiling.log")
-    process = Process(case.train(undisturbed), log=folder / "undisturbed.log")
+    if case.base:
+        run_to_end(case.train(undisturbed, frames=case.base), log=folder / "base.log", fork=not case.compiled)
+        shutil.copytree(undisturbed, disturbed)
+    if case.reads:
+        return examine_reader(case, folder, kills=kills, rng=rng)
+    process = Process(case.go_on(undisturbed), log=folder / "undisturbed.log", fork=not case.compiled)
     process.wait_for(OPENING)
     opened = process.seconds
     if code := process.popen.wait():
@@ -109,9 +163,9 @@ def disturb(
     found: list[dict[str, Any]] = []
     newest, longest = 0, span
     while True:
-        command = ["resume", str(run)] if (run / "run.json").exists() else [*case.train(run), "--overwrite"]
+        command = case.go_on(run)
         log = run.with_name(f"life-{len(found):02d}.log")
-        process = Process(command, log=log, environment=environment)
+        process = Process(command, log=log, environment=environment, fork=not case.compiled)
         if len(found) == kills:
             if code := process.popen.wait():
                 raise RuntimeError(f"exit code {code} of the last resume; see {log}")
@@ -129,16 +183,121 @@ def disturb(
             raise RuntimeError(f"exit code {code}; see {log}")
         before, newest = newest, newest_checkpoint(run, case)
         longest = span if newest > before else 2 * longest
-        found.append(
-            {
-                "command": command[0],
-                "seconds": round(seconds, 2),
-                "doing": doing,
-                "checkpoint": newest,
-                "row": newest_row(run),
-                "leftovers": len([*run.glob("**/.tmp-*")]),
-            }
-        )
+        found.append(met(command[0], seconds, doing, newest, run))
+
+
+def met(command: str, seconds: float, doing: str, newest: int, run: Path) -> dict[str, Any]:
+    """What a kill met."""
+    leftovers = len([*run.glob("**/.tmp-*")])
+    row = newest_row(run)
+    return {
+        "command": command,
+        "seconds": round(seconds, 2),
+        "doing": doing,
+        "checkpoint": newest,
+        "row": row,
+        "leftovers": leftovers,
+    }
+
+
+def examine_reader(case: Case, folder: Path, *, kills: int, rng: random.Random) -> dict[str, Any]:
+    """Kill a command that reads a run, and see that the run stays as it is and what is written is whole or not there.
+
+    `diagnose` alone writes into the run: rows of whole frames, and the rest when the command is given again.
+    """
+    pristine, run, out = folder / "undisturbed", folder / "disturbed", folder / "out"
+    command = case.reads.format(run=run, out=out).split()
+    before = contents(run)
+    out.mkdir()
+    seconds = run_to_end(command, log=folder / "undisturbed.log", fork=True).seconds
+    wanted = contents(out) | written(run, before)
+    shutil.rmtree(out)
+    shutil.rmtree(run)
+    shutil.copytree(pristine, run)
+    out.mkdir()
+    found, trouble, longest = list[dict[str, Any]](), list[str](), seconds
+    while len(found) < kills:
+        log = folder / f"life-{len(found):02d}.log"
+        process = Process(command, log=log, fork=True)
+        if not process.runs_for(rng.uniform(0, longest)):
+            longest *= 0.9  # done before its time came
+            continue
+        ran = process.seconds
+        if (code := process.end()) != -signal.SIGKILL:
+            if code:
+                raise RuntimeError(f"exit code {code}; see {log}")
+            continue
+        found.append(met(command[0], ran, "reading", newest_checkpoint(run, case), run))
+        trouble += [f"{name} is gone or changed" for name, data in before.items() if contents(run).get(name) != data]
+        for name, data in (contents(out) | written(run, before)).items():
+            lines = {*wanted.get(name, b"").splitlines()}
+            if data != wanted.get(name) and not (name == "diagnostics.csv" and lines.issuperset(data.splitlines())):
+                trouble.append(f"{name} is not whole")
+    run_to_end(command, log=folder / "again.log", fork=True)
+    now = contents(out) | written(run, before)
+    trouble += [f"{name} is another one" for name in wanted.keys() | now.keys() if wanted.get(name) != now.get(name)]
+    for place in (pristine, run):
+        run_to_end(["resume", str(place), "--frames", "400"], log=folder / "longer.log", fork=True)
+    return {"kills": found, "differences": [*dict.fromkeys(trouble), *differences(pristine, run)]}
+
+
+def warm_up(place: Path) -> None:
+    """Import here what the commands import, for forks."""
+    run = place / "run"
+    for recipe, env in (("crossq_wn", "Pendulum-v1"), ("crossq_wn", "pendulum-swingup")):
+        steadyq([*Case(recipe, env, 1, "0").train(run, frames="200", diagnose_every="200"), "--overwrite"])
+    for _, words in READS:
+        steadyq(words.format(run=run, out=place).split())
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    """What is in each file below a folder, but for those that a dead writer left."""
+    files = (path for path in place.rglob("*") if path.is_file() and not path.name.startswith(disk.TEMPORARY))
+    return {str(path.relative_to(place)): clockless(path) for path in files}
+
+
+def clockless(path: Path) -> bytes:
+    """What is in a file, but for how long it took."""
+    return b"".join(without_clocks(path)) if path.name == "diagnostics.csv" else path.read_bytes()
+
+
+def written(run: Path, before: dict[str, bytes]) -> dict[str, bytes]:
+    """What is in a run folder now that was not before."""
+    return {name: data for name, data in contents(run).items() if name not in before}
+
+
+def examine_study(case: Case, folder: Path, *, kills: int, rng: random.Random) -> dict[str, Any]:
+    """Kill a study's driver, workers of it or both, give the command again, and compare run by run."""
+    undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
+    given = (COMMON | case.more).items()
+    chosen = [f"{name.strip('-')} = {json.dumps(int(x) if x.isdecimal() else x)}" for name, x in given]
+    lists = (
+        f'recipe = ["{case.recipe}", "sac"]\nenv = "{case.env}"\nseeds = {json.dumps([*map(int, case.seeds.split())])}'
+    )
+    file = folder / "study.toml"
+    file.write_text("\n".join([*["[defaults]"], *chosen, "[[runs]]", lists, ""]))
+    study = ["study", "run", str(file), "--workers", "2", "--out"]
+    seconds = run_to_end([*study, str(undisturbed)], log=folder / "undisturbed.log").seconds
+    found = list[dict[str, Any]]()
+    while len(found) < kills:
+        process = Process([*study, str(disturbed)], log=folder / f"life-{len(found):02d}.log")
+        if not process.runs_for(rng.uniform(0, seconds / 2)):
+            break  # done before its time came
+        workers = psutil.Process(process.popen.pid).children(recursive=True)
+        who, ran = rng.choice(["driver", "workers", "both"]), process.seconds
+        if who != "driver":
+            for worker in workers:
+                worker.kill()
+                found.append(met("train", ran, "at work", 0, disturbed))
+        if who != "workers":
+            process.end()
+            found.append(met("study run", ran, "driving", 0, disturbed))
+        else:
+            process.popen.wait()
+    run_to_end([*study, str(disturbed), "--retry"], log=folder / "again.log")
+    runs = [run.folder for run in plan.read(undisturbed)]
+    unlike = [f"{run}: {words}" for run in runs for words in differences(undisturbed / run, disturbed / run)]
+    return {"kills": found, "differences": unlike}
 
 
 def newest_checkpoint(run: Path, case: Case) -> int:
@@ -179,6 +338,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
     values = parser.parse_args()
     values.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # a fork has none of this process's threads, and would wait for them
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        warm_up(Path(place))
     every: Counter[str] = Counter()
     compiled = different = 0
     for name in values.cases:

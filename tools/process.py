@@ -1,6 +1,8 @@
 """A `steadyq` command in a process of its own: what it prints, where in the program it is, and how it ends."""
 
 import atexit
+import faulthandler
+import multiprocessing
 import os
 import re
 import signal
@@ -11,13 +13,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from steadyq.cli.main import process
+
 # SIGUSR2 writes the main thread's stack from within the signal's handler, whatever Python is busy with.
 PROGRAM = """
 import faulthandler, runpy, signal, sys
 faulthandler.register(signal.SIGUSR2, file=open(sys.argv.pop(1), "a"), all_threads=False)
 runpy.run_module("steadyq.cli", run_name="__main__", alter_sys=True)
 """
-BOTTOM = r'(File "<string>", line \d+ in <module>|\.\.\.)\n+$'  # of the stack: `PROGRAM`, or the 100th call
+BOTTOM = r"(in <module>|in _run_module_as_main|\.\.\.)\n+$"  # of the stack: `PROGRAM`, a tool, or the 100th call
 OPENING = r"frames [\d,]+ to [\d,]+"
 """In the line that a run prints when it is about to train."""
 
@@ -34,6 +38,36 @@ WORDS = {
 """What the functions do that the training loop calls."""
 
 
+class Fork(multiprocessing.context.ForkProcess):
+    """A fork of this process that runs a `steadyq` command, as a `Popen`: what is imported here is there at once."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit code; `TimeoutExpired` after so many seconds."""
+        self.join(timeout)
+        if self.exitcode is None:
+            raise subprocess.TimeoutExpired(self.name, timeout or 0)
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.pid is not None and self.exitcode is None:
+            os.kill(self.pid, number)
+
+
+def forked(arguments: Sequence[str], log: Path, stacks: Path) -> None:
+    """What a fork does."""
+    out = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    faulthandler.register(signal.SIGUSR2, file=stacks.open("a"), all_threads=False)
+    sys.argv = ["steadyq", *arguments]
+    process()
+
+
 class Process:
     """One `steadyq` command under way.
 
@@ -41,18 +75,25 @@ class Process:
         arguments: what follows `steadyq`.
         log: a new file for all it prints; its stacks go next to it.
         environment: more variables.
+        fork: whether it is a fork of this process, which must have no threads: a second or three earlier at work.
     """
 
-    def __init__(self, arguments: Sequence[str], *, log: Path, environment: dict[str, str] | None = None):
+    def __init__(
+        self, arguments: Sequence[str], *, log: Path, environment: dict[str, str] | None = None, fork: bool = False
+    ):
         self.log, self.stacks = log, log.with_suffix(".stacks")
         with log.open("w") as out:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(self.stacks), *arguments],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})},
-            )
+            if fork:
+                self.popen: Fork | subprocess.Popen[bytes] = Fork(target=forked, args=(arguments, log, self.stacks))
+                self.popen.start()
+            else:
+                self.popen = subprocess.Popen(
+                    [sys.executable, "-c", PROGRAM, str(self.stacks), *arguments],
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **(environment or {})},
+                )
         self.started = time.monotonic()
         atexit.register(self.popen.kill)  # does nothing to a process that has ended
 
@@ -138,13 +179,13 @@ def phase(stack: str) -> str:
     return "importing" if "_find_and_load" in names else "starting"
 
 
-def run_to_end(arguments: Sequence[str], *, log: Path) -> Process:
+def run_to_end(arguments: Sequence[str], *, log: Path, fork: bool = False) -> Process:
     """A command that must succeed.
 
     Raises:
         RuntimeError: it did not.
     """
-    process = Process(arguments, log=log)
+    process = Process(arguments, log=log, fork=fork)
     if code := process.popen.wait():
         raise RuntimeError(f"exit code {code} of `steadyq {' '.join(arguments)}`; see {log}")
     return process
