@@ -96,6 +96,7 @@ class Case(NamedTuple):
 
 
 COMPILED = {"--compile": "on"}
+SHORT = {"--frames": "500", "--learning-starts": "60", "--eval-every": "199", "--save-every": "41", "--log-every": "37"}
 LONG = {"--learning-starts": "14000", "--eval-every": "4999", "--save-every": "997", "--log-every": "997"}
 READS = [
     ("evaluate", "evaluate {run} --episodes 20"),
@@ -121,16 +122,21 @@ CASES = {
     "pendulum-moments": Case("xqc", "pendulum-swingup", 2, "0", {"--frames": "800"}),
     "cheetah-cold": Case("crossq_wn", "HalfCheetah-v5", 1, "0", COMPILED, cold=True),
     "cheetah-utd10": Case("crossq_wn", "HalfCheetah-v5", 10, "0 1 2", COMPILED | {"--frames": "800"}),
-    **{recipe: Case(recipe, "pendulum-swingup", 1, "0", {"--frames": "900"}) for recipe in RECIPES},
-    "bro-reset": Case("bro", "pendulum-swingup", 1, "0", LONG | {"--learning-starts": "14700", "--frames": "15300"}),
+    **{recipe: Case(recipe, "pendulum-swingup", 1, "0", SHORT) for recipe in RECIPES},
+    "bro-reset": Case("bro", "pendulum-swingup", 1, "0", LONG | {"--learning-starts": "14900", "--frames": "15150"}),
     "bro-two-resets": Case("bro", "pendulum-swingup", "1/50", "0", LONG | {"--frames": "50400"}),
-    "primacy-resets": Case("sac_primacy", "hopper-hop", 1, "0 1", {"--reset-frames": "350"}),
-    "longer": Case("crossq_wn", "pendulum-swingup", 1, "0 1", base="500"),
-    "longer-bro": Case("bro_fast", "cartpole-swingup", 2, "0", {"--frames": "700"}, base="350"),
-    "longer-train": Case("simba", "hopper-hop", 1, "0", {"--frames": "800"}, base="400", by="train"),
-    "longer-diagnosed": Case("crossq_wn", "Pendulum-v1", 1, "0", {"--diagnose-every": "499"}, base="500"),
-    **{f"reads-{name}": Case("crossq_wn", "Pendulum-v1", 1, "0 1", base="300", reads=words) for name, words in READS},
-    "study": Case("crossq_wn", "pendulum-swingup", 1, "0 1", {"--frames": "600"}, reads="study run {out}.toml"),
+    "primacy-resets": Case("sac_primacy", "hopper-hop", 1, "0 1", SHORT | {"--reset-frames": "150"}),
+    "longer": Case("crossq_wn", "pendulum-swingup", 1, "0 1", SHORT, base="200"),
+    "longer-bro": Case("bro_fast", "cartpole-swingup", 2, "0", SHORT | {"--frames": "300"}, base="150"),
+    "longer-train": Case("simba", "hopper-hop", 1, "0", SHORT, base="250", by="train"),
+    "longer-diagnosed": Case(
+        "crossq_wn", "Pendulum-v1", 1, "0", SHORT | {"--frames": "300", "--diagnose-every": "97"}, base="150"
+    ),
+    **{
+        f"reads-{name}": Case("crossq_wn", "Pendulum-v1", 1, "0 1", more=SHORT, base="200", reads=words)
+        for name, words in READS
+    },
+    "study": Case("crossq_wn", "pendulum-swingup", 1, "0 1", SHORT, reads="study run {out}.toml"),
 }
 
 
@@ -237,7 +243,7 @@ def examine_reader(case: Case, folder: Path, *, kills: int, rng: random.Random) 
     now = contents(out) | written(run, before)
     trouble += [f"{name} is another one" for name in wanted.keys() | now.keys() if wanted.get(name) != now.get(name)]
     for place in (pristine, run):
-        run_to_end(["resume", str(place), "--frames", "400"], log=folder / "longer.log", fork=True)
+        run_to_end(["resume", str(place), "--frames", "300"], log=folder / "longer.log", fork=True)
     return {"kills": found, "differences": [*dict.fromkeys(trouble), *differences(pristine, run)]}
 
 
