@@ -366,17 +366,26 @@ def test_a_damaged_file_is_refused(run: Path, tmp_path: Path) -> None:
         Policy.load(tmp_path / "nowhere.npz")
 
 
-def test_no_changed_byte_of_an_archive_goes_unseen(run: Path, tmp_path: Path) -> None:
-    assert main(["export", str(run), "--numpy", str(tmp_path / "policy.npz")]) == 0
-    whole, obs = (tmp_path / "policy.npz").read_bytes(), observations(3)
-    wanted, refused = from_npz(whole, source="x")(obs), 0
-    for place in range(0, len(whole), 61):
-        changed = whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :]
-        try:
-            np.testing.assert_array_equal(from_npz(changed, source="x")(obs), wanted)
-        except InputError:
-            refused += 1
-    assert refused > 20
+def test_no_changed_byte_goes_unseen(run: Path, tmp_path: Path) -> None:
+    """Of an archive the checksums of zip, of an ONNX file a digest over all of it."""
+    obs = observations(3)
+    assert main(["export", str(run), str(tmp_path / "p.onnx"), "--numpy", str(tmp_path / "p.npz")]) == 0
+    for read, name, step in ((from_npz, "p.npz", 61), (from_onnx, "p.onnx", 37)):
+        whole = (tmp_path / name).read_bytes()
+        wanted, refused = read(whole, source="x")(obs), 0
+        for place in range(0, len(whole), step):
+            changed = whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :]
+            try:
+                np.testing.assert_array_equal(read(changed, source="x")(obs), wanted)
+            except InputError:
+                refused += 1
+        assert refused > 20
+    assert refused == len(range(0, len(whole), step))
+
+
+def test_a_policy_that_overflows_prints_no_warning() -> None:
+    program = Program([["mul", 0, "c"], ["mul", 1, "c"]], {"c": np.full(1, 3e38, np.float32)})
+    assert np.isinf(program.run(np.ones((1, 1), np.float32))).all()
 
 
 @pytest.mark.parametrize(
@@ -388,7 +397,7 @@ def test_no_changed_byte_of_an_archive_goes_unseen(run: Path, tmp_path: Path) ->
         lambda arrays: arrays.update(c0=np.full_like(arrays["c0"], np.nan)),
         lambda arrays: arrays.update(c0=arrays["c0"][:-1]),
         lambda arrays: arrays.update({KEY: np.frombuffer(b"[]", np.uint8)}),
-        lambda arrays: arrays.update({KEY: np.frombuffer(b'{"format": 2}', np.uint8)}),
+        lambda arrays: arrays.update({KEY: np.frombuffer(b'{"format": 1}', np.uint8)}),
         lambda arrays: arrays.update({KEY: np.array([{}])}),
     ],
 )

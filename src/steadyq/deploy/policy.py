@@ -3,6 +3,7 @@
 NumPy is all that this file needs. ONNX Runtime is imported when an ONNX file is loaded.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -15,9 +16,12 @@ import numpy as np
 from steadyq.errors import InputError
 from steadyq.store.typed import from_json
 
-FORMAT = 1
+FORMAT = 2
 KEY = "steadyq"
 """Where the JSON lies: in the `metadata_props` of an ONNX file, as bytes among the arrays of an .npz file."""
+
+BLANK = "0" * 64
+"""What an ONNX file has in the place of its digest while that is taken."""
 
 OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
     "linear": lambda x, w, b: x @ w + b,
@@ -83,7 +87,8 @@ class Program(NamedTuple):
         values = [rows]
         for name, *inputs in self.steps:
             found = (self.constants[key] if isinstance(key, str) else values[key] for key in inputs)
-            values.append(OPERATIONS[name](*found))
+            with np.errstate(all="ignore"):  # a policy that overflows is seen by its actions
+                values.append(OPERATIONS[name](*found))
         return values[-1]
 
 
@@ -189,6 +194,11 @@ def described(spec: Spec, **more: Any) -> str:
     return json.dumps({"format": FORMAT, **_fields(spec), **more})
 
 
+def digest(data: bytes, written: str) -> str:
+    """SHA-256 of an ONNX file with `BLANK` in the place of the digest that is written in it."""
+    return hashlib.sha256(data.replace(written.encode(), BLANK.encode())).hexdigest()
+
+
 def to_npz(spec: Spec, program: Program) -> bytes:
     """The file for NumPy alone: no pickle in it."""
     text = np.frombuffer(described(spec, program=program.steps).encode(), np.uint8)
@@ -226,7 +236,10 @@ def from_onnx(data: bytes, *, source: str) -> Policy:
     options.intra_op_num_threads = 1  # threads that wait for each other are slower on one observation
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        spec = _spec(json.loads(session.get_modelmeta().custom_metadata_map[KEY]))
+        content = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+        if digest(data, written := content.pop("sha256")) != written:
+            raise ValueError("its SHA-256 is another one than it was written with")
+        spec = _spec(content)
     except Exception as error:  # it has a class of its own for each reason, without a name in public
         raise _foreign(source, error) from None
     return Policy(spec, lambda rows: session.run(["actions"], {"obs": rows})[0])
