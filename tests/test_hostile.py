@@ -30,7 +30,8 @@ from steadyq.results.runs import Run
 from steadyq.run.resume import find_record, newest_whole, resume
 from steadyq.store import checkpoint, disk, metrics_csv, sealed
 from steadyq.store.disk import FileError
-from steadyq.store.record import _digest, read_record, record_json, write_record
+from steadyq.store.record import read_record, record_json, write_record
+from steadyq.store.sealed import json_digest
 from steadyq.store.snapshot import load_state
 
 NEWEST = "seed-0/checkpoints/000000000060.safetensors"
@@ -168,7 +169,7 @@ def relabel(place: Path, **changes: Any) -> None:
     """Other settings in run.json and in the copies of it that checkpoints have, well sealed."""
     content = json.loads((place / "run.json").read_text())
     content["settings"] |= changes
-    content["sha256"] = _digest({key: value for key, value in content.items() if key != "sha256"})
+    content["sha256"] = json_digest(content)
     (place / "run.json").write_text(json.dumps(content))
     for frame in checkpoint.frames(place / "seed-0"):
         path = place / "seed-0/checkpoints" / f"{frame:012d}.safetensors"
@@ -537,7 +538,7 @@ def lie(data: st.DataObject, place: Path) -> None:
         content = record_json(read_record(place))
         del content["sha256"]
         content = put(content, data.draw(st.sampled_from(places(content)[1:])), data.draw(JSON))
-        content["sha256"] = _digest(content)
+        content["sha256"] = json_digest(content)
         (place / "run.json").write_text(json.dumps(content))
         return
     path = place / NEWEST

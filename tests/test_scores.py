@@ -209,6 +209,7 @@ RECORDS = {
     "NaN": said().replace('"eval_episodes": 5', '"eval_episodes": NaN'),
     "a long word": said(utd="1" * 1_000_000),
     "not UTF-8": b'{"settings": "\xff"}',
+    "edited": said().replace("{", '{"sha256": "0", ', 1),
 }
 TABLES = {
     "empty": "",

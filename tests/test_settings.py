@@ -15,7 +15,8 @@ from steadyq.run.conditions import MACHINE
 from steadyq.run.resume import FREE
 from steadyq.run.train import settings_of
 from steadyq.settings import SETTINGS, Settings, check, complete, discount, flag, from_json
-from steadyq.store.record import FORMAT, Record, _digest, record_from_json, record_json
+from steadyq.store.record import FORMAT, Record, record_from_json, record_json
+from steadyq.store.sealed import json_digest
 
 
 def completed(**choices: object) -> Settings:
@@ -158,7 +159,7 @@ def record(**changes: object) -> dict[str, Any]:
     whole = Record(completed(), 24, 6, [["all", 24]], [-1.0] * 6, [1.0] * 6, 0.05, [{**how, "threads": 1}])
     content = {**record_json(whole), **changes}
     del content["sha256"]
-    return {**content, "sha256": _digest(content)}
+    return {**content, "sha256": json_digest(content)}
 
 
 def read(content: Any) -> Record:

@@ -21,7 +21,7 @@ from steadyq.results.read import read_runs
 from steadyq.run.train import settings_of
 from steadyq.store import lock, metrics_csv
 from steadyq.store.metrics_csv import Row
-from steadyq.study import estimate, file, local, make, plan, state, status, tries, worker
+from steadyq.study import collect, estimate, file, local, make, plan, state, status, tries, worker
 from steadyq.study.plan import Planned
 
 TINY = """
@@ -222,6 +222,7 @@ width = []
     ("text", "words"),
     [
         ("[[runs]\n", "is not TOML: .*line 1"),
+        ("x = " + "[" * 5_000 + "]" * 5_000, "is not TOML: .*recursion"),
         ("frames = 3\n[[runs]]\nrecipe='sac'\nenv='walker-run'", "line 1: unknown part of a study file 'frames'"),
         ("[defaults]\nframes = 3\n", "there are no runs"),
         ("order = ['utd']\n[[runs]]\nrecipe='sac'\nenv='walker-run'", "line 1: unknown option to order by 'utd'"),
@@ -248,6 +249,42 @@ def test_a_worker_is_asked_for_exactly_what_the_file_says(tmp_path: Path) -> Non
     assert words[-2:] == ["--seeds", "3"]
     plan.write(tmp_path, [run])
     assert plan.read(tmp_path) == [run]
+
+
+@pytest.mark.parametrize("key", plan.Planned._fields)
+def test_a_plan_with_values_of_other_types_is_refused(tmp_path: Path, key: str) -> None:
+    (one,) = asked(tmp_path, "[[runs]]\nrecipe='sac'\nenv='walker-run'")
+    for value in ({"a": [1]}, 1e300, None):
+        (tmp_path / plan.FILE).write_text(json.dumps([one._asdict() | {key: value}]))
+        if not (key == "choices" and isinstance(value, dict)):
+            with pytest.raises(InputError, match=f"study.json cannot be read .*run.{key}"):
+                plan.read(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    for name in ("study.toml", "table.csv"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="it is not a regular file; give a study file"):
+        file.read(tmp_path / "study.toml")
+    with pytest.raises(InputError, match="it is not a file"):
+        collect.collect([tmp_path / "study"], tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfe",
+        b'"' + b"x,\n" * 100_000,
+        ",".join(collect.COLUMNS).encode() + b"\na,b,0,c," + b"9" * 5_000 + b",1,,,,\n",
+        ",".join(collect.COLUMNS).encode() + b"\na,b,0,c\n",
+    ],
+)
+def test_a_table_of_something_else_is_not_written_over(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "table.csv").write_bytes(data)
+    with pytest.raises(InputError, match="is no table of `steadyq study collect`"):
+        collect.collect([tmp_path], tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == data
 
 
 # Whole studies

@@ -48,7 +48,7 @@ from steadyq.report.page import render
 from steadyq.results.read import read_study
 from steadyq.store import checkpoint, metrics_csv, sealed
 from steadyq.store.folder import seed_folder
-from steadyq.store.record import _digest
+from steadyq.store.sealed import json_digest
 from tools.same_state import read_state, whole, without_clocks
 
 FRAMES, MORE = 60, 68
@@ -346,7 +346,7 @@ def in_record(rng: random.Random, place: Path) -> str:
     else:
         tree = content["settings"]["options"] if aim == "options" else content if aim == "all" else content[aim]
         told = put_lie(rng, tree)
-    content["sha256"] = _digest(content)
+    content["sha256"] = json_digest(content)
     path.write_text(json.dumps(content))
     if both := rng.random() < 0.5:
         for file in (place / "run/seed-0/checkpoints").glob("*.safetensors"):

@@ -19,7 +19,7 @@ from steadyq.results import measures, published
 from steadyq.results.csv_columns import finite, read_columns
 from steadyq.results.runs import Run, Setup, Study, by_method, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
-from steadyq.store import metrics_csv
+from steadyq.store import metrics_csv, sealed
 from steadyq.store.disk import FileError
 from steadyq.store.folder import DIAGNOSTICS, newest_mark
 from steadyq.store.metrics_csv import Row
@@ -162,7 +162,7 @@ def read_folder(folder: Path) -> dict[str, list[Run]]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What run.json says, of whatever version and unsealed: for words about a run, and never to resume it.
+    """What run.json says, of whatever version: for words about a run, and never to resume it.
 
     Raises:
         Exception: of many kinds, where it is not JSON of this form; `attempt` makes a sentence of each.
@@ -172,6 +172,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise ValueError("it is not the record of a run")
+    if "sha256" in content and content["sha256"] != sealed.json_digest(content):
+        raise ValueError("it is damaged or was edited: its SHA-256 is another one than it was written with")
     return content
 
 

@@ -1,6 +1,5 @@
 """run.json: what a run was asked to do, the sizes of its environment, and how each stretch of frames was run."""
 
-import hashlib
 import json
 import math
 import sys
@@ -12,6 +11,7 @@ from steadyq.errors import InputError
 from steadyq.settings import THREADS, Settings, check, from_json, parse_env
 from steadyq.store import disk
 from steadyq.store.disk import FileError
+from steadyq.store.sealed import json_digest
 
 FORMAT = 2
 LONG = 500  # characters of an error, which may quote what a stranger wrote
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 def record_json(record: Record) -> dict[str, Any]:
     """What run.json holds, sealed with a digest over the rest of it."""
     content = {"format": FORMAT, **record._asdict(), "settings": record.settings.to_json()}
-    return {**content, "sha256": _digest(content)}
+    return {**content, "sha256": json_digest(content)}
 
 
 def write_record(run: Path, record: Record) -> None:
@@ -72,11 +72,10 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
         raise FileError(f"{source} is damaged, or no record of a run")
     if content["format"] != FORMAT:
         raise InputError(f"{source} has another format than {FORMAT}; use the version of steadyq that wrote it")
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    if content.get("sha256") != _digest(rest):
+    if content.get("sha256") != json_digest(content):
         raise FileError(f"{source} is damaged or was edited: its SHA-256 is another one than it was written with")
     try:
-        del rest["format"]
+        rest = {key: value for key, value in content.items() if key not in ("format", "sha256")}
         record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out))})
         check(record.settings)
         make_recipe(record.settings.recipe, record.settings.options)
@@ -86,10 +85,6 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
             raise FileError(f"{source}: {str(error)[:LONG]}") from None
         raise FileError(f"{source} is not what steadyq writes ({type(error).__name__}: {str(error)[:LONG]})") from None
     return record
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_sizes(record: Record) -> None:

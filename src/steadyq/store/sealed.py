@@ -106,6 +106,12 @@ def digest(kind: str, text: str, arrays: Arrays) -> str:
     return sha256.hexdigest()
 
 
+def json_digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 that run.json has as `sha256`: of the rest of it as JSON, keys sorted at every level."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _line(values: list[Any]) -> bytes:
     return json.dumps(values).encode() + b"\n"
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def from_json(kind: type[T], value: Any, name: str) -> T:
-    """A value of a type made of dataclasses, NamedTuples, `list`, `dict`, `| None`, `Any` and plain types.
+    """A value of a type made of dataclasses, NamedTuples, `list`, `tuple`, `dict`, `| None`, `Any` and plain types.
 
     Raises:
         ValueError: it is not one, or a number is not finite. The sentence names the field, as a path that begins with
@@ -30,6 +30,8 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         return _read(parts[0], value, name)
     if get_origin(kind) is list:
         return [_read(parts[0], one, name) for one in _exactly(list, value, name)]
+    if get_origin(kind) is tuple:  # of any length
+        return tuple(_read(list[parts[0]], value, name))  # type: ignore[valid-type]
     if get_origin(kind) is dict:
         return {key: _read(parts[1], one, f"{name}.{short(key)}") for key, one in _exactly(dict, value, name).items()}
     if is_dataclass(kind):

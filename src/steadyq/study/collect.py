@@ -6,16 +6,22 @@ task and seed twice, the run that got further counts.
 
 import csv
 import io
+import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.results import measures
-from steadyq.results.read import read_rows
+from steadyq.results.read import read_rows, run_folders
+from steadyq.results.untrusted import attempt, check_file
 from steadyq.store import disk, metrics_csv, names
 from steadyq.store.record import read_record
 
 COLUMNS = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
+
+MOST_BYTES = 2**30
+"""Of a table."""
 
 
 class Found(NamedTuple):
@@ -48,13 +54,9 @@ def collect(places: list[Path], table: Path) -> Collected:
     complaints: list[str] = []
     for row in _rows_of_table(table):
         found.setdefault(tuple(row[:3]), Found(table, [])).rows.append(row)
-    for run in (run for place in places for run in _runs(place)):
-        try:
-            rows = rows_of(run)
-        except (InputError, OSError) as error:
-            complaints.append(str(error))
-            continue
-        for key, own in rows.items():
+    for run in (run for place in places for run in _runs(place, complaints)):
+        rows = attempt(partial(rows_of, run), complaints, failing=f"{run} cannot be read")
+        for key, own in (rows or {}).items():
             further, shorter = Found(run, own), found.get(key)
             if shorter and shorter.last > further.last:
                 further, shorter = shorter, further
@@ -75,18 +77,23 @@ def collect(places: list[Path], table: Path) -> Collected:
 def _rows_of_table(table: Path) -> list[list[str]]:
     if not table.exists():
         return []
-    with table.open(newline="", encoding="utf-8") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    if header != COLUMNS or any(len(row) != len(COLUMNS) or not row[4].isdecimal() for row in rows):
+    check_file(table, most=MOST_BYTES)
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        if header != COLUMNS or not all(len(row) == len(COLUMNS) and 0 <= int(row[4]) < 2**63 for row in rows):
+            raise ValueError("other columns or frames")
+    except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{table} is there and is no table of `steadyq study collect`; give another name, or remove it"
-        )
+            f"{table} is there and is no table of `steadyq study collect` ({error}); give another name, or remove it"
+        ) from None
     return rows
 
 
-def _runs(place: Path) -> list[Path]:
+def _runs(place: Path, complaints: list[str]) -> list[Path]:
     """The run folders in a place that have begun to measure."""
-    runs = sorted(path.parent for path in place.rglob(metrics_csv.FILE) if (path.parent / "run.json").is_file())
+    needed = (metrics_csv.FILE, "run.json")
+    runs = [run for run in run_folders(place, complaints) if all(os.path.isfile(run / name) for name in needed)]
     if not runs:
         raise InputError(f"there is no run with a {metrics_csv.FILE} in {place}; give the folder of a study or of runs")
     return runs
@@ -95,7 +102,7 @@ def _runs(place: Path) -> list[Path]:
 def rows_of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
     """A run folder's rows, by experiment, task and seed."""
     how = read_record(run).stretches[-1]
-    where = [how["precision"], str(how["threads"]), str(how["commit"]), how["machine"]["cpu"]]
+    where = [how["precision"], str(how["threads"]), str(how["commit"]), str(how["machine"].get("cpu"))]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for row in read_rows(run):
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):

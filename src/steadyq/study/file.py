@@ -13,6 +13,7 @@ width = 512                     # any option of `steadyq train RECIPE`
 
 import functools
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ from steadyq.errors import InputError, unknown
 from steadyq.run.conditions import choose_machine
 from steadyq.run.train import settings_of
 from steadyq.settings import Settings, check_seeds, flag
+from steadyq.store import disk
+from steadyq.store.disk import FileError
 from steadyq.store.replay import Replay
 from steadyq.study.plan import Planned
 
@@ -103,11 +106,11 @@ def read(path: Path) -> list[Planned]:
         InputError: it cannot be read, or `steadyq train` would refuse some of it. Every fault is named with its line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = disk.read(Path(os.path.realpath(path))).decode()
         content = tomllib.loads(text)
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give a study file, see docs/study.md") from None
-    except ValueError as error:
+    except (FileError, OSError) as error:
+        raise InputError(f"{error}; give a study file, see docs/study.md") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     lines, faults, found = find_lines(text), list[str](), list[Asked]()
     try:

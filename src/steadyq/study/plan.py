@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from steadyq.errors import InputError
 from steadyq.settings import flag
 from steadyq.store import disk
+from steadyq.store.typed import from_json
 
 FILE = "study.json"
 
@@ -68,7 +69,7 @@ def read(folder: Path) -> list[Planned]:
 
 
 def _planned(one: Mapping[str, Any]) -> Planned:
-    run = Planned(**{**one, "seeds": tuple(one["seeds"])})
+    run = from_json(Planned, [one[name] for name in Planned._fields], "run")
     place = Path(run.folder)
     if place.is_absolute() or ".." in place.parts:
         raise ValueError(f"the run folder {run.folder} lies outside")
