@@ -1,11 +1,13 @@
 """The command line: one clear sentence for a mistake, the agreed exit codes, help without PyTorch."""
 
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from steadyq.cli.main import COMMANDS, main
+from steadyq.cli.train import progress
 from steadyq.envs import dm_control
 
 
@@ -16,6 +18,10 @@ from steadyq.envs import dm_control
         ("train crosq --env walker-run", "unknown recipe 'crosq'; did you mean 'crossq'"),
         ("train crossq_wn --env wlker-run", "did you mean 'walker-run'"),
         ("train crossq_wn --env walker-run --widht 3", "unknown option '--widht'; did you mean '--width'"),
+        ("train sac --env walker-run --learning-rate 1", "did you mean '--lr' or '--learning-starts'?"),
+        ("train sac --env walker-run --project none", "'--project' of sac; recipes that have it: crossq_wn\n"),
+        ("train sac --env walker-run --no-project-readout", "'--no-project-readout' of sac; recipes that have it"),
+        ("train sac --env walker-run --quux=1", "unknown option '--quux'; `steadyq train sac --help` shows all"),
         ("train crossq_wn", "required: --env"),
         ("train --env walker-run crossq_wn --width 3", "the recipe comes first, before --env: steadyq train RECIPE"),
         ("train crossq_wn --env walker-run --utd 0", "--utd is 0; give a number above 0"),
@@ -87,3 +93,19 @@ def test_list_envs_has_every_task_without_importing_the_suite() -> None:
 def test_list_recipes(capsys: pytest.CaptureFixture) -> None:
     assert main(["list", "recipes"]) == 0
     assert "crossq_wn" in capsys.readouterr().out
+
+
+def test_a_command_without_streams_does_its_work() -> None:
+    """As `>&-` starts it: Python has None for a stream, and the next file that is opened takes its number."""
+    command = f"{shlex.quote(sys.executable)} -m steadyq.cli"
+    done = subprocess.run(["sh", "-c", f"{command} --version >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(["sh", "-c", f"{command} trian <&- >&- 2>&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_the_last_line_of_a_seed() -> None:
+    assert progress({0: 1.0, 50: 9.0, 100: 3.0}, episodes=5) == (
+        "return 1.0 at frame 0, 3.0 at frame 100, best 9.0 (means of 5 episodes)"
+    )
+    assert progress({0: 1.0}, episodes=1) == "return 1.0 at frame 0 (one episode)"

@@ -2,9 +2,12 @@
 
 import io
 import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 from rich.console import Console
 
@@ -132,3 +135,31 @@ def test_the_view_of_a_run_is_safe(terminal: bool) -> None:
     assert not view.silent
     assert stream.getvalue().count(HARMLESS) >= 1
     assert not [hidden for hidden in ("\x07", "\x9b", "\u202e", "\x1b]", "\x1b[2J") if hidden in stream.getvalue()]
+
+
+def test_a_run_whose_output_is_closed_has_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # of a daemon, or after `>&-`
+    view = views.choose_view(exp_name="x", env_name="y", seeds=[0], frames=10)
+    view.message("nobody reads this")
+    assert not view.silent
+    sys.stdout.close()
+
+
+def test_a_warning_is_one_line_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", output.show_warning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            yellow = gymnasium.utils.colorize("WARN: HalfCheetah-v4 is out\nof date", "yellow")
+            warnings.warn_explicit(yellow, DeprecationWarning, gymnasium.__file__, 1)
+        warnings.warn_explicit("divided by zero", RuntimeWarning, str(tmp_path / "robot.py"), 7)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: HalfCheetah-v4 is out of date (gymnasium)",
+        f"warning: divided by zero ({tmp_path / 'robot.py'}:7)",
+    ]
+
+
+def test_counts_in_words() -> None:
+    assert [output.plural(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]

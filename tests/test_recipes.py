@@ -307,9 +307,9 @@ def test_what_is_chosen_reaches_the_recipe() -> None:
     ("name", "chosen", "message"),
     [
         ("crosq", {}, "unknown recipe 'crosq'; did you mean 'crossq'"),
-        ("zebra", {}, "unknown recipe 'zebra'; did you mean 'bro'"),
-        ("sac", {"witdh": 3}, "unknown option of recipe sac 'witdh'; did you mean 'width'"),
-        ("sac", {"decay": 0.1}, "unknown option of recipe sac 'decay'"),
+        ("zebra", {}, "unknown recipe 'zebra'; known: bro, bro_fast, crossq, "),
+        ("sac", {"witdh": 3}, "unknown option 'witdh'; did you mean 'width'"),
+        ("sac", {"decay": 0.1}, "unknown option 'decay' of sac; recipes that have it: crossq_wn, bro, bro_fast, simba"),
         ("crossq_wn", {"target": "polyac"}, "unknown value of target 'polyac'; did you mean 'polyak'"),
         ("crossq_wn", {"target": None}, "target is None, of type NoneType; give one of type str"),
         ("sac", {"width": 2.0}, "width is 2.0, of type float; give one of type int"),

@@ -119,7 +119,7 @@ def test_settings_survive_json() -> None:
         ({"name": "a\x1b[2J"}, r"--name is 'a\\x1b\[2J'; give a name without .* control characters"),
         ({"name": "a\u202eb"}, "give a name without .* control characters"),
         ({"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),
-        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"colour": "red"}, "unknown option 'colour'"),
     ],
 )
 def test_what_cannot_work_is_refused(choices: dict, words: str) -> None:

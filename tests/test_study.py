@@ -205,7 +205,7 @@ width = []
     found = re.split(r"; (?=line \d)", str(caught.value).removeprefix(f"{tmp_path / 'study.toml'}, "))
     wanted = [
         r"line 4: unknown recipe 'sacc'; did you mean 'sac'",
-        "line 9: unknown setting 'widht'; did you mean 'width'",
+        "line 9: unknown option 'widht'; did you mean 'width'",
         "line 12: unknown environment 'walker-rum'; did you mean 'walker-run'",
         "line 16: --seeds is 0 0; give distinct",
         "line 20: --frames is 91; give a multiple",
@@ -349,7 +349,7 @@ def test_what_fails_is_set_aside_and_the_rest_goes_on(tmp_path: Path, capsys: py
     written(study / taken.folder / "notes.txt", "mine")
     code, out, _ = done(command("run", path, "--out", study))
     assert code == 1, out
-    assert "1 runs done, 2 set aside, 0 to do" in out
+    assert "1 run done, 2 set aside, 0 to do" in out
     assert "exists and is not a run folder" in state.look(study, taken).reason
     assert (study / taken.folder / "notes.txt").read_text() == "mine"
     assert main(["study", "status", str(study)]) == 0

@@ -23,6 +23,7 @@ from runs import digest, records, steps_take, transitions
 from runs import run_at as at_full_length
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.cli.main import main
+from steadyq.engine import machine
 from steadyq.engine.learner import PATIENCE
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.envs.guard import Guarded
@@ -747,7 +748,12 @@ def test_another_machine_is_asked_about(
     assert "not bit-exact: torch was 1.0" in capsys.readouterr().out
 
 
-def test_threads_and_precision_change_when_asked(halfway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_and_precision_change_when_asked(
+    halfway: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    with pytest.raises(InputError, match="--threads is 3 and 2 cores may be used here; give at most that"):
+        resume(halfway, threads=3)
     assert resume(halfway, threads=2, precision="bfloat16").finished
     out = capsys.readouterr().out
     assert "precision was float32 and is bfloat16" in out

@@ -1,5 +1,6 @@
 """The error for bad input, and the sentence for an unknown name."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,9 @@ FEW = 20
 
 LONG = 80
 """Characters of an unknown name that are shown."""
+
+ALIKE = 0.65
+"""From this ratio of `difflib` on, a name may be what was meant: at 0.6 `--seeds` is for `--steps`."""
 
 
 class InputError(ValueError):
@@ -23,19 +27,39 @@ class Stopped(BaseException):
     """A signal came where there is nothing to save: before the loop, which then is not begun."""
 
 
-def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
+def unknown(kind: str, got: str, known: Iterable[str], *, see: str = "") -> InputError:
     """The error for a name nobody knows, with the nearest known names, and with all of them where they are few.
 
     Args:
         kind: what the name stands for, e.g. `"recipe"`.
         got: the name as it was given.
         known: every name that would have been accepted.
+        see: the command that shows them all, for names that are many.
     """
     names = sorted(known)
-    near = get_close_matches(got, names, n=3, cutoff=0.5)
+    near = nearest(got, names)
     parts = [f"unknown {kind} {got!r}" if len(got) < LONG else f"unknown {kind} {got[:LONG]!r}..."]
     if near:
         parts.append(f"did you mean {' or '.join(repr(name) for name in near)}?")
-    if len(names) <= FEW or not near:
+    if see:
+        parts.append(f"`{see}` shows all")
+    elif len(names) <= FEW or not near:
         parts.append(f"known: {', '.join(names)}")
     return InputError("; ".join(parts))
+
+
+def nearest(got: str, known: Iterable[str]) -> list[str]:
+    """The three known names at most that are like this one: written much the same, or one the initials of the other.
+
+    Dashes at the beginning do not count: they would make all options alike.
+    """
+    bare, wanted = {name.lstrip("-"): name for name in known}, got.lstrip("-")
+    short = [name for name in bare if min(len(name), len(wanted)) > 1 and _short(name, wanted)]
+    alike = get_close_matches(wanted, bare, n=3, cutoff=ALIKE)
+    return [bare[name] for name in dict.fromkeys([*short, *alike])][:3]
+
+
+def _short(one: str, other: str) -> bool:
+    """Whether one is the initials of the other: `lr` of `learning-rate`."""
+    first, second = ("".join(word[:1] for word in re.split("[-_]", name)) for name in (one, other))
+    return first == other or second == one

@@ -1,6 +1,9 @@
 """What a command gives: tables on the screen, and files, which are refused before anything long begins."""
 
+import functools
 import os
+import re
+import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -50,3 +53,40 @@ def drain(stream: IO[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def open_streams() -> None:
+    """Let what goes to a stream that was closed before Python began (`>&-`) go nowhere.
+
+    Python has None in its place, which libraries do not expect, and the next file that is opened would get its number,
+    and with it whatever C code prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, as long as the process lives
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of any package as one plain line, and each but once; for `warnings.showwarning`."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(message))  # Gymnasium's are yellow
+    package = re.search(r".*site-packages[/\\](\w+)", filename)
+    _warn_once(
+        f"{' '.join(plain.split()).removeprefix('WARN: ')} ({package[1] if package else f'{filename}:{lineno}'})"
+    )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    say(f"warning: {text}", stream=sys.stderr)
+
+
+def plural(number: int, noun: str) -> str:
+    """So many things in words: `1 episode`, `1,000 episodes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,7 +1,7 @@
 """A recipe's hyperparameters as typed, checked, documented options, read off its signature."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from steadyq.algorithm.agent import Recipe
@@ -37,6 +37,20 @@ def options(name: str) -> dict[str, Option]:
     """Every option of a recipe, in the order of its signature."""
     parameters = inspect.signature(recipe_function(name)).parameters.values()
     return {parameter.name: option(parameter) for parameter in parameters}
+
+
+def stranger(recipe: str, got: str, known: Iterable[str]) -> InputError:
+    """The error for a setting that does not go with a recipe: which recipes have such an option, or the nearest names.
+
+    Args:
+        recipe: its name.
+        got: the setting, spelled as in Python or as on the command line.
+        known: every setting that would have been accepted, spelled alike.
+    """
+    key = got.removeprefix("--").replace("-", "_")
+    if whose := [name for name in RECIPES if {key, key.removeprefix("no_")} & options(name).keys()]:
+        return InputError(f"unknown option {got!r} of {recipe}; recipes that have it: {', '.join(whose)}")
+    return unknown("option", got, known, see=f"steadyq train {recipe} --help")
 
 
 def option(parameter: inspect.Parameter) -> Option:
@@ -75,7 +89,7 @@ def recipe_without_run(name: str, chosen: Mapping[str, Any]) -> Recipe:
 def check(recipe: str, known: Mapping[str, Option], key: str, value: Any) -> Any:
     """The value of an option in its own type, if it can work; a whole number will do for a float."""
     if key not in known:
-        raise unknown(f"option of recipe {recipe}", key, known)
+        raise stranger(recipe, key, known)
     option = known[key]
     if option.kind is float and type(value) is int:
         value = float(value)

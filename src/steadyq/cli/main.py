@@ -8,13 +8,14 @@ import argparse
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from steadyq.cli import deploy, examine, lists, results, study, train
 from steadyq.cli.parser import DONE, FAILED, REFUSED, STOPPED, Parser
 from steadyq.errors import InputError, RunError, Stopped, unknown
-from steadyq.output import drain, say
+from steadyq.output import drain, open_streams, say, show_warning
 
 
 class Command(NamedTuple):
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def process() -> NoReturn:
     """The whole life of the command `steadyq`."""
+    open_streams()
+    warnings.showwarning = show_warning
     code = main()
     if threading.active_count() > 1:
         # Updates still being compiled, or an environment that hangs: the interpreter cannot end under such a thread's

@@ -15,12 +15,17 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see `{self.prog} --help`")
 
 
-def parse(parser: Parser, arguments: list[str]) -> argparse.Namespace:
-    """Parse all of the arguments; an unknown option is named with its nearest neighbours."""
+def parse(parser: Parser, arguments: list[str], *, recipe: str | None = None) -> argparse.Namespace:
+    """Parse all of the arguments; an unknown option is named with its nearest neighbours, or with its own recipes."""
     values, left = parser.parse_known_args(arguments)
     if left:
         if left[0].startswith("--"):
-            raise unknown("option", left[0].split("=")[0], parser._option_string_actions)
+            got, known = left[0].split("=")[0], parser._option_string_actions
+            if recipe is not None:
+                from steadyq.algorithm.options import stranger
+
+                raise stranger(recipe, got, known)
+            raise unknown("option", got, known, see=f"{parser.prog} --help")
         raise InputError(f"did not expect {left[0]!r}; see `{parser.prog} --help`")
     return values
 

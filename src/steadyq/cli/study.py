@@ -51,7 +51,9 @@ def run(parser: Parser, arguments: list[str]) -> int:
 
     engine = local.Local(folder, workers=values.workers, runs=len(runs))
     count = make.make(folder, runs, engine, minutes=values.max_minutes, say=output.say)
-    output.say(f"{folder}: {count.done:,} runs done, {count.set_aside:,} set aside, {count.more:,} to do")
+    output.say(
+        f"{folder}: {output.plural(count.done, 'run')} done, {count.set_aside:,} set aside, {count.more:,} to do"
+    )
     if count.more:
         return STOPPED
     return FAILED if count.set_aside else DONE
@@ -115,7 +117,7 @@ def collect(parser: Parser, arguments: list[str]) -> int:
 
     found = collect(values.places, values.table)
     complain(found.complaints)
-    output.say(f"{values.table}: {found.rows:,} rows, {found.runs:,} runs")
+    output.say(f"{values.table}: {output.plural(found.rows, 'row')}, {output.plural(found.runs, 'run')}")
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def train(parser: Parser, arguments: list[str]) -> int:
         raise InputError(f"the recipe comes first, before {arguments[0]}: {parser.usage}")
     else:
         parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
-    values = vars(parse(parser, arguments))
+    values = vars(parse(parser, arguments, recipe=next(iter(arguments), None)))
 
     from steadyq.run.train import train
 
@@ -124,13 +125,8 @@ def conclude(result: "Result") -> int:
     lines = []
     try:
         settings = read_record(result.folder).settings
-        for seed in settings.seeds:
-            if found := result.returns(seed):
-                first, last = min(found), max(found)
-                lines.append(
-                    f"seed {seed}: return {found[first]:.1f} at frame {first:,}, {found[last]:.1f} at frame {last:,}, "
-                    f"best {max(found.values()):.1f} (means of {settings.eval_episodes} episodes)"
-                )
+        returns = {seed: result.returns(seed) for seed in settings.seeds}
+        lines += [f"seed {seed}: {progress(of, episodes=settings.eval_episodes)}" for seed, of in returns.items() if of]
     except (InputError, OSError) as error:
         lines.append(f"no returns to show: {error}")
     for line in (*lines, f"run            {result.folder}"):
@@ -141,6 +137,15 @@ def conclude(result: "Result") -> int:
     if lines:
         say(f"learning curve {picture(result.folder)}")
     return DONE
+
+
+def progress(returns: Mapping[int, float], *, episodes: int) -> str:
+    """The first, the last and the best of a seed's evaluations, each a mean of so many episodes, by frame."""
+    first, last = min(returns), max(returns)
+    words = f"return {returns[first]:.1f} at frame {first:,}"
+    if last > first:
+        words += f", {returns[last]:.1f} at frame {last:,}, best {max(returns.values()):.1f}"
+    return f"{words} ({'one episode' if episodes == 1 else f'means of {episodes} episodes'})"
 
 
 def picture(run: Path) -> str:

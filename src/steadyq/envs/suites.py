@@ -69,4 +69,5 @@ def _module(suite: str) -> ModuleType:
 
 
 def _unknown(name: str) -> InputError:
-    return unknown("environment", name, (known for suite in names().values() for known in suite))
+    known = (known for suite in names().values() for known in suite)
+    return unknown("environment", name, known, see="steadyq list envs")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from steadyq.output import plural
 from steadyq.results.read import RECORD, is_made, read_record
 from steadyq.results.runs import Run
 from steadyq.results.untrusted import attempt, check_file
@@ -71,7 +72,8 @@ def _one(origin: str, runs: list[Run]) -> Details:
     last = max(int(run.env_step[-1]) for run in runs)
     record = Path(origin) / RECORD
     if not os.path.isfile(record):
-        title = f"{origin}: {len(runs)} runs, {len(methods)} methods, {len(tasks)} tasks"
+        counts = ((runs, "run"), (methods, "method"), (tasks, "task"))
+        title = f"{origin}: {', '.join(plural(len(found), noun) for found, noun in counts)}"
         return Details(origin, title, [("kind", "a table: how the runs were made is not in it")])
     title, complaints = f"{methods[0]}, {tasks[0]}, seed {seeds}: to frame {last:,}", list[str]()
     facts = attempt(partial(_facts, Path(origin)), complaints, failing="it cannot be read")

@@ -31,8 +31,8 @@ def print_comparison(found: Comparison) -> None:
     for frame, entries in groupby(found.returns, key=lambda entry: entry.frame):
         out.print(_entries(f"{found.metric} at frame {frame:,}: IQM over runs", list(entries), interval))
     if found.aggregates:
-        count = len(found.aggregates[0].tasks)
-        title = f"{found.metric} over {count} tasks (optimality gap: mean shortfall from 1000, as a share of it)"
+        tasks = output.plural(len(found.aggregates[0].tasks), "task")
+        title = f"{found.metric} over {tasks} (optimality gap: mean shortfall from 1000, as a share of it)"
         table = _table(
             title, "frame", "method", "runs", "IQM", interval, "real coverage", "mean", "median", "optimality gap"
         )

@@ -8,6 +8,7 @@ import torch
 
 from steadyq.engine import compiler, machine
 from steadyq.errors import InputError
+from steadyq.output import plural
 from steadyq.settings import Settings, resumable
 
 MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("inexactly")}
@@ -16,12 +17,17 @@ MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("in
 
 def choose_machine(settings: Settings) -> dict[str, Any]:
     """What `auto` means here: precision, compilation, device and threads of this run."""
+    cores = machine.usable_cores()
+    if settings.threads and settings.threads > cores:
+        raise InputError(
+            f"--threads is {settings.threads} and {plural(cores, 'core')} may be used here; give at most that"
+        )
     device = machine.choose_device(settings.device)
     return {
         "precision": "float32" if settings.precision == "auto" else settings.precision,
         "compiled": compiler.choose(settings.compile, device=device),
         "device": device,
-        "threads": settings.threads or machine.usable_cores(),
+        "threads": settings.threads or cores,
         "products": machine.products(),
     }
 

@@ -19,6 +19,7 @@ from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import examiner
+from steadyq.output import plural
 from steadyq.run import views
 from steadyq.run.loop import begin_episode, loop
 from steadyq.run.save import restore
@@ -201,5 +202,5 @@ def opening(record: Record, frame: int) -> str:
     return (
         f"{settings.name} on {settings.env}, seeds {' '.join(map(str, settings.seeds))}: "
         f"frames {frame:,} to {settings.frames:,}, UTD {settings.utd}, {how['precision']}, "
-        f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {how['threads']} threads"
+        f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {plural(how['threads'], 'thread')}"
     )

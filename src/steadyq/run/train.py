@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steadyq.algorithm.options import make_recipe, options
+from steadyq.algorithm.options import make_recipe, options, stranger
 from steadyq.envs import guard, suites
 from steadyq.envs.guard import Guarded, repeats
-from steadyq.errors import InputError, unknown
+from steadyq.errors import InputError
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
@@ -79,7 +79,7 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     known_options = options(recipe)
     for key in choices:
         if key not in SETTINGS and key not in known_options:
-            raise unknown("setting", key, SETTINGS.keys() | known_options.keys())
+            raise stranger(recipe, key, SETTINGS.keys() | known_options.keys())
     chosen = {key: value for key, value in choices.items() if key in known_options}
     made = make_recipe(recipe, chosen)
     defaults = {key: option.default for key, option in known_options.items()}

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from steadyq.output import drain, safe, say
+from steadyq.output import drain, open_streams, safe, say
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import ALPHA, ENTROPY, EPISODES, EVALUATION, EVALUATION_STD, UPDATES, Q
 
@@ -54,6 +54,7 @@ def choose_view(
         earlier: what was recorded before a resume, so that the table shows the whole run.
         stream: where to write; standard output by default.
     """
+    open_streams()  # of a daemon they are closed
     stream = stream or sys.stdout
     board = Board(exp_name=exp_name, env_name=env_name, seeds=seeds, frames=frames, start=start)
     for row in earlier:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from steadyq.errors import InputError
+from steadyq.output import plural
 from steadyq.store import metrics_csv
 from steadyq.store.names import UTD, WALL_TIME
 from steadyq.study import state
@@ -85,7 +86,8 @@ def lines(found: Sequence[Forecast], *, workers: int) -> Iterator[str]:
     known = [one.left for one in open_runs if one.left is not None]
     largest = sum(sorted((one.run.memory for one in open_runs), reverse=True)[:workers])
     yield (
-        f"{len(found):,} runs, {len(open_runs):,} to do; {sum(one.run.disk for one in found) / 1e9:.1f} GB of disk; "
+        f"{plural(len(found), 'run')}, {len(open_runs):,} to do; "
+        f"{sum(one.run.disk for one in found) / 1e9:.1f} GB of disk; "
         f"{workers} at once need up to {largest / 1e9:.1f} GB of memory"
     )
     if known:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyq.output import safe
+from steadyq.output import plural, safe
 from steadyq.study import state
 from steadyq.study.plan import Planned
 
@@ -38,7 +38,7 @@ def _row(run: Planned, found: state.State) -> dict[str, Any]:
 def summary(found: Sequence[dict[str, Any]]) -> str:
     """How many runs are in which state."""
     count = Counter(row["state"] for row in found)
-    return f"{len(found):,} runs: " + ", ".join(f"{count[name]:,} {name}" for name in ORDER)
+    return f"{plural(len(found), 'run')}: " + ", ".join(f"{count[name]:,} {name}" for name in ORDER)
 
 
 def lines(found: Sequence[dict[str, Any]]) -> Iterator[str]:
