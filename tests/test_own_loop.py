@@ -133,7 +133,7 @@ def test_bad_input_is_said() -> None:
         steadyq.Learner(steadyq.make_agent("simba", **SIZES))
     with pytest.raises(InputError, match="falls over the critic updates of a run; give their number"):
         steadyq.make_agent("xqc", **SIZES)
-    with pytest.raises(InputError, match="unknown option of recipe sac 'widht'; did you mean 'width'"):
+    with pytest.raises(InputError, match="unknown option 'widht'; did you mean 'width'"):
         steadyq.make_agent("sac", **SIZES, widht=1)
     with pytest.raises(InputError, match=r"options \(lr\) go with a recipe's name"):
         steadyq.make_agent(ours.agent.recipe, **SIZES, lr=1e-3)
