@@ -11,7 +11,15 @@ import jaxtyping
 MODULES = ("actor_critic", "bootstrap", "nn", "policy", "values")
 """Those with shapes in their signatures: in the others the check costs ten times what the tests do."""
 
-WHOLE_RUNS = ("test_diagnostics", "test_learning", "test_loop", "test_own_loop", "test_probes", "test_survive")
+WHOLE_RUNS = (
+    "test_diagnostics",
+    "test_learning",
+    "test_loop",
+    "test_own_loop",
+    "test_probes",
+    "test_start",
+    "test_survive",
+)
 """Tests that repeat thousands of times what others check once: here the check would take half of the time."""
 
 

@@ -156,7 +156,7 @@ def record(**changes: object) -> dict[str, Any]:
     """What a run.json holds, with some of it changed and sealed again."""
     how = {"precision": "float32", "device": "cpu", "products": "mkl", "compiled": True, "reproducible": True}
     how |= {"commit": None, "versions": {}, "machine": {}}
-    whole = Record(completed(), 24, 6, [["all", 24]], [-1.0] * 6, [1.0] * 6, 0.05, [{**how, "threads": 1}])
+    whole = Record(completed(), 24, 6, [["all", 24]], [-1.0] * 6, [1.0] * 6, 0.05, [{**how, "threads": 1}], {})
     content = {**record_json(whole), **changes}
     del content["sha256"]
     return {**content, "sha256": json_digest(content)}

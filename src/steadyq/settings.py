@@ -12,7 +12,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, Range, from_
+from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT, UP_TO_1, Range, from_
 from steadyq.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ MOST_THREADS = 4096
 MOST_SEEDS = 1_000  # each has an environment and a replay of its own
 MOST_UTD = 10_000  # the updates of one agent step are drawn at once
 LONGEST_WAIT = 1e6  # seconds; no system call waits for much longer
+LONGEST_PATH = 4096
 LONGEST_NAME = 255  # bytes: of a folder, on most file systems
 
 MINUTES = "min"
@@ -42,6 +43,7 @@ EPISODES = from_(1, most=100_000)
 UTD = Range(f"a number above 0, at most {MOST_UTD:,}", lambda x: 0 < x <= MOST_UTD)
 WAIT = Range(f"a number from 0 to {LONGEST_WAIT:,.0f}", lambda x: 0 <= x <= LONGEST_WAIT)
 THREADS = Range(f"a whole number from 1 to {MOST_THREADS}", lambda x: 1 <= x <= MOST_THREADS)
+PLACE = Range("a path", lambda x: isinstance(x, str) and 0 < len(x) <= LONGEST_PATH and x.isprintable())
 FRAMES_OR_MINUTES = Range("frames, a whole number of at least 1, or minutes such as 15min", is_period)
 
 ENV_NAME = r"(?:(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):)?(?P<id>[\w.-]+(?:/[\w.-]+)?)"
@@ -123,6 +125,18 @@ class Settings:
     batch_size: int | None = option(None, "transitions per update", COUNT)
     learning_starts: int | None = option(None, "agent steps of random actions before the first update", COUNT)
     buffer_size: int | None = option(None, "transitions kept for replay", COUNT)
+    init_from: str | None = option(
+        None,
+        "run whose newest weights, statistics and normalisers to start from, with fresh optimisers [none]",
+        PLACE,
+        read=str,
+    )
+    load_replay: str | None = option(
+        None, "run or safetensors file whose transitions to start with (docs/start-from.md) [none]", PLACE, read=str
+    )
+    prior_share: float = option(
+        0.0, "share of each batch drawn from these, kept apart; 0 puts them into the replay", BELOW_1, read=float
+    )
     precision: str = option(
         "auto",
         "of hidden matrix products; auto is float32",
@@ -177,10 +191,14 @@ class Settings:
         """Length of the run in decisions."""
         return self.frames // self.resolved("action_repeat")
 
+    def capacity(self, loaded: int = 0) -> int:
+        """Transitions that a seed's replay has room for, where so many are loaded into it at the start."""
+        return min(self.resolved("buffer_size"), self.agent_steps + loaded)
+
     @property
-    def capacity(self) -> int:
-        """Transitions that a seed's replay has room for."""
-        return min(self.resolved("buffer_size"), self.agent_steps)
+    def prior_rows(self) -> int:
+        """Transitions of each batch that are drawn from those kept apart."""
+        return round(self.prior_share * self.resolved("batch_size"))
 
     def updates(self, step: int) -> int:
         """Critic updates due before agent step `step`: exact for any fractional UTD."""
@@ -301,6 +319,9 @@ def complete(
     changed |= {key: value for key, value in given.items() if key != "utd" and value != defaults[key]}
     if settings.precision != "auto":
         changed["precision"] = settings.precision
+    changed |= {key: "yes" for key in ("init_from", "load_replay") if getattr(settings, key) is not None}
+    if settings.prior_share:
+        changed["prior_share"] = settings.prior_share
     utd = given.get("utd", defaults["utd"])
     name = settings.name or name_of(settings.recipe, utd, sorted(changed.items()))
     options = {**option_defaults, **settings.options}
@@ -333,7 +354,12 @@ def check(settings: Settings) -> None:
     check_seeds(s.seeds)
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
     need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")
-    need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
+    if s.load_replay is None or s.prior_share:  # else what is loaded counts too
+        need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
+    if s.prior_share and s.load_replay is None:
+        raise InputError(f"--prior-share is {s.prior_share}, of nothing; give --load-replay as well")
+    if s.prior_share:
+        need(0 < s.prior_rows < batch, s, "prior_share", f"one that leaves some of a batch of {batch} to both")
     need(batch <= s.resolved("buffer_size"), s, "batch_size", f"at most --buffer-size, {s.buffer_size}")
     name = s.resolved("name")
     need(isinstance(name, str), s, "name", "some text")

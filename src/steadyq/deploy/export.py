@@ -17,7 +17,7 @@ from steadyq.deploy.program import trace
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, disk
 from steadyq.store.folder import REPLAY, seed_folder
-from steadyq.store.snapshot import replay_of
+from steadyq.store.snapshot import replay_sizes, replays_of
 
 TOLERANCE = 1e-5
 """Of a policy in another form, in halves of an action's range; the sums of float32 come in another order there."""
@@ -113,10 +113,10 @@ def states(run: Path, loaded: Loaded) -> np.ndarray:
     """
     record, place = loaded.record, seed_folder(run, loaded.seed)
     saved = checkpoint.load(place)
-    checkpoint.verify(place, saved, sizes={REPLAY: (record.obs_dim, record.action_dim)})
+    checkpoint.verify(place, saved, sizes=replay_sizes(record))
     if not saved.replays[REPLAY].segments:
         raise InputError(f"{run} has no transitions yet on which to check an export; train it for longer")
-    replay = replay_of(record)
+    replay = replays_of(record, loaded.seed)[REPLAY]
     checkpoint.fill(place, saved, {REPLAY: replay})
     rng = generator(loaded.seed, Purpose.SHOW)
     ages = rng.choice(replay.size, min(STATES, replay.size), replace=False).astype(np.int64)

@@ -64,6 +64,7 @@ def examine(
     seed: int,
     frame: int,
     replay: Replay,
+    earlier: int = 0,
     episodes: int | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
@@ -76,6 +77,7 @@ def examine(
         frame: of the state.
         replay: of which the transitions from before this frame are used. Without a batch of them, gradients, updates,
             units and ranks are left out; without those of the whole warm-up, the plasticity probe is.
+        earlier: how many of its transitions are from before the run.
         episodes: roll-outs for Q-bias; None for as many as REDQ's protocol takes.
         interrupted: asked now and then; `Interrupted` is raised when it says yes.
     """
@@ -101,7 +103,8 @@ def examine(
     found = {"alpha": alpha, "reward_scale": scale} | under("q_bias", bias)
     for name, net in agent.networks(state).items():
         found |= under(name, weights.norms(net.params)) | under(name, weights.scales(net.params))
-    forgotten, steps = replay.added - replay.size, min(replay.added, frame // examiner.env.spec.action_repeat)
+    forgotten, done = replay.added - replay.size, frame // examiner.env.spec.action_repeat
+    steps = min(replay.added, earlier + done)
     existing = steps - forgotten
     if existing >= examiner.batch_size:
         with torch.no_grad():

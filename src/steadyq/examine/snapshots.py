@@ -92,11 +92,13 @@ def diagnose(
     check_spec(record, obs_dim=chosen.env.spec.obs_dim, action_dim=chosen.env.spec.action_dim)
     blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
     for one in patients:
-        found[one.seed] = {}
+        found[one.seed], earlier = {}, record.prefilled(one.seed)
         words = f"seed {one.seed}, snapshots"
         for frame in track(one.frames, words, console=console, transient=True, disable=not console.is_terminal):
             state = load(run, one, frame, blank)
-            measured = examine(chosen, state, seed=one.seed, frame=frame, replay=one.replay, episodes=episodes)
+            measured = examine(
+                chosen, state, seed=one.seed, frame=frame, replay=one.replay, earlier=earlier, episodes=episodes
+            )
             found[one.seed][frame] = measured
             note(run, record, one.seed, frame, measured)
         show(console, run, record, one, found[one.seed], chosen)
@@ -115,8 +117,8 @@ def patient(run: Path, record: Record, seed: int, frames: Sequence[int] | None) 
         raise InputError(
             f"there is no snapshot of seed {seed} at frame {missing[0]}; known: {', '.join(map(str, known))}"
         )
-    Replay.check_memory(record.settings.capacity, record.obs_dim, record.action_dim)
-    replay = snapshot.replay_of(record)
+    replay = snapshot.replays_of(record, seed)[REPLAY]
+    Replay.check_memory(replay.capacity, record.obs_dim, record.action_dim)
     saved = checkpoint.frames(seed_folder(run, seed))
     try:
         if saved:

@@ -1,6 +1,6 @@
 """One stretch of a run: pieces put together, the loop run until it is done or asked to stop."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import ceil
 from pathlib import Path
@@ -14,7 +14,6 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.engine import machine
 from steadyq.engine.learner import Learners
 from steadyq.envs import guard
-from steadyq.envs.env import Spec
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError
@@ -22,16 +21,16 @@ from steadyq.examine.diagnosis import examiner
 from steadyq.output import plural
 from steadyq.run import views
 from steadyq.run.loop import begin_episode, loop
-from steadyq.run.save import restore
+from steadyq.run.save import restore, save
 from steadyq.run.stop import Stop
 from steadyq.run.training import Seed, Training
-from steadyq.settings import Settings
 from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
-from steadyq.store.folder import seed_folder
+from steadyq.store.folder import PRIOR, REPLAY, seed_folder
 from steadyq.store.lock import Held
 from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
-from steadyq.store.snapshot import replay_of
+from steadyq.store.snapshot import check_replays, replays_of
+from steadyq.store.start import NOTHING, Start, with_fresh_optimisers
 
 
 class Result(NamedTuple):
@@ -46,12 +45,12 @@ class Result(NamedTuple):
         return folder.returns(self.folder, seed)
 
 
-def check_memory(settings: Settings, spec: Spec) -> None:
+def check_memory(record: Record) -> None:
     """InputError if the transitions that this run will keep, one step's batches or the networks do not fit."""
-    seeds, sizes = len(settings.seeds), (spec.obs_dim, spec.action_dim)
-    recipe = make_recipe(settings.recipe, settings.options)
-    machine.check_networks(recipe, obs_dim=spec.obs_dim, action_dim=spec.action_dim, seeds=seeds)
-    Replay.check_memory(settings.capacity, *sizes, seeds=seeds)
+    settings, sizes = record.settings, (record.obs_dim, record.action_dim)
+    recipe, seeds = make_recipe(settings.recipe, settings.options), len(settings.seeds)
+    machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim, seeds=seeds)
+    check_replays(record)
     drawn = ceil(settings.resolved("utd")) * settings.resolved("batch_size")
     batches = 2 * seeds * Replay.bytes_needed(drawn, *sizes)  # each transition with both of its observations
     if batches > (available := machine.memory().available):
@@ -67,6 +66,7 @@ def go(
     env: Guarded,
     stop: Stop,
     *,
+    start: Start = NOTHING,
     saved: Sequence[checkpoint.Checkpoint] = (),
     mark: metrics_csv.Mark | None = None,
     notes: Sequence[str] = (),
@@ -79,12 +79,13 @@ def go(
         record: its run.json, written here.
         env: for evaluations; the caller closes it.
         stop: asks to stop.
+        start: what the seeds start from, if there is no checkpoint.
         saved: a checkpoint per seed, all of one frame.
         mark: where the record of measurements continues.
         notes: sentences for the person watching.
     """
     with ExitStack() as made:
-        run = assemble(made, held, record, env, saved=saved, mark=mark, clock=stop.clock)
+        run = assemble(made, held, record, env, start=start, saved=saved, mark=mark, clock=stop.clock)
         for line in (opening(record, saved[0].frame if saved else 0), *notes):
             run.view.message(line)
         begin(run, saved)
@@ -99,6 +100,7 @@ def assemble(
     record: Record,
     env: Guarded,
     *,
+    start: Start,
     saved: Sequence[checkpoint.Checkpoint],
     mark: metrics_csv.Mark | None,
     clock: Callable[[], float],
@@ -117,14 +119,18 @@ def assemble(
         states = [agent.init(generator(seed, Purpose.INIT)) for seed in settings.seeds]
     except (MemoryError, RuntimeError) as error:
         raise InputError(f"networks of these sizes cannot be made here ({error}); give smaller ones") from None
+    if start.states:
+        states = [with_fresh_optimisers(*pair) for pair in zip(start.states, states, strict=True)]
     examining = examiner(settings, recipe) if settings.diagnose_every else None
     if examining:
         made.callback(examining.env.close)
     seeds = []
-    for seed in settings.seeds:
+    for i, seed in enumerate(settings.seeds):
         stream = EpisodeStream(guard.of_run(settings), seed=seed)
         made.callback(stream.close)
-        seeds.append(Seed(seed, stream, replay_of(record), checkpoint.History(seed_folder(run_folder, seed))))
+        replays = start.replays[i] if start.replays else replays_of(record, seed)
+        history = checkpoint.History(seed_folder(run_folder, seed))
+        seeds.append(Seed(seed, stream, replays[REPLAY], history, replays.get(PRIOR), settings.prior_rows))
     if not saved:
         forget(run_folder)
     write_record(run_folder, record)
@@ -187,6 +193,10 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     for one in run.seeds:
         if one.stream.ended:  # not begun yet; or the environment failed when it was to be brought back to where it was
             begin_episode(run, one, fresh=bool(saved))
+    if run.record.sources and not saved:
+        for words in began_from(run.record):
+            run.view.message(words)
+        save(run)  # from here on the run needs nothing but its folder
 
 
 def forget(run_folder: Path) -> None:
@@ -194,6 +204,15 @@ def forget(run_folder: Path) -> None:
     for name in disk.names(run_folder):
         if name not in (lock.LOCK, lock.OWNER, "run.json"):
             disk.remove_tree(run_folder / name)
+
+
+def began_from(record: Record) -> Iterator[str]:
+    """What the seeds start from, a sentence for each."""
+    for option, sources in record.sources.items():
+        for seed, source in zip(record.settings.seeds, sources, strict=True):
+            what = f"{source.transitions:,} transitions" if source.transitions else "the networks"
+            whose = "" if source.seed is None else f", seed {source.seed} at frame {source.frame:,}"
+            yield f"seed {seed} starts from {what} of {getattr(record.settings, option)}{whose}"
 
 
 def opening(record: Record, frame: int) -> str:

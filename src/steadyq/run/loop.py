@@ -111,9 +111,9 @@ def begin_episode(run: Training, one: Seed, *, fresh: bool = False) -> None:
 
 
 def choose(run: Training) -> np.ndarray:
-    """An action per seed [S, A]: uniform during the warm-up, then from the policy."""
+    """An action per seed [S, A]: uniform during the warm-up, unless there is a trained policy, then from the policy."""
     size = run.record.action_dim
-    if run.step < run.settings.resolved("learning_starts"):
+    if run.step < run.settings.resolved("learning_starts") and run.settings.init_from is None:
         return np.stack([warm_up_action(one.seed, run.step, size) for one in run.seeds])
     noise = torch.stack([acting_noise(one.seed, run.step, size) for one in run.seeds])
     obs = torch.from_numpy(np.stack([one.stream.obs for one in run.seeds]))

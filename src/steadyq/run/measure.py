@@ -155,7 +155,13 @@ def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
         state = tree_map(lambda leaf: leaf.detach().cpu(), run.learner.seed(i).state)
         try:
             found = examine(
-                examiner, state, seed=one.seed, frame=run.frame, replay=one.replay, interrupted=lambda: stop.asked
+                examiner,
+                state,
+                seed=one.seed,
+                frame=run.frame,
+                replay=one.replay,
+                earlier=run.record.prefilled(one.seed),
+                interrupted=lambda: stop.asked,
             )
         except Interrupted:
             return

@@ -16,8 +16,10 @@ from steadyq.run.stop import Stop
 from steadyq.settings import Settings, check, flag, resumable
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
-from steadyq.store.folder import REPLAY, is_run, seed_folder
+from steadyq.store.folder import is_run, seed_folder
 from steadyq.store.record import Record, check_spec, check_trust, read_record, record_from_json
+from steadyq.store.snapshot import replay_sizes
+from steadyq.store.start import NOTHING, find_again
 
 FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
@@ -108,7 +110,7 @@ def resume(
         if frames is not None:
             settings = longer(settings, frames, done, past_schedule=past_schedule)
         with closing(guard.of_run(settings)) as env:
-            check_memory(settings, env.spec)
+            check_memory(record._replace(settings=settings))
             check_spec(record, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim)
             before = record.stretches[-1]
             now = stretch(done, conditions_again(settings, before, changes))
@@ -126,7 +128,10 @@ def resume(
                 notes.append(metrics_csv.mend(run_folder / metrics_csv.FILE, done, missing=to_come(found.saved)))
                 mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
-            return go(held, record, env, stop, saved=found.saved, mark=mark, notes=[*notes, *found.complaints])
+            start = NOTHING if found.saved else find_again(record, trust=trust)
+            return go(
+                held, record, env, stop, start=start, saved=found.saved, mark=mark, notes=[*notes, *found.complaints]
+            )
 
 
 def find_record(run_folder: Path) -> tuple[Record, list[str]]:
@@ -167,7 +172,7 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
         try:
             saved = [checkpoint.load(folder, frame) for folder in folders]
             for folder, one in zip(folders, saved, strict=True):
-                checkpoint.verify(folder, one, sizes={REPLAY: (record.obs_dim, record.action_dim)})
+                checkpoint.verify(folder, one, sizes=replay_sizes(record))
                 save.check(one, record)
             if not fallback.saved:
                 fallback = Found(saved, [*complaints], log_is_damaged=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options, stranger
 from steadyq.envs import guard, suites
+from steadyq.envs.env import Spec
 from steadyq.envs.guard import Guarded, repeats
 from steadyq.errors import InputError
 from steadyq.run.conditions import choose_machine, stretch
@@ -18,7 +19,8 @@ from steadyq.settings import SETTINGS, Settings, check, complete, fraction
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
-from steadyq.store.record import Record
+from steadyq.store.record import INIT, LOAD, Record
+from steadyq.store.start import find
 
 
 def train(
@@ -54,7 +56,10 @@ def train(
     if holds_run(run_folder, unwanted=unwanted) and resume:
         return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
     with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as made:
-        check_memory(settings, made.spec)
+        record = record_of(settings, made.spec)
+        start = find(record)
+        record = record._replace(sources=start.sources)
+        check_memory(record)
         how = choose_machine(settings)
         try:
             run_folder.mkdir(parents=True, exist_ok=True)
@@ -65,13 +70,15 @@ def train(
             if not (holds_run(run_folder, unwanted=unwanted) and resume):
                 with closing(guard.of_run(settings)) as spare:
                     how["reproducible"] = repeats(made, spare)
-                spec, observations = made.spec, [list(part) for part in made.spec.observations]
-                bounds = [*spec.action_low], [*spec.action_high]
-                seconds = spec.frame_seconds and spec.frame_seconds * spec.action_repeat
-                sizes = spec.obs_dim, spec.action_dim
-                record = Record(settings, *sizes, observations, *bounds, seconds, [stretch(0, how)])
-                return go(held, record, made, stop)
+                return go(held, record._replace(stretches=[stretch(0, how)]), made, stop, start=start)
     return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
+
+
+def record_of(settings: Settings, spec: Spec) -> Record:
+    """The record of a run that has not begun."""
+    observations, bounds = [list(part) for part in spec.observations], ([*spec.action_low], [*spec.action_high])
+    seconds = spec.frame_seconds and spec.frame_seconds * spec.action_repeat
+    return Record(settings, spec.obs_dim, spec.action_dim, observations, *bounds, seconds, [], {})
 
 
 def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
@@ -88,6 +95,7 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
         given["utd"] = fraction(given["utd"])
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
+    given |= {key: str(given[key]) for key in (INIT, LOAD) if given.get(key) is not None}
     settings = Settings(recipe=recipe, env=env, options=chosen, **given)
     settings = complete(
         settings,

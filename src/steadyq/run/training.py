@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from steadyq.algorithm.agent import Agent
+from steadyq.algorithm.tree import tree_map
 from steadyq.algorithm.types import Transition
 from steadyq.engine.learner import Learners
 from steadyq.envs.episodes import EpisodeStream
@@ -20,7 +22,7 @@ from steadyq.examine.play import Episode
 from steadyq.run.views import LiveView, PlainView
 from steadyq.settings import Settings
 from steadyq.store.checkpoint import History
-from steadyq.store.folder import REPLAY, seed_folder
+from steadyq.store.folder import PRIOR, REPLAY, seed_folder
 from steadyq.store.lock import Held
 from steadyq.store.metrics_csv import Logger
 from steadyq.store.record import Record
@@ -79,16 +81,22 @@ class Seed:
     stream: EpisodeStream
     replay: Replay
     history: History  # what is on disk of it
+    prior: Replay | None = None  # transitions from before the run that are kept apart
+    prior_rows: int = 0  # of each batch
     counters: SeedCounters = field(default_factory=SeedCounters)
 
     @property
     def replays(self) -> Mapping[str, Replay]:
         """What a checkpoint keeps transitions of, by name."""
-        return {REPLAY: self.replay}
+        return {REPLAY: self.replay} if self.prior is None else {REPLAY: self.replay, PRIOR: self.prior}
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, int]) -> Transition:
-        """A batch for each of several updates [U, B, ..]."""
-        return self.replay.draw(rng, shape)
+        """A batch for each of several updates [U, B, ..], the prior transitions last."""
+        if self.prior is None:
+            return self.replay.draw(rng, shape)
+        updates, size = shape
+        new = self.replay.draw(rng, (updates, size - self.prior_rows))
+        return tree_map(lambda *both: torch.cat(both, 1), new, self.prior.draw(rng, (updates, self.prior_rows)))
 
 
 @dataclass

@@ -13,7 +13,7 @@ observation of the replay NAME is among its tensors as `NAME.head`, unless that 
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -69,6 +69,7 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
     replays: dict[str, ReplayFiles]
     heads: dict[str, np.ndarray]  # current observations of the replays that are not between episodes
+    sha256: str  # over all of it, and so over the transitions
 
 
 class History(NamedTuple):
@@ -189,7 +190,7 @@ def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
         if frame is None:
             raise FileError(f"there is no checkpoint in {seed_dir / 'checkpoints'}")
     path = _path(seed_dir / "checkpoints", frame)
-    arrays, values, _ = sealed.read(path, "checkpoint")
+    arrays, values, sha256 = sealed.read(path, "checkpoint")
     description, heads = _description(path, values, frame=frame), Arrays()
     for name, files in description.replays.items():
         if (head := arrays.pop(_head(name), None)) is None:
@@ -199,7 +200,14 @@ def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
                 f"{path}: `{_head(name)}` must be float32 {(files.obs_dim,)}, got {head.dtype} {head.shape}"
             )
         heads[name] = head
-    return Checkpoint(frame, sealed.tensors(arrays), description.meta, description.replays, heads)
+    return Checkpoint(frame, sealed.tensors(arrays), description.meta, description.replays, heads, sha256)
+
+
+def segments(seed_dir: Path, found: Checkpoint, name: str, sizes: tuple[int, int]) -> Iterator[Arrays]:
+    """The transitions of one replay of a checkpoint, as `Replay.extend` takes them; errors as of `verify`."""
+    folder = seed_dir / "checkpoints"
+    for segment in _files(folder, found, name, sizes).segments:
+        yield _read_segment(folder / name, segment, *sizes)
 
 
 def verify(seed_dir: Path, found: Checkpoint, *, sizes: Mapping[str, tuple[int, int]]) -> None:
@@ -217,8 +225,8 @@ def verify(seed_dir: Path, found: Checkpoint, *, sizes: Mapping[str, tuple[int, 
     if more := sorted(found.replays.keys() - sizes.keys()):
         raise FileError(f"{_path(folder, found.frame)} has a replay {more[0]!r}, which this run has not")
     for name, wanted in sizes.items():
-        for segment in _files(folder, found, name, wanted).segments:
-            _read_segment(folder / name, segment, *wanted)
+        for _ in segments(seed_dir, found, name, wanted):
+            pass
 
 
 def fill(seed_dir: Path, found: Checkpoint, replays: Mapping[str, Replay]) -> History:
@@ -230,13 +238,11 @@ def fill(seed_dir: Path, found: Checkpoint, replays: Mapping[str, Replay]) -> Hi
     Raises:
         FileError: a file is not, or no longer, what it was when it was verified; a replay may be half full.
     """
-    folder = seed_dir / "checkpoints"
     for name, replay in replays.items():
         if replay.added:
             raise ValueError(f"a checkpoint fills an empty replay; {name!r} has had {replay.added} transitions")
-        sizes = (replay.obs_dim, replay.action_dim)
-        for segment in _files(folder, found, name, sizes).segments:  # read once more rather than all in memory twice
-            replay.extend(_read_segment(folder / name, segment, *sizes))
+        for segment in segments(seed_dir, found, name, (replay.obs_dim, replay.action_dim)):
+            replay.extend(segment)  # read once more rather than all in memory twice
         # The head is the next observation of the newest transition already, unless an episode began after that one.
         head = found.heads.get(name)
         if head is not None and (replay.head is None or replay.head.tobytes() != head.tobytes()):

@@ -24,6 +24,9 @@ DIAGNOSTICS = "diagnostics.csv"
 REPLAY = "replay"
 """The name of the replay that a run learns from; its transitions lie in a folder of this name."""
 
+PRIOR = "prior"
+"""The name of the replay of transitions from before the run that are kept apart, where it has some."""
+
 
 def seed_folder(run: Path, seed: int) -> Path:
     """What belongs to one seed."""

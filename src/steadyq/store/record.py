@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.ranges import COUNT
 from steadyq.errors import InputError
 from steadyq.settings import THREADS, Settings, check, from_json, parse_env
-from steadyq.store import disk
+from steadyq.store import disk, typed
 from steadyq.store.disk import FileError
 from steadyq.store.sealed import json_digest
 
@@ -18,6 +19,19 @@ LONG = 500  # characters of an error, which may quote what a stranger wrote
 
 CHOICES = {"precision": ("float32", "bfloat16"), "device": ("cpu", "cuda"), "products": ("mkl", "onednn")}
 """What the machine's part of a stretch may say."""
+
+
+INIT, LOAD = "init_from", "load_replay"
+"""The settings that name what a run starts from."""
+
+
+class Source(NamedTuple):
+    """What one seed of a run started from."""
+
+    seed: int | None  # of the earlier run; None for a file
+    frame: int | None  # of its checkpoint
+    transitions: int  # 0 where weights were taken
+    sha256: str  # of that checkpoint, as sealed; or of the file
 
 
 class Record(NamedTuple):
@@ -31,6 +45,15 @@ class Record(NamedTuple):
     action_high: list[float]
     step_seconds: float | None  # real time one agent step stands for, where the environment says so
     stretches: list[dict[str, Any]]  # how each stretch of frames was run; the last one is the newest
+    sources: dict[str, list[Source]]  # what the seeds started from, by the setting that names it
+
+    def prefilled(self, seed: int) -> int:
+        """Transitions of a seed from before the run that are in its replay, with those of the run."""
+        return 0 if self.settings.prior_share else self.loaded(seed)
+
+    def loaded(self, seed: int) -> int:
+        """Transitions of a seed from before the run."""
+        return self.sources[LOAD][self.settings.seeds.index(seed)].transitions if LOAD in self.sources else 0
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -76,7 +99,8 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
         raise FileError(f"{source} is damaged or was edited: its SHA-256 is another one than it was written with")
     try:
         rest = {key: value for key, value in content.items() if key not in ("format", "sha256")}
-        record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out))})
+        sources = typed.from_json(dict[str, list[Source]], rest["sources"], "sources")
+        record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out)), "sources": sources})
         check(record.settings)
         make_recipe(record.settings.recipe, record.settings.options)
         _check_sizes(record)
@@ -94,6 +118,12 @@ def _check_sizes(record: Record) -> None:
         raise ValueError(f"sizes {sizes}")
     if sum(sizes[2:]) != record.obs_dim or not all(type(name) is str for name, _ in record.observations):
         raise ValueError(f"observations {record.observations}")
+    asked = {option for option in (INIT, LOAD) if getattr(record.settings, option) is not None}
+    counts = [len(record.settings.seeds)] * len(asked)
+    if record.sources.keys() != asked or [len(one) for one in record.sources.values()] != counts:
+        raise ValueError(f"sources {record.sources}")
+    if not all(COUNT.holds(source.transitions) for source in record.sources.get(LOAD, [])):
+        raise ValueError(f"sources {record.sources}")
     low, high, seconds = record.action_low, record.action_high, record.step_seconds
     if (
         not all(type(number) is float and math.isfinite(number) for number in (*low, *high, seconds or 1.0))

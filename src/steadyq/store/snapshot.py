@@ -17,7 +17,7 @@ from steadyq.algorithm.types import Net, State
 from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, disk, sealed
-from steadyq.store.folder import best_frame, seed_folder, snapshot_path
+from steadyq.store.folder import PRIOR, REPLAY, best_frame, seed_folder, snapshot_path
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
 
@@ -44,9 +44,27 @@ def agent_of(record: Record) -> Agent:
     return make_agent(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
 
 
-def replay_of(record: Record) -> Replay:
-    """An empty replay for the transitions of one of a run's seeds."""
-    return Replay(capacity=record.settings.capacity, obs_dim=record.obs_dim, action_dim=record.action_dim)
+def replays_of(record: Record, seed: int) -> dict[str, Replay]:
+    """Empty replays for the transitions of one of a run's seeds, by name."""
+    sizes = {"obs_dim": record.obs_dim, "action_dim": record.action_dim}
+    return {name: Replay(capacity=capacity, **sizes) for name, capacity in _capacities(record, seed).items()}
+
+
+def replay_sizes(record: Record) -> dict[str, tuple[int, int]]:
+    """The sizes of observations and actions in the replays of each of a run's seeds, by name."""
+    return dict.fromkeys(_capacities(record, record.settings.seeds[0]), (record.obs_dim, record.action_dim))
+
+
+def check_replays(record: Record) -> None:
+    """InputError if there is no memory for the replays of all seeds of a run."""
+    seeds = record.settings.seeds
+    most = max(sum(_capacities(record, seed).values()) for seed in seeds)
+    Replay.check_memory(most, record.obs_dim, record.action_dim, seeds=len(seeds))
+
+
+def _capacities(record: Record, seed: int) -> dict[str, int]:
+    own = {REPLAY: record.settings.capacity(record.prefilled(seed))}
+    return own | {PRIOR: record.loaded(seed)} if record.settings.prior_share else own
 
 
 def without_optimisers(state: State) -> State:

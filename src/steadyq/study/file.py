@@ -303,7 +303,7 @@ def _planned(one: Asked, sizes: Mapping[str, Sizes | str]) -> Planned:
     settings, found = one.settings, sizes[one.settings.env]
     assert isinstance(found, Sizes)
     seeds = len(settings.seeds)
-    replay = Replay.bytes_needed(settings.capacity, found.obs_dim, found.action_dim)
+    replay = Replay.bytes_needed(settings.capacity(), found.obs_dim, found.action_dim)
     learned = 4 * learned_by(settings, found)
     snapshots = settings.frames // settings.eval_every + 1 if settings.eval_every else 0
     return Planned(
