@@ -7,9 +7,11 @@ import pickle
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,21 @@ def test_nobody_waits_for_what_is_not_a_file(kind: str, name: str, mine: Path) -
     if kind != "folder":
         with pytest.raises(InputError, match=f"{path} is a (pipe or a device|symbolic link), and a run"):
             resume(mine)
+
+
+def test_folders_without_end_are_not_gone_through(mine: Path) -> None:
+    """Neither by us nor, when the run is deleted, by Python's `rmtree`."""
+    place = os.open(mine, os.O_RDONLY)
+    for _ in range(2_000):  # of a path that is longer than any that the system takes
+        os.mkdir("d", dir_fd=place)
+        place, outer = os.open("d", os.O_RDONLY, dir_fd=place), place
+        os.close(outer)
+    os.close(place)
+    for attempt in (partial(resume, mine), partial(diagnose, mine)):
+        with pytest.raises(InputError, match="nested deeper than anything in a run folder"):
+            attempt()
+    shutil.move(mine / "d", mine.with_name("deep"))
+    subprocess.run(["rm", "-r", mine.with_name("deep")], check=True)  # which pytest could not
 
 
 @pytest.mark.usefixtures("no_waiting")

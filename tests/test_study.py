@@ -261,6 +261,22 @@ def test_a_plan_with_values_of_other_types_is_refused(tmp_path: Path, key: str) 
                 plan.read(tmp_path)
 
 
+def test_what_went_wrong_in_too_deep_words_is_nothing(tmp_path: Path) -> None:
+    (one,) = asked(tmp_path, "[[runs]]\nrecipe='sac'\nenv='walker-run'")
+    tries.place(tmp_path, one).mkdir(parents=True)
+    (tries.place(tmp_path, one) / "tries.json").write_text("[" * 100_000)
+    assert tries.read(tmp_path, one).failures == []
+
+
+def test_what_workers_say_is_not_written_elsewhere(tmp_path: Path) -> None:
+    runs = asked(tmp_path, "[[runs]]\nrecipe='sac'\nenv='walker-run'")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / tries.WORKERS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a symbolic link"):
+        make.make(tmp_path, runs, local.Local(tmp_path, workers=1, runs=1))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     for name in ("study.toml", "table.csv"):
@@ -536,6 +552,9 @@ def test_a_running_run_is_read_off_the_end_of_its_record(tmp_path: Path) -> None
     assert state.look(tmp_path, run) == state.State("waiting")
     with lock.hold(tmp_path / run.folder):
         assert state.look(tmp_path, run) == state.State("running", 4_990, frames_per_second=499_000.0)
+        with (tmp_path / run.folder / "metrics.csv").open("a") as file:
+            file.write(f'sac,e,0,a,{"9" * 5_000},1\nsac,e,0,a,"\nsac,e,0,a,5000,1\n')
+        assert state.look(tmp_path, run).frame == 5_000
 
 
 # Size

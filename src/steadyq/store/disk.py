@@ -22,6 +22,9 @@ TEMPORARY = ".tmp-"
 LARGE = 2**28
 """Bytes of a file that are worth the question whether there is memory for them."""
 
+DEEPEST = 30
+"""Folders in folders of a run; its own are three."""
+
 READING = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
 """How a file is opened: a pipe in its place, which nobody writes to, is not waited for, and a link not followed."""
 
@@ -226,13 +229,23 @@ def remove_tree(path: Path) -> None:
         remove(path)
 
 
-def refuse_links(folder: Path) -> None:
-    """InputError if a folder holds a symbolic link, through which we could write elsewhere, or a pipe or device."""
-    for path in folder.rglob("*"):
+def refuse_links(folder: Path, *, only: str | None = None) -> None:
+    """InputError if a folder holds a symbolic link, through which we could write elsewhere, or a pipe or device.
+
+    Also if folders are nested so deep that nobody could go through them by recursion. `only` what has this name is
+    looked at, if it is given. `Unreadable` if it cannot be known.
+    """
+    pending = [(folder / name, 1) for name in names(folder) if only in (None, name)]
+    while pending:
+        path, depth = pending.pop()
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:  # of a run in progress
             continue
+        if stat.S_ISDIR(mode):
+            if depth == DEEPEST:
+                raise InputError(f"{path} is nested deeper than anything in a run folder; move it elsewhere")
+            pending += [(path / name, depth + 1) for name in names(path)]
         if stat.S_ISLNK(mode):
             raise InputError(
                 f"{path} is a symbolic link, and a run folder holds none; put what it points to in its place"

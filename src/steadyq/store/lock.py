@@ -95,5 +95,5 @@ def owner(run: Path) -> str:
     try:
         about = json.loads(disk.read(run / OWNER))
         return f"process {about['pid']} on {about['host']}, since {about['since']}"
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "another process"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from steadyq.errors import InputError
 from steadyq.results import measures
 from steadyq.results.read import read_rows, run_folders
-from steadyq.results.untrusted import attempt, check_file
+from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import disk, metrics_csv, names
 from steadyq.store.record import read_record
 
@@ -102,10 +102,10 @@ def _runs(place: Path, complaints: list[str]) -> list[Path]:
 def rows_of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
     """A run folder's rows, by experiment, task and seed."""
     how = read_record(run).stretches[-1]
-    where = [how["precision"], str(how["threads"]), str(how["commit"]), str(how["machine"].get("cpu"))]
+    where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for row in read_rows(run):
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):
-            line = [*map(str, row[:5]), f"{row.value:.6g}", *where]
+            line = [*map(str, row[:5]), f"{row.value:.6g}", *(printable(str(word)) for word in where)]
             rows.setdefault(tuple(line[:3]), []).append(line)
     return rows

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
+from steadyq.store import disk
 from steadyq.study import state, tries, worker
 from steadyq.study.plan import Planned
 from steadyq.study.worker import Outcome
@@ -99,6 +100,7 @@ def make(
         minutes: after which everything is saved and stopped; None for never.
         say: takes a line about each start and end.
     """
+    disk.refuse_links(study, only=tries.WORKERS)  # what workers say is written there
     driver = Driver(study, runs, engine, None if minutes is None else time.monotonic() + 60 * minutes, say)
     told, since, later, look_again = 0, 0.0, True, 0.0
     with signals(driver):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steadyq.errors import InputError
-from steadyq.settings import flag
+from steadyq.settings import check_seeds, flag
 from steadyq.store import disk
 from steadyq.store.typed import from_json
 
@@ -73,4 +73,5 @@ def _planned(one: Mapping[str, Any]) -> Planned:
     place = Path(run.folder)
     if place.is_absolute() or ".." in place.parts:
         raise ValueError(f"the run folder {run.folder} lies outside")
+    check_seeds(run.seeds)
     return run

@@ -73,10 +73,11 @@ def newest(place: Path, frame: int) -> State:
             lines = file.read().decode(errors="replace").split("\n")[1:-1]  # whole ones, without the header
     except (InputError, OSError):  # not begun, or being resumed
         lines = []
-    for row in csv.reader(lines):
-        if len(row) == 6 and row[4].isdecimal():
-            frame = max(frame, int(row[4]))
-            if row[3] == "time/fps":
-                with contextlib.suppress(ValueError):
+    for line in lines:
+        with contextlib.suppress(ValueError, csv.Error):  # of a line that no run writes
+            (row,) = csv.reader([line])
+            if len(row) == 6:
+                frame = max(frame, int(row[4]))
+                if row[3] == "time/fps":
                     speeds[row[2]] = float(row[5])
     return State("running", frame, frames_per_second=min(speeds.values(), default=None))

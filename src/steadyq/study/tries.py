@@ -48,7 +48,7 @@ def read(study: Path, run: Planned) -> Tries:
         known = from_json(Tries, json.loads(disk.read(place(study, run) / "tries.json")), "tries")
         if known.command == asked:
             return known
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     return Tries(asked)
 
