@@ -1,5 +1,6 @@
 """The judge of the campaigns in `tools/`: it must see every change, and nothing where nothing changed."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import steadyq
 from steadyq.store import checkpoint, snapshot
 from steadyq.store.replay import Replay
+from tools.fuzz import Told, call, judge
 from tools.process import WORDS, phase
 from tools.same_state import differences, load, transitions
 
@@ -151,6 +153,35 @@ def test_what_a_process_is_doing(calls: list[str], word: str) -> None:
         ["Current thread 0x2 (most recent call first):", *lines, '  File "<string>", line 4 in <module>\n']
     )
     assert phase(stack) == word
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (Told(0, "done\n", "steadyq: b is left out\n", 0.1), None),
+        (Told(2, "", "steadyq: no\n", 0.1), None),
+        (Told(2, "", "", 0.1), "0 sentences"),
+        (Told(1, "", "steadyq: no\nsteadyq: no\n", 0.1), "2 sentences"),
+        (Told(3, "", "", 0.1), "exit code 3"),
+        (Told(0, "", "Warning: overflow\n", 0.1), "no sentence"),
+        (Told(0, "a\x1b[2Jb", "", 0.1), "not printable"),
+        (Told(0, "", "steadyq: a\u202eb", 0.1), "not printable"),
+        (Told(0, "", "", 6.0), "6.0 s of work"),
+        (Told(2, "", "steadyq: " + "x" * 10_000, 0.1), "characters"),
+    ],
+)
+def test_what_no_command_may_do_is_seen(told: Told, words: str | None) -> None:
+    assert any(words in found for found in judge(told)) if words else judge(told) == []
+
+
+def test_a_command_that_fails_or_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.fuzz.HANG", 0.2)
+    read, write = os.pipe()
+    for command in (lambda: 1 // 0, lambda: len(os.read(read, 1)), lambda: print("\ud800")):
+        (found,) = judge(call(command))
+        assert found == "no answer in time" or "Error" in found
+    os.close(read)
+    os.close(write)
 
 
 def test_every_word_is_for_something_that_the_loop_calls() -> None:

@@ -14,11 +14,11 @@ again: `--seed S --first N --count 1`. Exit code 1 if there was a finding.
 
 import argparse
 import contextlib
-import copy
 import csv
 import faulthandler
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -43,6 +43,7 @@ from PIL import Image
 
 from steadyq.cli.main import main as steadyq
 from steadyq.deploy.policy import Policy
+from steadyq.engine import machine
 from steadyq.report import serve
 from steadyq.report.page import render
 from steadyq.results.read import read_study
@@ -68,6 +69,8 @@ OPTIONS = {
 }
 SECONDS, HANG = 5.0, 30.0  # of work, and by the clock of a machine that others use
 MEMORY = 3 * 2**30  # more than the process has when it begins
+VERDICTS = {0: "done", 1: "failed", 2: "refused", 75: "stopped"}
+RENAMED = ".renamed"
 LONGEST = 2_500  # characters of a sentence
 TRAP = "open({!r}, 'w')\n"
 
@@ -221,6 +224,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "tries": ("study/workers/**/*.*", "status plan"),
     "table": ("table.csv", "collect-more"),
 }
+SAID = ("steadyq: ", "cannot be used", "damaged")
+"""How it is said that a file is not what it was."""
+
 UNSEALED = ("diagnostics", "plan", "study", "table")
 """Kinds that have no digest: a flip of theirs may be a file that somebody wrote."""
 
@@ -236,20 +242,20 @@ def result(name: str, told: Told, run: Path, out: Path) -> Any:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())} or told.out
 
 
-def flip(trial: int, rng: random.Random, place: Path, out: Path) -> tuple[str, list[str], list[str]]:
-    """Flip a bit: what it was, the commands to try, and findings, of which there are none yet."""
+def flip(trial: int, rng: random.Random, place: Path) -> tuple[str, list[str]]:
+    """Flip a bit: which it was, and the commands to try."""
     kind = [*KINDS][trial % len(KINDS)]
     pattern, names = KINDS[kind]
     path = rng.choice(sorted(path for path in place.glob(pattern) if path.is_file()))
     data = bytearray(path.read_bytes())
     if not data:
-        return f"{kind}: {path.name} is empty", [], []
+        return f"{kind}: {path.name} is empty", []
     # Half of the flips are near an end, where what describes the rest lies.
     near = min(len(data), 4_096)
     at = rng.choice([rng.randrange(len(data)), rng.randrange(near), len(data) - 1 - rng.randrange(near)])
     data[at] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    return f"{kind}: {path.relative_to(place)} byte {at}", names.split(), []
+    return f"{kind}: {path.relative_to(place)} byte {at}", names.split()
 
 
 # Lies
@@ -267,34 +273,14 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
-NAMES: list[str] = [
-    *("os:evil:Hopper-v5", "evil:Pendulum-v1", "os.evil:Pendulum-v1", "..x:Y-v0", "x.:Y-v0", ":Y-v0", "a/b:Y-v0"),
-    *("../../x", "/etc/passwd", "/dev/zero", "seed-0/../../..", ".", "..", "", "nobody-v0", "dog-fly", "Pendulum-v99"),
-    *("\x1b[2J\x1b]0;title\x07", "a\u202eb", "\x9b31m", "\ud800", "a\nb", "a\rb", "a\0b", "[red]x[/red]", ":smile:"),
-    *(
-        "x" * 10_000,
-        "<script>alert(1)</script>",
-        "{0.__class__}",
-        "%s%n",
-        "$(touch sprung)",
-        "`touch sprung`",
-        "\U0001d7ce",
-        "٣",
-    ),
-]
-NUMBERS: list[Any] = [-1, 0, 1, 7, 2**31, 2**53 + 1, 2**63, 10**30, 10**400, -0.5, 0.5, 1e-320, 1e16, 1e308, True]
-OTHERS: list[Any] = [
-    None,
-    [],
-    {},
-    [[]],
-    "1/0",
-    "1e999999",
-    "9" * 5_000,
-    ["x"] * 1_000,
-    [*range(1_000_000)],
-    {"a": {"b": 0}},
-]
+NAMES = ["os:evil:Hopper-v5", "evil:Pendulum-v1", "os.evil:Pendulum-v1", "..x:Y-v0", "x.:Y-v0", ":Y-v0", "a/b:Y-v0"]
+NAMES += ["../../x", "/etc/passwd", "/dev/zero", "seed-0/../../..", ".", "..", ""]
+NAMES += ["nobody-v0", "dog-fly", "Pendulum-v99", "", "nobody's"]
+NAMES += ["\x1b[2J\x1b]0;title\x07", "a\u202eb", "\x9b31m", "\ud800", "a\nb", "a\rb", "a\0b", "[red]x[/red]", ":smile:"]
+NAMES += ["x" * 10_000, "<script>alert(1)</script>", "{0.__class__}", "%s%n", "$(touch sprung)", "\U0001d7ce", "\u0663"]
+NUMBERS = [-1, 0, 1, 7, 2**31, 2**53 + 1, 2**63, 10**30, 10**400, -0.5, 0.5, 1e-320, 1e16, 1e308, True]
+WORDS = ["1/0", "1e999999", "9" * 5_000, ["x"] * 1_000, [*range(1_000_000)]]
+OTHERS: list[Any] = [None, [], {}, [[]], {"a": {"b": 0}}, *WORDS]
 
 
 def any_lie(rng: random.Random) -> Any:
@@ -485,27 +471,15 @@ def in_rows(rng: random.Random, place: Path) -> str:
     return f"{path.name} row {row} column {column}: {value[:40]!r}"
 
 
-FILES = [
-    b"\x1b[2J",
-    b"\xff\xfe",
-    "\u202e".encode(),
-    b"a\nb",
-    b"-rf",
-    b"--frames",
-    b"[red]",
-    b"x" * 250,
+FILES = [b"\x1b[2J", b"\xff\xfe", "\u202e".encode(), b"a\nb", b"-rf", b"--frames", b"[red]", b"x" * 250, b"%n", b"*"]
+FILES += [
     b"seed-",
     b"seed--1",
-]
-FILES += [
-    b"seed-99999999999999999999",
+    b"seed-" + b"9" * 20,
     b".tmp-x",
     b"film_strip\x1b[31m.png",
     b"seed-0",
-    "٣٤".encode(),
-    b"%00",
-    b"%n",
-    b"*",
+    "\u0663".encode(),
 ]
 
 
@@ -514,10 +488,8 @@ def odd_names(rng: random.Random, place: Path) -> str:
     name = os.fsdecode(rng.choice(FILES))
     where = rng.choice([place, place / "run", place / "run/seed-0", place / "run/seed-0/checkpoints", place / "study"])
     if where == place:
-        target = place / (name if not name.startswith("seed-") else f"odd-{name}")
-        (place / "run").rename(target)
-        target.joinpath("..").resolve()
-        (place / ".run").write_bytes(os.fsencode(target.name))
+        (place / "run").rename(place / name)
+        (place / RENAMED).write_bytes(os.fsencode(name))
         return f"the run is called {name!r}"
     other = where / name
     with contextlib.suppress(OSError):
@@ -575,27 +547,19 @@ def in_policy(rng: random.Random, place: Path) -> str:
 
 RUN = ["evaluate", "evaluate-best", "diagnose", "export", "report", "compare", "collect", "watch"]
 STUDY, POLICY = ["status", "plan", "collect-more"], ["policy.npz", "policy.onnx"]
-LIES: list[tuple[Callable[[random.Random, Path], str], list[str]]] = [
-    (in_record, RUN),
-    (in_checkpoint, RUN),
-    (in_tensors, RUN),
-    (no_file, [*RUN, *STUDY, *POLICY]),
-    (other_bytes, [*RUN, *STUDY, *POLICY]),
-    (in_rows, [*RUN, "collect-more"]),
-    (odd_names, [*RUN, *STUDY]),
-    (in_study, STUDY),
-    (in_policy, POLICY),
-]
+ALL = [*RUN, *STUDY, *POLICY]
+LIES = [(in_record, RUN), (in_checkpoint, RUN), (in_tensors, RUN), (no_file, ALL), (other_bytes, ALL)]
+LIES += [(in_rows, [*RUN, "collect-more"]), (odd_names, ALL), (in_study, STUDY), (in_policy, POLICY)]
 
 
-def lie(trial: int, rng: random.Random, place: Path, out: Path) -> tuple[str, list[str], list[str]]:
+def lie(trial: int, rng: random.Random, place: Path) -> tuple[str, list[str]]:
     """Lie once: how, and the commands to try; those for runs end with `resume`."""
     trick, names = LIES[trial % len(LIES)]
     told = trick(rng, place)
     chosen = rng.sample(names, min(4, len(names)))
     if names[0] == RUN[0]:
         chosen += ["figures"] * (rng.random() < 0.1) + ["resume"]
-    return told, chosen, []
+    return told, chosen
 
 
 # A campaign
@@ -610,28 +574,54 @@ class Arena:
     """A folder for one damage at a time: a copy of the subject, what must not change, and traps to import."""
 
     def __init__(self, out: Path) -> None:
-        self.subject, self.arena = out / "subject", out / "arena"
+        self.subject, self.folder = out / "subject", out / "arena"
+        self.place, self.out, self.here = (self.folder / name for name in ("place", "out", "here"))
         if not self.subject.is_dir():
             make_subject(self.subject)
 
-    def lay(self) -> tuple[Path, Path, dict[str, bytes]]:
-        """Everything anew: the subject's copy, a folder for outputs, and all else."""
-        if self.arena.exists():
-            shutil.rmtree(self.arena)
-        place, out, here = self.arena / "place", self.arena / "out", self.arena / "here"
-        shutil.copytree(self.subject, place)
-        out.mkdir()
-        here.mkdir()
-        (self.arena / "precious").write_text("words")
+    def lay(self) -> None:
+        """Everything anew."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        shutil.copytree(self.subject, self.place)
+        self.here.mkdir()
+        (self.folder / "precious").write_text("words")
         for name in ("evil", "os:evil", "jax", "nobody", "a", "x", "Y"):
-            (here / f"{name}.py").write_text(TRAP.format(str(self.arena / "sprung")))
-        os.chdir(here)
-        return place, out, self.outside()
+            (self.here / f"{name}.py").write_text(TRAP.format(str(self.folder / "sprung")))
+        os.chdir(self.here)
+
+    def ask(self, name: str) -> Told:
+        """One command on what is there, with an empty folder for what it writes."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        return call(commands(self.run, self.place, self.out)[name])
+
+    @property
+    def run(self) -> Path:
+        """The run, whatever it is called by now."""
+        renamed = self.place / RENAMED
+        return self.place / (os.fsdecode(renamed.read_bytes()) if renamed.is_file() else "run")
 
     def outside(self) -> dict[str, bytes]:
         """What no command may change."""
-        left = contents(self.arena)
+        left = contents(self.folder)
         return {name: data for name, data in left.items() if not name.startswith(("place/", "out/"))}
+
+
+def baseline(arena: Arena) -> dict[str, Any]:
+    """What each command gives on whole files, asked twice: only what repeats itself can be compared."""
+    names = sorted({name for _, names in KINDS.values() for name in names.split()})
+    found: list[dict[str, Any]] = [{}, {}]
+    for results in found:
+        for name in names:
+            arena.lay()
+            answer = arena.ask(name)
+            if answer.code != 0:
+                raise RuntimeError(f"{name}: {answer}")
+            results[name] = result(name, answer, arena.run, arena.out)
+    if odd := [name for name in names if found[0][name] != found[1][name]]:
+        raise RuntimeError(f"these do not repeat themselves: {odd}")
+    return found[0]
 
 
 def main() -> int:
@@ -639,78 +629,58 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trick", choices=("flips", "lies"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--minutes", type=float, default=0, help="go on for so long instead")
+    parser.add_argument("--count", type=int, default=500, help="so many damages [500]")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="at most so long [no limit]")
     parser.add_argument("--first", type=int, default=0, help="number of the first damage [0]")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all of them [0]")
     values = parser.parse_args()
     torch.set_num_threads(1)
+    sys.path[:] = [path for path in sys.path if path]
     out = values.out.resolve()
     arena = Arena(out)
     limit = psutil.Process().memory_info().vms + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    sys.path[:] = [path for path in sys.path if path]
     usual = baseline(arena) if values.trick == "flips" else {}
     trick = flip if values.trick == "flips" else lie
+    count, slowest, bad = Counter[str](), 0.0, 0
+    end, commit = time.monotonic() + 60 * values.minutes, machine.commit()
     table = out / f"{values.trick}.csv"
-    fresh, bad, slowest, outcomes = not table.exists(), 0, 0.0, Counter[str]()
-    end = time.monotonic() + 60 * values.minutes
-    trial = values.first
+    header = not table.exists()
     with table.open("a", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        if fresh:
-            rows.writerow(["seed", "number", "what", "command", "code", "seconds", "finding"])
-        while time.monotonic() < end if values.minutes else trial < values.first + values.count:
-            place, made, before = arena.lay()
-            told, names, findings = trick(trial, random.Random(f"{values.trick} {values.seed} {trial}"), place, made)
-            before = arena.outside()
-            run = place / os.fsdecode((place / ".run").read_bytes()) if (place / ".run").exists() else place / "run"
+        if header:
+            rows.writerow(["seed", "number", "damage", "command", "code", "seconds", "finding", "commit"])
+        for trial in range(values.first, values.first + values.count):
+            if time.monotonic() > end:
+                break
+            arena.lay()
+            told, names = trick(trial, random.Random(f"{values.trick} {values.seed} {trial}"), arena.place)
+            told, before = told.encode(errors="backslashreplace").decode(), arena.outside()
+            count["damages"] += 1
             for name in names:
-                shutil.rmtree(made)
-                made.mkdir()
-                answer = call(commands(run, place, made)[name])
-                findings = judge(answer)
-                slowest = max(slowest, answer.seconds)
-                if values.trick == "flips" and answer.code == 0 and not told.startswith(UNSEALED):
-                    same = result(name, answer, run, made) == usual[name]
-                    said = "steadyq: " in answer.err or "cannot be used" in answer.out or "damaged" in answer.out
-                    if not (same or said):
+                answer = arena.ask(name)
+                findings, verdict = judge(answer), VERDICTS.get(answer.code, "no answer")
+                if answer.code == 0 and name in usual and not told.startswith(UNSEALED):
+                    same = result(name, answer, arena.run, arena.out) == usual[name]
+                    verdict = "the same" if same else "another result, and said so"
+                    if not same and not any(word in answer.out + answer.err for word in SAID):
                         findings.append("another result, and not a word about it")
-                    outcomes["the same" if same else "told"] += 1
-                else:
-                    outcomes[{0: "done", 1: "failed", 2: "refused", 75: "stopped"}.get(answer.code, "?")] += 1  # type: ignore[arg-type]
                 if arena.outside() != before:
                     findings.append("something outside has changed")
                     before = arena.outside()
-                shown = told.encode(errors="backslashreplace").decode()
-                rows.writerow(
-                    [values.seed, trial, shown, name, answer.code, f"{answer.seconds:.2f}", "; ".join(findings)]
-                )
+                count[verdict] += 1
+                slowest = max(slowest, answer.seconds)
+                seconds = f"{answer.seconds:.2f}"
+                rows.writerow([values.seed, trial, told, name, answer.code, seconds, "; ".join(findings), commit])
                 if findings:
                     bad += 1
                     print(f"{trial}: {told!r}, {name}: {'; '.join(findings)}", flush=True)
                     (out / f"finding-{trial}-{name}.txt").write_text(f"{answer.out}\n{answer.err}", errors="replace")
-            trial += 1
             file.flush()
-    words = ", ".join(f"{count:,} {word}" for word, count in outcomes.most_common())
-    print(f"{trial - values.first:,} {values.trick}: {words}; the slowest {slowest:.1f} s; {bad} findings")
+    print(
+        f"{', '.join(f'{number:,} {word}' for word, number in count.items())}; {slowest:.1f} s at most; {bad} findings"
+    )
     return 1 if bad else 0
-
-
-def baseline(arena: Arena) -> dict[str, Any]:
-    """What each command gives on whole files, asked twice: only what repeats itself can be compared."""
-    found: list[dict[str, Any]] = []
-    for _ in range(2):
-        found.append({})
-        for name in sorted({name for _, names in KINDS.values() for name in names.split()}):
-            place, made, _ = arena.lay()
-            answer = call(commands(place / "run", place, made)[name])
-            if answer.code != 0:
-                raise RuntimeError(f"{name}: {answer}")
-            found[-1][name] = copy.deepcopy(result(name, answer, place / "run", made))
-    if odd := [name for name in found[0] if found[0][name] != found[1][name]]:
-        raise RuntimeError(f"these do not repeat themselves: {odd}")
-    return found[0]
 
 
 if __name__ == "__main__":
