@@ -202,6 +202,10 @@ def judge(told: Told) -> list[str]:
     return found
 
 
+Damage = tuple[str, list[str]]
+"""What was done, and which commands may see it."""
+
+
 # One bit
 
 
@@ -242,7 +246,7 @@ def result(name: str, told: Told, run: Path, out: Path) -> Any:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())} or told.out
 
 
-def flip(trial: int, rng: random.Random, place: Path) -> tuple[str, list[str]]:
+def flip(trial: int, rng: random.Random, place: Path) -> Damage:
     """Flip a bit: which it was, and the commands to try."""
     kind = [*KINDS][trial % len(KINDS)]
     pattern, names = KINDS[kind]
@@ -319,7 +323,12 @@ def reseal(path: Path, kind: str, change: Callable[[dict[str, Any], dict[str, np
     return told
 
 
-def in_record(rng: random.Random, place: Path) -> str:
+RUN = ["evaluate", "evaluate-best", "diagnose", "export", "report", "compare", "collect", "watch"]
+STUDY, POLICY = ["status", "plan", "collect-more"], ["policy.npz", "policy.onnx"]
+AREAS = [("run/**/*", RUN)] * 3 + [("study/**/*", STUDY), ("*.*", [*STUDY, *POLICY])]
+
+
+def in_record(rng: random.Random, place: Path) -> Damage:
     """Anything in run.json, in half of the cases in the checkpoints' copies too."""
     path = place / "run/run.json"
     content = json.loads(path.read_bytes())
@@ -337,20 +346,20 @@ def in_record(rng: random.Random, place: Path) -> str:
     if both := rng.random() < 0.5:
         for file in (place / "run/seed-0/checkpoints").glob("*.safetensors"):
             reseal(file, "checkpoint", lambda values, arrays: values["meta"].update(record=content))
-    return f"record{' everywhere' if both else ''}: {told}"
+    return f"record{' everywhere' if both else ''}: {told}", RUN
 
 
-def in_checkpoint(rng: random.Random, place: Path) -> str:
+def in_checkpoint(rng: random.Random, place: Path) -> Damage:
     """Anything in the JSON of the newest checkpoint, or in all of them."""
     files = sorted((place / "run/seed-0/checkpoints").glob("*.safetensors"), reverse=True)
     told, state = "", rng.getstate()
     for path in files[: rng.choice([1, len(files)])]:
         rng.setstate(state)
         told = reseal(path, "checkpoint", lambda values, arrays: put_lie(rng, values))
-    return f"checkpoint: {told}"
+    return f"checkpoint: {told}", RUN
 
 
-def in_tensors(rng: random.Random, place: Path) -> str:
+def in_tensors(rng: random.Random, place: Path) -> Damage:
     """Any tensor of a checkpoint, snapshot or replay: other numbers, another type or shape, or gone."""
     kind, pattern = rng.choice(
         [("checkpoint", "checkpoints/*.safetensors"), ("snapshot", "snapshots/*"), ("replay", "checkpoints/replay/*")]
@@ -378,13 +387,14 @@ def in_tensors(rng: random.Random, place: Path) -> str:
 
     for path in sorted((place / "run/seed-0").glob(pattern)):
         told = reseal(path, kind, change)
-    return f"{kind}: {told}"
+    return f"{kind}: {told}", RUN
 
 
-def no_file(rng: random.Random, place: Path) -> str:
+def no_file(rng: random.Random, place: Path) -> Damage:
     """Something else in the place of a file, or of a folder."""
     outside = place.parent / "precious"
-    path = rng.choice(sorted(p for p in place.rglob("*") if p.name != "precious"))
+    area, names = rng.choice(AREAS)
+    path = rng.choice(sorted(place.glob(area)))
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -414,7 +424,7 @@ def no_file(rng: random.Random, place: Path) -> str:
         path.write_bytes(bytes(1_000))
         if how == "unreadable":
             path.chmod(0)
-    return f"{how} at {path.relative_to(place)}"
+    return f"{how} at {path.relative_to(place)}", names
 
 
 BYTES: dict[str, Callable[[], bytes]] = {
@@ -439,16 +449,17 @@ BYTES: dict[str, Callable[[], bytes]] = {
 }
 
 
-def other_bytes(rng: random.Random, place: Path) -> str:
+def other_bytes(rng: random.Random, place: Path) -> Damage:
     """A file with another content altogether, or with a piece of one."""
-    path, what = rng.choice(sorted(p for p in place.rglob("*") if p.is_file())), rng.choice([*BYTES])
+    area, names = rng.choice(AREAS)
+    path, what = rng.choice(sorted(p for p in place.glob(area) if p.is_file())), rng.choice([*BYTES])
     data, old = BYTES[what](), path.read_bytes()
     at = rng.choice([0, 0, rng.randrange(len(old) + 1)])
     path.write_bytes(data if at == 0 else old[:at] + data + old[at + 64 :])
-    return f"{what} in {path.relative_to(place)} at {at}"
+    return f"{what} in {path.relative_to(place)} at {at}", names
 
 
-def in_rows(rng: random.Random, place: Path) -> str:
+def in_rows(rng: random.Random, place: Path) -> Damage:
     """A field of a row that no run writes."""
     path = place / rng.choice(["run/metrics.csv", "run/diagnostics.csv", "table.csv"])
     rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))
@@ -468,7 +479,9 @@ def in_rows(rng: random.Random, place: Path) -> str:
             mark = [*metrics_csv.mark(path)]
             for file in (place / "run/seed-0/checkpoints").glob("*.safetensors"):
                 reseal(file, "checkpoint", lambda values, arrays: values["meta"].update(metrics=mark))
-    return f"{path.name} row {row} column {column}: {value[:40]!r}"
+    return f"{path.name} row {row} column {column}: {value[:40]!r}", [
+        "collect-more"
+    ] if path.name == "table.csv" else RUN
 
 
 FILES = [b"\x1b[2J", b"\xff\xfe", "\u202e".encode(), b"a\nb", b"-rf", b"--frames", b"[red]", b"x" * 250, b"%n", b"*"]
@@ -483,14 +496,14 @@ FILES += [
 ]
 
 
-def odd_names(rng: random.Random, place: Path) -> str:
+def odd_names(rng: random.Random, place: Path) -> Damage:
     """Files and folders of names that nobody gives, in the run or above it."""
     name = os.fsdecode(rng.choice(FILES))
     where = rng.choice([place, place / "run", place / "run/seed-0", place / "run/seed-0/checkpoints", place / "study"])
     if where == place:
         (place / "run").rename(place / name)
         (place / RENAMED).write_bytes(os.fsencode(name))
-        return f"the run is called {name!r}"
+        return f"the run is called {name!r}", RUN
     other = where / name
     with contextlib.suppress(OSError):
         if rng.random() < 0.5:
@@ -502,17 +515,17 @@ def odd_names(rng: random.Random, place: Path) -> str:
             for _ in range(300):
                 deep /= "d"
                 deep.mkdir(parents=True)
-    return f"{name!r} in {where.relative_to(place)}"
+    return f"{name!r} in {where.relative_to(place)}", STUDY if where.name == "study" else RUN
 
 
-def in_study(rng: random.Random, place: Path) -> str:
+def in_study(rng: random.Random, place: Path) -> Damage:
     """Anything in a study's plan or file."""
     path = place / "study/study.json"
     if rng.random() < 0.5:
         content = json.loads(path.read_bytes())
         told = put_lie(rng, content)
         path.write_text(json.dumps(content))
-        return f"plan: {told}"
+        return f"plan: {told}", STUDY
     path = place / "study.toml"
     lines = path.read_text().splitlines()
     values = [json.dumps(any_lie(rng), default=str), "nan", "inf", "1979-05-27", "0xff", "'''\n'''", "{a.b.c = 1}"]
@@ -522,10 +535,10 @@ def in_study(rng: random.Random, place: Path) -> str:
     )
     lines.insert(rng.randrange(len(lines) + 1), f"{key} = {value}")
     path.write_text("\n".join(lines), errors="surrogatepass")
-    return f"study file: {key} = {value[:40]!r}"
+    return f"study file: {key} = {value[:40]!r}", ["plan"]
 
 
-def in_policy(rng: random.Random, place: Path) -> str:
+def in_policy(rng: random.Random, place: Path) -> Damage:
     """Anything in an exported policy, sealed where it is."""
     from steadyq.deploy import policy as form
 
@@ -542,20 +555,15 @@ def in_policy(rng: random.Random, place: Path) -> str:
         told = f"{name} of shape {shape}"
     text = json.dumps(content).encode(errors="surrogatepass")
     rng.choice([np.savez, np.savez_compressed])(path, **{form.KEY: np.frombuffer(text, np.uint8)}, **arrays)
-    return f"policy: {told}"
+    return f"policy: {told}", ["policy.npz"]
 
 
-RUN = ["evaluate", "evaluate-best", "diagnose", "export", "report", "compare", "collect", "watch"]
-STUDY, POLICY = ["status", "plan", "collect-more"], ["policy.npz", "policy.onnx"]
-ALL = [*RUN, *STUDY, *POLICY]
-LIES = [(in_record, RUN), (in_checkpoint, RUN), (in_tensors, RUN), (no_file, ALL), (other_bytes, ALL)]
-LIES += [(in_rows, [*RUN, "collect-more"]), (odd_names, ALL), (in_study, STUDY), (in_policy, POLICY)]
+LIES = [in_record, in_checkpoint, in_tensors, no_file, other_bytes, in_rows, odd_names, in_study, in_policy]
 
 
-def lie(trial: int, rng: random.Random, place: Path) -> tuple[str, list[str]]:
+def lie(trial: int, rng: random.Random, place: Path) -> Damage:
     """Lie once: how, and the commands to try; those for runs end with `resume`."""
-    trick, names = LIES[trial % len(LIES)]
-    told = trick(rng, place)
+    told, names = LIES[trial % len(LIES)](rng, place)
     chosen = rng.sample(names, min(4, len(names)))
     if names[0] == RUN[0]:
         chosen += ["figures"] * (rng.random() < 0.1) + ["resume"]
@@ -563,11 +571,6 @@ def lie(trial: int, rng: random.Random, place: Path) -> tuple[str, list[str]]:
 
 
 # A campaign
-
-
-def contents(place: Path) -> dict[str, bytes]:
-    """Every plain file below a folder."""
-    return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file() and not p.is_symlink()}
 
 
 class Arena:
@@ -604,8 +607,8 @@ class Arena:
 
     def outside(self) -> dict[str, bytes]:
         """What no command may change."""
-        left = contents(self.folder)
-        return {name: data for name, data in left.items() if not name.startswith(("place/", "out/"))}
+        there = [path for path in self.folder.iterdir() if path not in (self.place, self.out)]
+        return {str(path): path.read_bytes() for path in (*there, *self.here.rglob("*")) if path.is_file()}
 
 
 def baseline(arena: Arena) -> dict[str, Any]:
