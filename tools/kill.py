@@ -4,8 +4,8 @@
 
 A case that trains: one run from beginning to end; then the same command again, which is killed (SIGKILL) at moments
 drawn at random and resumed after each, until it has had its kills, and is then left to finish. One kill in five falls
-between the start of a process and its opening line, the others within a quarter of the undisturbed run's time after
-that line; where a kill found no newer checkpoint than the one before, that time doubles. A case may begin with a run
+between the start of a process and its opening line, the others in a stretch after it: the undisturbed run's time by the
+number of kills, and half of it more. Where a kill found no newer checkpoint than the one before, the stretch doubles. A case may begin with a run
 that is there, and kill what makes it longer. A case that reads (`evaluate`, `report`, ...) kills that command on a run:
 its files must stay as they are, and what is written be whole or not there. A case that is a study kills the driver, its
 workers, or both. What the main thread was doing is asked a millisecond before.
@@ -157,7 +157,9 @@ def examine(case: Case, folder: Path, *, kills: int, rng: random.Random) -> dict
     opened = process.seconds
     if code := process.popen.wait():
         raise RuntimeError(f"exit code {code}; see {process.log}")
-    found = disturb(case, disturbed, kills=kills, rng=rng, starting_up=opened, span=(process.seconds - opened) / 4)
+    found = disturb(
+        case, disturbed, kills=kills, rng=rng, starting_up=opened, span=1.5 * (process.seconds - opened) / kills
+    )
     return {"kills": found, "differences": differences(undisturbed, disturbed)}
 
 
