@@ -5,10 +5,10 @@
 A case that trains: one run from beginning to end; then the same command again, which is killed (SIGKILL) at moments
 drawn at random and resumed after each, until it has had its kills, and is then left to finish. One kill in five falls
 between the start of a process and its opening line, the others in a stretch after it: the undisturbed run's time by the
-number of kills, and half of it more. Where a kill found no newer checkpoint than the one before, the stretch doubles. A case may begin with a run
-that is there, and kill what makes it longer. A case that reads (`evaluate`, `report`, ...) kills that command on a run:
-its files must stay as they are, and what is written be whole or not there. A case that is a study kills the driver, its
-workers, or both. What the main thread was doing is asked a millisecond before.
+number of kills, and half of it more. Where a kill found no newer checkpoint than the one before, the stretch doubles. A
+case may begin with a run that is there, and kill what makes it longer. A case that reads (`evaluate`, `report`, ...)
+kills that command on a run: its files must stay as they are, and what is written be whole or not there. A case that is
+a study kills the driver, its workers, or both. What the main thread was doing is asked a millisecond before.
 
 FOLDER/CASE.json is written when a case is done, which is then skipped; FOLDER/results.csv has a row per kill. Exit code
 1 if any case differs. Cases that are not compiled run in forks of this process, which start at once.
