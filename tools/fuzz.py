@@ -507,12 +507,12 @@ def odd_names(rng: random.Random, place: Path) -> Damage:
     other = where / name
     with contextlib.suppress(OSError):
         if rng.random() < 0.5:
-            shutil.copytree(place / "run/seed-0", other)
+            shutil.copytree(place / "run/seed-0/snapshots", other)
         else:
             shutil.copy(place / "run/metrics.csv", other)
         if rng.random() < 0.3:
             deep = other
-            for _ in range(300):
+            for _ in range(rng.choice([20, 300])):
                 deep /= "d"
                 deep.mkdir(parents=True)
     return f"{name!r} in {where.relative_to(place)}", STUDY if where.name == "study" else RUN
