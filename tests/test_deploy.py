@@ -1,6 +1,7 @@
 """Policies that leave the lab: the same answers in every form, for every recipe; bad input refused before a file is."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -362,6 +363,11 @@ def test_a_damaged_file_is_refused(run: Path, tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(whole[:length])
             with pytest.raises(InputError, match=f"{name} is no policy of this version of steadyq"):
                 Policy.load(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "device.npz").symlink_to("/dev/zero")
+    for name in ("pipe.npz", "device.npz"):
+        with pytest.raises(InputError, match=f"{name} is not a file, or too large"):
+            Policy.load(tmp_path / name)
     with pytest.raises(InputError, match=r"cannot read the policy .*No such file"):
         Policy.load(tmp_path / "nowhere.npz")
 

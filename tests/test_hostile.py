@@ -35,6 +35,7 @@ from steadyq.store.disk import FileError
 from steadyq.store.record import read_record, record_json, write_record
 from steadyq.store.sealed import json_digest
 from steadyq.store.snapshot import load_state
+from steadyq.study import collect
 
 NEWEST = "seed-0/checkpoints/000000000060.safetensors"
 
@@ -443,8 +444,11 @@ def test_a_changed_digit_is_reported(mine: Path) -> None:
     text = (mine / "metrics.csv").read_text()
     digit = text.index("train/q_mean") + len("train/q_mean,xx,-0.0")
     (mine / "metrics.csv").write_text(f"{text[:digit]}{(int(text[digit]) + 1) % 10}{text[digit + 1 :]}")
-    complaints = read_runs([mine], metric="train/q_mean").complaints
-    assert any("metrics.csv is damaged or was edited" in words for words in complaints), complaints
+    for complaints in (
+        read_runs([mine], metric="train/q_mean").complaints,
+        collect.collect([mine], mine.with_suffix(".csv")).complaints,
+    ):
+        assert any("metrics.csv is damaged or was edited" in words for words in complaints), complaints
 
 
 def seal(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:

@@ -44,6 +44,7 @@ from PIL import Image
 from steadyq.cli.main import main as steadyq
 from steadyq.deploy.policy import Policy
 from steadyq.engine import machine
+from steadyq.output import say
 from steadyq.report import serve
 from steadyq.report.page import render
 from steadyq.results.read import read_study
@@ -138,7 +139,7 @@ def act(path: Path) -> int:
         policy = Policy.load(path)
         print(policy(np.full((2, policy.spec.obs_dim), 0.5, np.float32)).tobytes().hex())
     except ValueError as error:
-        print(f"steadyq: {error}", file=sys.stderr)
+        say(f"steadyq: {error}", stream=sys.stderr)
         return 2
     return 0
 

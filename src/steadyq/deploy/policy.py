@@ -6,6 +6,8 @@ NumPy is all that this file needs. ONNX Runtime is imported when an ONNX file is
 import hashlib
 import io
 import json
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from steadyq.store.typed import from_json
 FORMAT = 2
 KEY = "steadyq"
 """Where the JSON lies: in the `metadata_props` of an ONNX file, as bytes among the arrays of an .npz file."""
+
+MOST_BYTES = 2**31
+"""Of a file: no ONNX file is larger."""
 
 BLANK = "0" * 64
 """What an ONNX file has in the place of its digest while that is taken."""
@@ -136,6 +141,9 @@ class Policy:
             InputError: there is none, or it is damaged or foreign.
         """
         try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                raise InputError(f"the policy {path} is not a file, or too large; give a file of `steadyq export`")
             data = Path(path).read_bytes()
         except OSError as error:
             raise InputError(

@@ -228,6 +228,15 @@ def read_rows(folder: Path) -> list[Row]:
     return found
 
 
+def check_record(folder: Path, complaints: list[str]) -> None:
+    """One more complaint where a run's newest checkpoint knows another `metrics.csv`."""
+    try:
+        if (mark := newest_mark(folder)) is not None:
+            metrics_csv.check_prefix(folder / metrics_csv.FILE, mark)
+    except FileError as error:
+        complaints.append(f"{error}; its numbers are shown as they are now")
+
+
 def _in_order(path: Path) -> list[Row]:
     """The rows of a file that has each curve's frames in their order."""
     check_file(path, most=MOST_BYTES[path.name])
@@ -269,13 +278,8 @@ def _from_table(path: Path, metric: str, _: list[str]) -> dict[str, list[Run]]:
 
 
 def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, list[Run]]:
-    mark = newest_mark(folder)  # first, as a run in progress may save in between
+    check_record(folder, complaints)
     everything = read_folder(folder)
-    try:
-        if mark is not None:
-            metrics_csv.check_prefix(folder / metrics_csv.FILE, mark)
-    except FileError as error:
-        complaints.append(f"{error}; its numbers are shown as they are now")
     if metric not in everything:
         raise InputError(f"{folder} has no {metric} yet; wait for the run's first evaluation")
     why = f"how the run in {folder} was made is not known: its {RECORD} cannot be read"

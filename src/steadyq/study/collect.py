@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.results import measures
-from steadyq.results.read import read_rows, run_folders
+from steadyq.results.read import check_record, read_rows, run_folders
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import disk, metrics_csv, names
 from steadyq.store.record import read_record
@@ -55,7 +55,7 @@ def collect(places: list[Path], table: Path) -> Collected:
     for row in _rows_of_table(table):
         found.setdefault(tuple(row[:3]), Found(table, [])).rows.append(row)
     for run in (run for place in places for run in _runs(place, complaints)):
-        rows = attempt(partial(rows_of, run), complaints, failing=f"{run} cannot be read")
+        rows = attempt(partial(rows_of, run, complaints), complaints, failing=f"{run} cannot be read")
         for key, own in (rows or {}).items():
             further, shorter = Found(run, own), found.get(key)
             if shorter and shorter.last > further.last:
@@ -99,8 +99,9 @@ def _runs(place: Path, complaints: list[str]) -> list[Path]:
     return runs
 
 
-def rows_of(run: Path) -> dict[tuple[str, ...], list[list[str]]]:
+def rows_of(run: Path, complaints: list[str]) -> dict[tuple[str, ...], list[list[str]]]:
     """A run folder's rows, by experiment, task and seed."""
+    check_record(run, complaints)
     how = read_record(run).stretches[-1]
     where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
