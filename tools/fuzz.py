@@ -22,6 +22,7 @@ import math
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import signal
@@ -244,7 +245,8 @@ def result(name: str, told: Told, run: Path, out: Path) -> Any:
         )
     if name == "diagnose":
         return without_clocks(run / "diagnostics.csv")
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())} or told.out
+    date = rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    return {path.name: re.sub(date, b"", path.read_bytes()) for path in sorted(out.iterdir())} or told.out
 
 
 def flip(trial: int, rng: random.Random, place: Path) -> Damage:
