@@ -289,7 +289,7 @@ def examine_study(case: Case, folder: Path, *, kills: int, rng: random.Random) -
     found = list[dict[str, Any]]()
     while len(found) < kills:
         process = Process([*study, str(disturbed)], log=folder / f"life-{len(found):02d}.log")
-        if not process.runs_for(rng.uniform(0, seconds / 2)):
+        if not process.runs_for(rng.uniform(0, 3 * seconds / kills)):
             break  # done before its time came
         workers = psutil.Process(process.popen.pid).children(recursive=True)
         who, ran = rng.choice(["driver", "workers", "both"]), process.seconds
