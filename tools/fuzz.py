@@ -111,9 +111,9 @@ def make_subject(place: Path) -> None:
     Image.new("RGB", (64, 16), "red").save(run / "film_strip.png")
 
 
-def commands(run: Path, place: Path, out: Path) -> dict[str, Callable[[], int]]:
-    """Everything that reads a subject, by name."""
-    left = (time.time() - psutil.Process().create_time()) / 60 + 0.03  # it counts from the start of the process
+def commands(run: Path, place: Path, out: Path, *, minutes: float) -> dict[str, Callable[[], int]]:
+    """Everything that reads a subject, by name; what trains stops after so long."""
+    left = minutes + (time.time() - psutil.Process().create_time()) / 60  # it counts from the start of the process
     words = {
         "evaluate": ["evaluate", run, "--episodes", 1],
         "evaluate-best": ["evaluate", run, "--episodes", 1, "--checkpoint", "best"],
@@ -579,7 +579,8 @@ def lie(trial: int, rng: random.Random, place: Path) -> Damage:
 class Arena:
     """A folder for one damage at a time: a copy of the subject, what must not change, and traps to import."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, minutes: float) -> None:
+        self.minutes = minutes  # of training, after which a command stops
         self.subject, self.folder = out / "subject", out / "arena"
         self.place, self.out, self.here = (self.folder / name for name in ("place", "out", "here"))
         if not self.subject.is_dir():
@@ -600,7 +601,7 @@ class Arena:
         """One command on what is there, with an empty folder for what it writes."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
-        return call(commands(self.run, self.place, self.out)[name])
+        return call(commands(self.run, self.place, self.out, minutes=self.minutes)[name])
 
     @property
     def run(self) -> Path:
@@ -643,7 +644,7 @@ def main() -> int:
     torch.set_num_threads(1)
     sys.path[:] = [path for path in sys.path if path]
     out = values.out.resolve()
-    arena = Arena(out)
+    arena = Arena(out, minutes=1 if values.trick == "flips" else 0.06)
     limit = psutil.Process().memory_info().vms + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     usual = baseline(arena) if values.trick == "flips" else {}
