@@ -233,7 +233,7 @@ KINDS: dict[str, tuple[str, str]] = {
 SAID = ("steadyq: ", "cannot be used", "damaged")
 """How it is said that a file is not what it was."""
 
-UNSEALED = ("diagnostics", "plan", "study", "table")
+UNSEALED = ("diagnostics", "plan", "study", "table", "pictures")
 """Kinds that have no digest: a flip of theirs may be a file that somebody wrote."""
 
 
