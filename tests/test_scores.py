@@ -23,6 +23,7 @@ from steadyq.results.runs import UNKNOWN, Run, Setup, Study
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
 SETTINGS = {"action_repeat": 2, "utd": "1/3", "eval_episodes": 5, "frames": 10, "log_every": 5, "eval_every": 5}
+SETTINGS |= {"env": "walker-run", "diagnose_every": 0}
 
 
 def rows(
@@ -116,9 +117,9 @@ def test_folders_that_are_no_runs_empty_runs_and_runs_in_progress(tmp_path: Path
     expected = [
         "nothing is not a run folder and holds none",
         "nowhere; give run folders",
-        "holds no measurement yet",
-        "young has no eval/mean_reward yet",
-        "half is at frame 5 of 10: still running, or stopped",
+        "empty has no eval/mean_reward yet (stopped without a checkpoint)",
+        "young has no eval/mean_reward yet (stopped without a checkpoint)",
+        "half ends at frame 5 of 10, and has no checkpoint to resume from",
         "half has no eval/mean_reward of seed 2",
         "run.json cannot be read",
     ]
@@ -128,13 +129,42 @@ def test_folders_that_are_no_runs_empty_runs_and_runs_in_progress(tmp_path: Path
     assert [(run.seed, run.value.tolist()) for run in found.runs] == [("1", [1, 2]), ("3", [1, 2, 3])]
 
 
-def test_the_same_run_twice_counts_once_and_is_said(tmp_path: Path) -> None:
+def test_copies_count_once_and_what_has_only_the_same_name_stands_apart(tmp_path: Path) -> None:
+    """Whichever is read first: nothing hides another run."""
+    norm = "train/critic_weight_norm"
+    text = rows("sac", "walker-run", 0, [1, 2, 3 + 1e-9]) + rows("sac", "walker-run", 0, [5, 6], metric=norm)
+    run = make_run(tmp_path / "run", text, seeds=[0])
+    short = make_run(tmp_path / "short.csv.d", rows("sac", "walker-run", 0, [1, 2]), seeds=[0], frames=5)
+    other = tmp_path / "other.csv"
+    other.write_text(HEADER + rows("sac", "walker-run", 0, [7, 8, 9]) + rows("sac", "walker-run", 0, [1], metric=norm))
+    found = read_runs([short, run, other])
+    assert [(r.method, r.value.round(3).tolist()) for r in found.runs] == [("sac", [1, 2, 3]), ("sac #2", [7, 8, 9])]
+    assert found.complaints == [
+        f"seed 0 of sac on walker-run is in {short} and in {run}; it counts once",
+        f"seed 0 of sac on walker-run is in {run} and, with other numbers, in {other}; the latter is shown as sac #2",
+    ]
+    assert [(r.method, r.value.tolist()) for r in found.more[norm]] == [("sac", [5, 6]), ("sac #2", [1])]
+    assert [(r.method, r.value[-1]) for r in read_runs([other, short]).runs] == [("sac", 9), ("sac #2", 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing\n",
+        HEADER + "sac,walker-run,0,diag/x,5,nan\n",
+        HEADER + rows("other", "walker-run", 0, [1], metric="diag/x"),
+        HEADER + rows("sac", "walker-run", 0, [1e200], metric="diag/x"),
+        HEADER + 2 * rows("sac", "walker-run", 0, [1], metric="diag/x"),
+    ],
+)
+def test_damaged_diagnoses_leave_the_rest_of_their_run(tmp_path: Path, text: str) -> None:
     run = make_run(tmp_path / "run", rows("sac", "walker-run", 0, [1, 2, 3]), seeds=[0])
-    copy = tmp_path / "copy.csv"
-    copy.write_text(HEADER + rows("sac", "walker-run", 0, [7, 8, 9]))
-    found = read_runs([run, copy])
-    assert [r.value.tolist() for r in found.runs] == [[1, 2, 3]]
-    assert found.complaints == [f"seed 0 of sac on walker-run is in {run} and in {copy}; only the first counts"]
+    (run / "diagnostics.csv").write_text(text)
+    found = read_runs([run])
+    assert [one.value.tolist() for one in found.runs] == [[1, 2, 3]]
+    assert found.more == {}
+    (complaint,) = found.complaints
+    assert str(run / "diagnostics.csv") in complaint
 
 
 # ---- one bad folder among three

@@ -16,7 +16,16 @@ ALIKE = 0.65
 
 
 class InputError(ValueError):
-    """Input that cannot work: one sentence with what was got, what was wanted and what to do. Exit code 2."""
+    """Input that cannot work: one sentence with what was got, what was wanted and what to do. Exit code 2.
+
+    Args:
+        sentence: all of it.
+        add: the option that it advises, if it does; the command line shows the whole command with it.
+    """
+
+    def __init__(self, sentence: str, *, add: str = "") -> None:
+        super().__init__(sentence)
+        self.add = add
 
 
 class RunError(RuntimeError):

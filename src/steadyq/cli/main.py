@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that help and mistakes a
 
 import argparse
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -50,15 +51,17 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        code = run(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read what is printed has seen enough, as `head` has
         drain(sys.stdout)
         return FAILED
     except InputError as error:
-        say(f"steadyq: {error}", stream=sys.stderr)
+        command = f": {shlex.join(['steadyq', *words])} {error.add}" if error.add else ""
+        say(f"steadyq: {error}{command}", stream=sys.stderr)
         return REFUSED
     except (RunError, OSError) as error:  # of a disk that takes nothing, say
         say(f"steadyq: {error}", stream=sys.stderr)

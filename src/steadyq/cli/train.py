@@ -121,10 +121,12 @@ def conclude(result: "Result") -> int:
     What cannot be read or drawn is told: how the run ended, and so the exit code, is known by now.
     """
     from steadyq.store.record import read_record
+    from steadyq.store.state import resume_command
 
-    lines = []
+    lines, env = list[str](), ""
     try:
         settings = read_record(result.folder).settings
+        env = settings.env
         returns = {seed: result.returns(seed) for seed in settings.seeds}
         lines += [f"seed {seed}: {progress(of, episodes=settings.eval_episodes)}" for seed, of in returns.items() if of]
     except (InputError, OSError) as error:
@@ -132,7 +134,7 @@ def conclude(result: "Result") -> int:
     for line in (*lines, f"run            {result.folder}"):
         say(line)
     if not result.finished:  # no time for a picture: whoever asked may not wait
-        say(f"stopped at frame {result.frame:,} and saved; resume with: steadyq resume {result.folder}")
+        say(f"stopped at frame {result.frame:,} and saved; resume with: {resume_command(result.folder, env)}")
         return STOPPED
     if lines:
         say(f"learning curve {picture(result.folder)}")

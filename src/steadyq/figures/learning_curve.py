@@ -40,7 +40,7 @@ def write_learning_curve(run_dir: Path, path: Path) -> Path:
 
 def draw_learning_curve(run_dir: Path) -> Figure:
     """The figure of `write_learning_curve`, not yet written."""
-    everything = read_folder(run_dir)
+    everything = read_folder(run_dir, [])  # whatever is wrong with later measurements, there are none here
     evaluations, training = everything.get(EVALUATION, []), everything.get(EPISODES, [])
     if not evaluations:
         raise InputError(f"no evaluation ({EVALUATION}) in {run_dir} to draw; train with --eval-every above 0")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from steadyq.output import plural
-from steadyq.results.read import RECORD, is_made, read_record
+from steadyq.results.read import RECORD, is_made, read_record, stands
 from steadyq.results.runs import Run
 from steadyq.results.untrusted import attempt, check_file
 from steadyq.store import disk
@@ -75,7 +75,10 @@ def _one(origin: str, runs: list[Run]) -> Details:
         counts = ((runs, "run"), (methods, "method"), (tasks, "task"))
         title = f"{origin}: {', '.join(plural(len(found), noun) for found, noun in counts)}"
         return Details(origin, title, [("kind", "a table: how the runs were made is not in it")])
-    title, complaints = f"{methods[0]}, {tasks[0]}, seed {seeds}: to frame {last:,}", list[str]()
+    state = attempt(partial(stands, Path(origin)), [], failing="")
+    unfinished = state is not None and (state.name != "stopped" or state.frame is not None)
+    words = state.words if state and unfinished else f"to frame {last:,}"
+    title, complaints = f"{methods[0]}, {tasks[0]}, seed {seeds}: {words}", list[str]()
     facts = attempt(partial(_facts, Path(origin)), complaints, failing="it cannot be read")
     return Details(origin, title, [("folder", origin), *(facts or []), *((RECORD, why) for why in complaints)])
 

@@ -18,15 +18,16 @@ from typing import Any
 from steadyq.errors import InputError
 from steadyq.results.read import RECORD, run_folders
 from steadyq.results.untrusted import attempt
-from steadyq.store import metrics_csv
+from steadyq.store import lock, metrics_csv
 from steadyq.store.folder import DIAGNOSTICS
+from steadyq.store.state import FAILED
 
 HOST = "127.0.0.1"  # nobody else's business
 EVERY = 10.0  # seconds between two looks at the files
 PATIENCE = 10.0  # seconds that a reader may take for a request, and for each piece of the page
 MOST_READERS = 32  # at once: a thread each
 MOST_REQUEST, PIECE = 2**14, 2**16  # bytes of a request, and of a piece of the page
-WATCHED = (metrics_csv.FILE, DIAGNOSTICS, RECORD)
+WATCHED = (metrics_csv.FILE, DIAGNOSTICS, RECORD, FAILED)
 Build = Callable[[str], str]  # the state -> the page
 
 NOTHING_YET = """<!doctype html><html lang="en" data-watched="{state}"><meta charset="utf-8">
@@ -196,10 +197,11 @@ def is_here(hosts: Sequence[str]) -> bool:
 
 
 def fingerprint(places: Iterable[Path]) -> str:
-    """A word that changes when a file that the report reads does."""
+    """A word that changes when a file that the report reads does, or when a run begins or ends, however it ends."""
     found = hashlib.sha256()
     for place in places:
         folders = [] if os.path.isfile(place) else run_folders(place, [])
+        found.update(bytes(lock.is_held(folder) for folder in folders))
         for path in [folder / name for folder in folders for name in WATCHED] or [place]:
             try:
                 status = path.stat()

@@ -8,22 +8,26 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from steadyq.errors import InputError
 from steadyq.results import measures, published
 from steadyq.results.csv_columns import finite, read_columns
 from steadyq.results.runs import Run, Setup, Study, by_method, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
-from steadyq.store import metrics_csv, sealed
+from steadyq.settings import parse_env
+from steadyq.store import metrics_csv, sealed, state
 from steadyq.store.disk import FileError
 from steadyq.store.folder import DIAGNOSTICS, newest_mark
 from steadyq.store.metrics_csv import Row
 from steadyq.store.names import EVALUATION
+from steadyq.store.state import State
 
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "exp_name": str,
@@ -45,9 +49,12 @@ class Made(NamedTuple):
     """How a run was made, as far as it matters to what was measured."""
 
     setup: Setup
+    env: str
     frames: int
     seeds: list[int]
-    due: int  # frames between two measurements
+    log_every: int
+    eval_every: int
+    diagnose_every: int
 
 
 def read_study(
@@ -136,29 +143,28 @@ def read_runs(
         read = functools.partial(reader, path, metric, complaints)
         for name, runs in (attempt(read, complaints, failing=f"{path} cannot be read") or {}).items():
             found.setdefault(name, []).extend(runs)
-    runs = _once(found.pop(metric), complaints)
-    more = {name: _once(runs, []) for name, runs in found.items()}  # reported once is enough
+    runs, counted = _once(found.pop(metric), complaints)
+    more = {name: _like(runs, counted) for name, runs in found.items()}
     return Study(runs, [printable(sentence) for sentence in complaints], more)
 
 
-def read_folder(folder: Path) -> dict[str, list[Run]]:
+def read_folder(folder: Path, complaints: list[str]) -> dict[str, list[Run]]:
     """Every metric of a run folder, by its name: one run per seed. How they were made is not looked up.
 
     Raises:
-        InputError: it is not the folder of a run, or its record is malformed or empty.
+        InputError: it is not the folder of a run, or its record is malformed.
     """
-    rows = defaultdict(list)
-    whose = set()
-    for row in read_rows(folder):
-        rows[row.metric].append((row.exp_name, row.env_name, str(row.seed), row.env_step, row.value))
-        whose.add(row[:2])
-    if not rows:
-        raise InputError(f"{folder / metrics_csv.FILE} holds no measurement yet; wait for the run's first evaluation")
-    if len(whose) > 1:
-        raise InputError(
-            f"{folder} holds measurements of {len(whose)} runs; a run has one name and one task: restore it"
-        )
-    return {metric: group(found, origin=str(folder)) for metric, found in rows.items()}
+    rows = read_rows(folder, complaints)
+    if (count := len({row[:2] for row in rows})) > 1:
+        raise InputError(f"{folder} holds measurements of {count} runs; a run has one name and one task: restore it")
+    return _by_metric(rows, folder)
+
+
+def _by_metric(rows: list[Row], origin: Path) -> dict[str, list[Run]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[row.metric].append((row.exp_name, row.env_name, str(row.seed), row.env_step, row.value))
+    return {metric: group(points, origin=str(origin)) for metric, points in found.items()}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -208,23 +214,35 @@ def is_made(name: str) -> bool:
     return name.startswith("seed-") or name == "tensorboard"
 
 
-def read_rows(folder: Path) -> list[Row]:
+def read_rows(folder: Path, complaints: list[str]) -> list[Row]:
     """What a run's own record has, and then what was measured later, of each metric at the frames it did not have.
 
-    A last line that is still being written is left out, so the folder of a run in progress can be read.
+    A last line that is still being written is left out, so the folder of a run in progress can be read. What was
+    measured later is left out, with a complaint, where it cannot be read.
 
     Raises:
         InputError: as `read_folder`; a record without a row is fine.
     """
-    path, later = folder / metrics_csv.FILE, folder / DIAGNOSTICS
+    path = folder / metrics_csv.FILE
     if not os.path.isfile(path):
         raise InputError(
             f"{folder} is not the folder of a run: it holds no {metrics_csv.FILE}; give one `steadyq train` made"
         )
-    found = _in_order(path)
-    if os.path.isfile(later):
-        measured = {row[:5] for row in found}
-        found += [row for row in _in_order(later) if row[:5] not in measured]
+    own = _in_order(path)
+    later = attempt(functools.partial(_later, folder, own), complaints, failing=f"{folder / DIAGNOSTICS} is left out")
+    return own + (later or [])
+
+
+def _later(folder: Path, own: list[Row]) -> list[Row]:
+    """The rows of what was measured later, if there is any, which are rows of this run and none of its own."""
+    path = folder / DIAGNOSTICS
+    if not os.path.isfile(path):
+        return []
+    measured, whose = {row[:5] for row in own}, {row[:3] for row in own}
+    found = [row for row in _in_order(path) if row[:5] not in measured]
+    if any(row[:3] not in whose for row in found):
+        raise InputError(f"{path} holds measurements of another run and is left out; remove it")
+    _by_metric(found, path)  # which refuses numbers that nobody can compute with
     return found
 
 
@@ -279,18 +297,19 @@ def _from_table(path: Path, metric: str, _: list[str]) -> dict[str, list[Run]]:
 
 def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, list[Run]]:
     check_record(folder, complaints)
-    everything = read_folder(folder)
-    if metric not in everything:
-        raise InputError(f"{folder} has no {metric} yet; wait for the run's first evaluation")
+    everything = read_folder(folder, complaints)
     why = f"how the run in {folder} was made is not known: its {RECORD} cannot be read"
     made = attempt(functools.partial(_made, folder), complaints, failing=why)
+    stands = made and attempt(functools.partial(_look, folder, made), complaints, failing=f"{folder} cannot be read")
+    if metric not in everything:
+        raise InputError(f"{folder} has no {metric} yet" + (f" ({stands.words})" if stands else ""))
     if made is not None:
         last: dict[str, int] = {}
         for run in chain.from_iterable(everything.values()):
             last[run.seed] = max(last.get(run.seed, 0), int(run.env_step[-1]))
-        done = min(last.values())
-        if done + made.due <= made.frames:
-            complaints.append(f"{folder} is at frame {done:,} of {made.frames:,}: still running, or stopped")
+        whole = min(int(run.env_step[-1]) for run in everything[metric]) >= made.frames
+        if stands is not None and not (whole and stands.name == "stopped"):
+            complaints += _not_whole(folder, made, stands, min(last.values()))
         have = {run.seed for run in everything[metric]}
         missing = [str(seed) for seed in sorted(made.seeds) if str(seed) not in have]
         if missing:
@@ -304,6 +323,32 @@ def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, 
     }
 
 
+def stands(folder: Path) -> State:
+    """Where the run in a folder stands; errors as of `read_record`, for `attempt`."""
+    return _look(folder, _made(folder))
+
+
+def _look(folder: Path, made: Made) -> State:
+    every = {"eval_every": made.eval_every, "diagnose_every": made.diagnose_every}
+    return state.look(folder, seeds=made.seeds, frames=made.frames, **every)
+
+
+def _not_whole(folder: Path, made: Made, stands: State, last: int) -> list[str]:
+    """What to report of a run that is not done; `last` is the frame to which all of its seeds were measured."""
+    if stands.name == "done":
+        return []
+    if stands.name == "running":
+        return [f"{folder} is {stands.words}"]
+    if stands.name == "failed":
+        return [f"{folder} {stands.words}"]
+    if stands.frame is not None:
+        return [f"{folder} {stands.words}; resume it with: {state.resume_command(folder, made.env)}"]
+    due = min(made.log_every, made.eval_every or made.log_every)  # frames between two measurements
+    if last + due <= made.frames:  # else it is a copy of a whole one
+        return [f"{folder} ends at frame {last:,} of {made.frames:,}, and has no checkpoint to resume from"]
+    return []
+
+
 def _made(folder: Path) -> Made:
     """Checked to the last number: what a stranger's run.json says is printed, compared and computed with."""
     settings = read_record(folder)["settings"]
@@ -314,20 +359,62 @@ def _made(folder: Path) -> Made:
             raise ValueError(f"{key} is {value!r}")
         return value
 
-    repeat, utd, seeds, log_every = whole("action_repeat"), settings["utd"], settings["seeds"], whole("log_every")
+    repeat, utd, seeds = whole("action_repeat"), settings["utd"], settings["seeds"]
     if not isinstance(utd, str) or re.fullmatch("[0-9]{1,20}(/[0-9]{1,20})?", utd) is None:  # no 1e999999
         raise ValueError(f"utd is {utd!r}")
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
         raise ValueError(f"seeds is {seeds!r}")
-    setup = Setup(repeat, Fraction(utd) / repeat, whole("eval_episodes"))
-    return Made(setup, whole("frames"), seeds, min(log_every, whole("eval_every", least=0) or log_every))
+    try:
+        parse_env(settings["env"])
+    except InputError as error:
+        raise ValueError(str(error)) from None  # which needs the file's name
+    return Made(
+        setup=Setup(repeat, Fraction(utd) / repeat, whole("eval_episodes")),
+        env=settings["env"],
+        frames=whole("frames"),
+        seeds=seeds,
+        log_every=whole("log_every"),
+        eval_every=whole("eval_every", least=0),
+        diagnose_every=whole("diagnose_every", least=0),
+    )
 
 
-def _once(runs: list[Run], complaints: list[str]) -> list[Run]:
-    """The first of the runs with one method, task and seed."""
-    first: dict[tuple[str, str, str], Run] = {}
+def _once(runs: list[Run], complaints: list[str]) -> tuple[list[Run], dict[tuple[str, ...], str]]:
+    """Each run once: of copies the one that goes furthest; what only has another run's name is a method of its own.
+
+    So nobody's runs are hidden by what somebody put, under the same name, into a place that is read earlier.
+
+    Returns:
+        The runs; and by method, task, seed and place the method that it counts as.
+    """
+    versions: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    counted: dict[tuple[str, ...], str] = {}
     for run in runs:
-        kept = first.setdefault(run[:3], run)
-        if kept is not run:
-            complaints.append(f"{run.name} is in {kept.origin} and in {run.origin}; only the first counts")
-    return list(first.values())
+        there = versions[run[:3]]
+        number = next((i for i, other in enumerate(there) if _agree(run, other)), len(there))
+        method = f"{run.method} #{number + 1}" if number else run.method
+        counted[*run[:3], run.origin] = method
+        if number < len(there):
+            complaints.append(f"{run.name} is in {there[number].origin} and in {run.origin}; it counts once")
+            there[number] = max(there[number], run._replace(method=method), key=lambda one: one.env_step[-1])
+            continue
+        if number:
+            words = f"{run.name} is in {there[0].origin} and, with other numbers, in {run.origin}"
+            complaints.append(f"{words}; the latter is shown as {method}")
+        there.append(run._replace(method=method))
+    return list(chain.from_iterable(versions.values())), counted
+
+
+def _agree(a: Run, b: Run) -> bool:
+    """Whether two runs of one name can be copies: equal at the frames that both have, to the digits of a table."""
+    _, ours, theirs = np.intersect1d(a.env_step, b.env_step, return_indices=True)
+    return bool(ours.size) and np.allclose(a.value[ours], b.value[theirs], rtol=1e-5)
+
+
+def _like(runs: list[Run], counted: Mapping[tuple[str, ...], str]) -> list[Run]:
+    """Runs of a further metric under the methods that their places count as: of each the one that goes furthest."""
+    found: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        run = run._replace(method=counted.get((*run[:3], run.origin), run.method))
+        found[run[:3]] = max(found.get(run[:3], run), run, key=lambda one: one.env_step[-1])
+    return list(found.values())

@@ -40,11 +40,13 @@ def conditions_again(settings: Settings, before: Mapping[str, Any], changes: Map
         kept |= {MACHINE[key]: fresh[MACHINE[key]] for key in changes if key in MACHINE}
     if kept["device"] == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "this run was trained on a GPU and there is none here; resume it where there is, or add --device cpu"
+            "this run was trained on a GPU and there is none here; resume it where there is, or add --device cpu",
+            add="--device cpu",
         )
     if kept["compiled"] and kept["device"] == "cpu" and not (trial := compiler.works()).ok:
         raise InputError(
-            f"this run is compiled, which does not work here: {trial.reason}; {trial.fix}, or add --compile off"
+            f"this run is compiled, which does not work here: {trial.reason}; {trial.fix}, or add --compile off",
+            add="--compile off",
         )
     if kept["products"] == "onednn" and not torch.backends.mkldnn.is_available():
         kept["products"] = machine.products()

@@ -31,6 +31,7 @@ from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import check_replays, replays_of
 from steadyq.store.start import NOTHING, Start, with_fresh_optimisers
+from steadyq.store.state import keeping_failures
 
 
 class Result(NamedTuple):
@@ -90,7 +91,8 @@ def go(
             run.view.message(line)
         begin(run, saved)
         stop.loop_begins = True
-        finished = loop(run, stop)
+        with keeping_failures(held):
+            finished = loop(run, stop)
         return Result(run.folder, finished, run.frame)
 
 

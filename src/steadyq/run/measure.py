@@ -16,6 +16,7 @@ from steadyq.run.stop import Stop
 from steadyq.run.training import Best, Training
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import snapshot_tensors
+from steadyq.store.state import resume_command
 
 
 def log(run: Training) -> None:
@@ -141,9 +142,10 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
                 run.view.message(f"{error}, again in a fresh one; an episode of the evaluation at {run.frame:,} failed")
                 return Episode(0.0, 0, failed=True)
             else:
+                command = resume_command(run.folder, run.settings.env, "--on-bad-step", "end-episode")
                 run.over = (
                     f"{error}, again in a fresh one: an episode of the evaluation at frame {run.frame:,} cannot be "
-                    f"played; `steadyq resume {run.folder} --on-bad-step end-episode` would take it as failed"
+                    f"played; `{command}` would take it as failed"
                 )
     return None
 

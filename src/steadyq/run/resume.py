@@ -118,7 +118,8 @@ def resume(
             if unasked and not inexact:
                 raise InputError(
                     f"{run_folder} was run otherwise: {unasked}; what follows may not be bit-exact, add --inexact to "
-                    f"resume"
+                    f"resume",
+                    add="--inexact",
                 )
             if different:
                 notes.append(f"from here on perhaps not bit-exact: {different}")
@@ -183,8 +184,10 @@ def newest_whole(run_folder: Path, record: Record, *, despite_log: bool) -> Foun
     if fallback.saved and despite_log:
         return fallback
     if complaints:
-        advice = "; add --inexact to resume with what can be read of it" if fallback.saved else ""
-        raise InputError(f"{run_folder} cannot be resumed: {complaints[0]}{advice}; nothing was changed")
+        words = f"{run_folder} cannot be resumed: {complaints[0]}; nothing was changed"
+        if fallback.saved:
+            raise InputError(f"{words}, add --inexact to resume with what can be read of it", add="--inexact")
+        raise InputError(words)
     if (reached := _reached(run_folder, folders)) > first_save(record.settings):
         raise InputError(
             f"{run_folder} cannot be resumed: it has come to frame {reached:,}, and there is no frame at which all "
@@ -218,6 +221,7 @@ def longer(settings: Settings, frames: int, done: int, *, past_schedule: bool) -
     if planned is not None and wanted > planned and not past_schedule:
         raise InputError(
             f"--frames is {frames}, {wanted:,} updates; the learning rate of this run falls over {planned:,}, "
-            f"which cannot be stretched: start a longer run, or add --past-schedule to continue at the last rate"
+            f"which cannot be stretched: start a longer run, or add --past-schedule to continue at the last rate",
+            add="--past-schedule",
         )
     return settings

@@ -125,6 +125,8 @@ def holds_run(run_folder: Path, *, unwanted: bool) -> bool:
     if not is_run(run_folder):
         raise InputError(f"{run_folder} exists and is not a run folder; give another --out")
     if unwanted:
-        raise InputError(f"{run_folder} already holds a run; add --resume to resume it, or --overwrite to delete it")
+        raise InputError(
+            f"{run_folder} already holds a run; add --overwrite to delete it, or --resume to resume it", add="--resume"
+        )
     disk.refuse_links(run_folder)
     return True

@@ -27,6 +27,7 @@ from steadyq.store.lock import Held
 from steadyq.store.metrics_csv import Logger
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
+from steadyq.store.state import resume_command
 
 RESTARTS, HOUR = 10, 3600.0
 """Environments that may be replaced within so many seconds."""
@@ -232,9 +233,10 @@ class Training:
         Nothing is saved then: a resumed run comes to the same step again, and may do with it what is asked.
         """
         if self.settings.on_bad_step != "end-episode":
+            command = resume_command(self.folder, self.settings.env, "--on-bad-step", "end-episode")
             raise RunError(
                 f"{error}, after frame {self.frame:,}; the last checkpoint is whole, "
-                f"and `steadyq resume {self.folder} --on-bad-step end-episode` would end such episodes instead"
+                f"and `{command}` would end such episodes instead"
             )
 
     def check_over(self) -> None:

@@ -16,6 +16,8 @@ from steadyq.store import disk
 LOCK, OWNER = ".lock", ".owner.json"
 IN_USE = "is in use by"
 """What the refusal of a second process says, by which a study knows it from others."""
+GRACE = 0.5
+"""Seconds to wait for a lock: whoever asks with `is_held` has it for a moment."""
 
 
 class Held:
@@ -57,7 +59,7 @@ def hold(run: Path) -> Iterator[Held]:
     Raises:
         InputError: another process has it, which is named; or nothing can be written there.
     """
-    lock = FileLock(run / LOCK, blocking=False)
+    lock = FileLock(run / LOCK, timeout=GRACE)
     about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     try:
         lock.acquire()

@@ -13,6 +13,7 @@ from steadyq.settings import THREADS, Settings, check, from_json, parse_env
 from steadyq.store import disk, typed
 from steadyq.store.disk import FileError
 from steadyq.store.sealed import json_digest
+from steadyq.store.state import resume_command
 
 FORMAT = 2
 LONG = 500  # characters of an error, which may quote what a stranger wrote
@@ -80,7 +81,9 @@ def read_record(run: Path) -> Record:
     try:
         content = json.loads(disk.read(path))
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} cannot be read ({error}); `steadyq resume` restores it from a checkpoint") from None
+        raise FileError(
+            f"{path} cannot be read ({error}); `{resume_command(run, '')}` restores it from a checkpoint"
+        ) from None
     return record_from_json(content, source=path, out=run)
 
 
@@ -156,5 +159,6 @@ def check_trust(record: Record, *, trust: bool) -> None:
     if module and not trust and module not in sys.modules:
         raise InputError(
             f"the run's environment {record.settings.env} imports the Python module {module!r}; "
-            f"if you trust it, add --trust"
+            f"if you trust it, add --trust",
+            add="--trust",
         )

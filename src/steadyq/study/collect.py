@@ -105,7 +105,7 @@ def rows_of(run: Path, complaints: list[str]) -> dict[tuple[str, ...], list[list
     how = read_record(run).stretches[-1]
     where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
-    for row in read_rows(run):
+    for row in read_rows(run, complaints):
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):
             line = [*map(str, row[:5]), f"{row.value:.6g}", *(printable(str(word)) for word in where)]
             rows.setdefault(tuple(line[:3]), []).append(line)

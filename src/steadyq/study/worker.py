@@ -13,6 +13,7 @@ from typing import Literal
 from steadyq.errors import InputError
 from steadyq.store import lock
 from steadyq.store.record import read_record
+from steadyq.store.state import TAIL
 from steadyq.study import state, tries
 from steadyq.study.plan import Planned, command
 
@@ -104,7 +105,7 @@ def full_disk(study: Path) -> str:
 def last_words(study: Path, run: Planned) -> str:
     """The sentence with which the newest worker of a run ended, or else the last line of what it said."""
     with (tries.place(study, run) / LOG).open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - state.TAIL))
+        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
         lines = log.read().decode(errors="replace").split("\n$ ")[-1].splitlines()[1:]
     sentences = [line.removeprefix("steadyq: ") for line in lines if line.startswith("steadyq: ")]
     others = [line.strip() for line in lines if line.strip()]
