@@ -126,6 +126,15 @@ def test_mixed_suites_have_no_aggregate() -> None:
     assert any("no aggregate of b at frame 100: no run there on dog-run" in note for note in both.notes)
 
 
+def test_one_stray_run_leaves_the_aggregates() -> None:
+    whole = [run for method in "ab" for task in ("dog-run", "dog-walk") for run in runs(method, task, GOOD)]
+    found = compared([*runs("c", "walker-run", POOR), *whole, *runs("a", "dog-trot", POOR)])
+    assert [(row.method, row.tasks) for row in found.aggregates] == [(m, ("dog-run", "dog-walk")) for m in "ab"]
+    why = "not all of a, b have runs there; choose with --methods and --tasks"
+    assert f"aggregates leave out dog-trot, walker-run: {why}" in found.notes
+    assert any(note.startswith("no aggregate of c at frame 100: no run there on dog-run") for note in found.notes)
+
+
 def test_what_holds_for_many_methods_is_said_once() -> None:
     tasks = {"a": "dog-run", "b": "dog-run", "c": "dog-run", "d": "dog-walk", "e": "dog-walk"}
     found = compared([run for method, task in tasks.items() for run in runs(method, task, GOOD)])

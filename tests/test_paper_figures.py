@@ -305,11 +305,42 @@ def test_figure_3_shows_a_published_curve_of_one_point() -> None:
     assert len(bars) == 2
 
 
-def test_figure_3_says_that_no_method_has_all_tasks() -> None:
+def test_one_stray_run_empties_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tasks = ("dog-run", "dog-walk", "walker-run")
+    methods = ("crossq_wn-utd2", "crossq_wn-utd10", "crossq_wn-utd2-width=128")
+    whole = [run for method in methods for task in tasks for run in runs(method, task, five(300))]
+    stray = runs("crossq_wn-utd20", "hopper-hop", [1.0])
+    table = write(tmp_path / "runs.csv", [*stray, *whole])
+    assert main(["figures", "all", str(table), "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    words = "left out: crossq_wn, UTD 20 (not on all of 3 tasks)"
+    for number, sentence in (("1", words), ("2", words), ("3", f"of several tasks together {words}"), ("4", words)):
+        assert f"figure {number}: {sentence}" in told
+    study = Study([*stray, *whole], [])
+    overview = paper.draw("1", study)
+    assert lines(overview.get_axes()[0]) == [[0, 160, 320]] * 3
+    assert words in texts(overview)
+    left, right = paper.draw("2", study).get_axes()[:2]
+    assert lines(left) == [[0, 160, 320]] * 2
+    assert words in texts(left)
+    (points,) = [line for line in right.get_lines() if line.get_marker() == "o"]
+    assert points.get_xdata().tolist() == [2, 10]
+    found = {axes.get_title(loc="left"): axes for axes in paper.draw("3", study, against=[]).get_axes()}
+    assert list(found) == ["dog-run", "dog-walk", "hopper-hop", "walker-run", "dog and humanoid: 2 tasks", "3 tasks"]
+    assert lines(found["3 tasks"]) == [[0, 160, 320]] * 3
+    more = [*whole, *runs(methods[2], "hopper-hop", [1.0])]
+    said = texts(paper.draw("5", Study(more, [])))
+    assert "left out: hopper-hop (not all of these methods have runs there)" in said
+    assert "width 128 5 seeds" in said
+
+
+def test_methods_without_a_common_task_leave_one_of_them() -> None:
     study = Study([*runs("a-utd1", "dog-run", five(100)), *runs("b-utd1", "cheetah-run", five(100))], [])
-    together = paper.draw("3", study, against=[]).get_axes()[-1]
-    assert "all 2 tasks no method was run on all of them" in texts(together)
-    assert not lines(together)
+    for number in ("1", "3"):
+        figure = paper.draw(number, study, against=[])
+        assert "b, UTD 1" in texts(figure)
+        assert lines(figure.get_axes()[0]) == [[0, 60, 120]]
+    assert [axes.get_title(loc="left") for axes in figure.get_axes()] == ["cheetah-run", "dog-run"]
 
 
 def test_figure_5_compares_with_the_recipe_as_it_is() -> None:

@@ -78,6 +78,7 @@ def pair(verdict: str, low: float, high: float, *, runs: int = 3) -> Pair:
 def phrased(*pairs: Pair, published: tuple[str, ...] = ()) -> verdicts.Sentences:
     empty: dict[str, Any] = {name: [] for name in ("returns", "aggregates", "areas", "reached", "references", "notes")}
     how: dict[str, Any] = {"metric": "m", "frames": (1,), "level": 0.95, "resamples": 1, "seed": 0, "area_starts": {}}
+    how |= {"over": "seeds", "paired": []}
     return verdicts.phrase(Comparison(**how, **empty, complaints=[], pairs=list(pairs)), published=published)
 
 
@@ -205,6 +206,8 @@ SETTINGS = {
     "eval_episodes": 5,
     "log_every": 5000,
     "eval_every": 10_000,
+    "diagnose_every": 0,
+    "env": "dog-run",
 }
 
 
@@ -213,7 +216,7 @@ def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest
     folder(tmp_path / "runs/empty", text="", settings=SETTINGS)
     folder(tmp_path / "runs/malformed", text="a,b,c\n", settings=SETTINGS)
     cut = rows("sac-utd1", "dog-run", 1, 100, last=20_000) + "sac-utd1,dog-run,1,eval/mean_rew"
-    folder(tmp_path / "runs/running", text=cut, settings=SETTINGS | {"seeds": [1]})
+    folder(tmp_path / "runs/cut", text=cut, settings=SETTINGS | {"seeds": [1]})
     (tmp_path / "other").mkdir()
     out = tmp_path / "new/report.html"
     assert main(["report", str(tmp_path / "runs"), str(tmp_path / "other"), "--out", str(out)]) == 0
@@ -221,9 +224,9 @@ def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest
     assert str(out) in printed
     said = words(out.read_text())
     for sentence in (
-        "empty/metrics.csv holds no measurement yet",
+        "empty has no eval/mean_reward yet (stopped without a checkpoint)",
         "line 2 of",
-        "running is at frame 20,000 of 50,000: still running, or stopped",
+        "cut ends at frame 20,000 of 50,000, and has no checkpoint to resume from",
         "other is not a run folder and holds none",
     ):
         assert sentence in said
@@ -262,7 +265,7 @@ def test_watch_serves_and_follows(tmp_path: Path) -> None:
     server.start()
     try:
         waiting = fetch(server.address)
-        assert "holds no measurement yet" in waiting
+        assert "has no eval/mean_reward yet" in waiting
         assert not server.refresh()  # nothing has changed
         first = fetch(server.address + "state")
         with (run / "metrics.csv").open("a") as file:
@@ -624,9 +627,50 @@ def test_the_page_on_a_phone(tmp_path: Path, browser: Any) -> None:
         browser.get(path.as_uri())
         settled(browser)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        # Tables are lists there: nothing to the right of the screen, and the IQM first of all that is measured.
+        assert (
+            browser.execute_script(
+                "return Math.max(...[...document.querySelectorAll('.scroll')].map((t) => t.scrollWidth))"
+            )
+            <= 390
+        )
+        cell = "const c = document.querySelectorAll('td[data-of=IQM]')[1]; "
+        place = browser.execute_script(cell + "const r = c.getBoundingClientRect(); return [r.left, r.right, r.height]")
+        assert 0 <= place[0] < place[1] <= 390
+        assert place[2] > 0
+        assert browser.execute_script(cell + "return getComputedStyle(c, '::before').content") == '"IQM"'
+        assert browser.execute_script("return document.querySelector('thead').getBoundingClientRect().height") == 0
         # A finger that drags over a panel must move the page.
         assert browser.execute_script("return document.querySelector('.plot').layout.dragmode") is False
         assert browser.get_log("browser") == []
     finally:
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_what_is_measured_of_single_layers_is_folded(tmp_path: Path, browser: Any) -> None:
+    path, layered = tmp_path / "report.html", table(tmp_path / "runs.csv", count=1)
+    with layered.open("a") as file:
+        for name in ("elr", "elr/hidden_0", "elr/hidden_1"):
+            file.write(f"sac-utd1,dog-run,0,diag/critic/{name},0,1\n")
+    path.write_text(page.render(read_study([layered])), encoding="utf-8")
+    browser.get(path.as_uri())
+    browser.execute_script("sessionStorage.clear()")  # what was chosen on another test's page
+    browser.refresh()
+    of_layers = "return [...document.querySelectorAll('#layered .plot')].map((plot) => plot.dataset.drawn || 'no')"
+    shown = "return [...document.querySelectorAll('#measures .plot')].map((plot) => plot.dataset.drawn)"
+    settled(browser)
+    assert browser.execute_script(shown) == ["1", "2"]  # of one method the rate, of both the norm
+    assert browser.execute_script(of_layers) == ["no", "no"]
+    assert browser.execute_script("return document.querySelector('#layers summary').textContent") == (
+        "2 more, of single layers"
+    )
+    folded = browser.execute_script("return document.body.scrollHeight")
+    click(browser, "#layers summary")
+    settled(browser)
+    assert browser.execute_script(of_layers) == ["1", "1"]
+    assert browser.execute_script("return document.body.scrollHeight") > folded + 250
+    browser.refresh()
+    settled(browser)
+    assert browser.execute_script(of_layers) == ["1", "1"]  # it stays open
+    assert browser.get_log("browser") == []

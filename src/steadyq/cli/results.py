@@ -83,14 +83,15 @@ def figures(parser: Parser, arguments: list[str]) -> int:
     if not numbers:
         raise InputError(f"which figure? got {values.what[0]!r} first; give some of {', '.join(known)}, then the runs")
     output.check(values.out / "figure.png")
+    left_out: list[str] = []
     with progress.shown() as say:
         study = read_study(places, **sources(values) | {"against": against}, say=say)
         for number in paper.FIGURES if "all" in numbers else dict.fromkeys(numbers):
             say(f"drawing figure {number}")
-            figure = paper.draw(number, study, against=against)
+            figure = paper.draw(number, study, against=against, tell=left_out.append)
             for path in paper.write(figure, values.out / f"figure-{number}"):
                 output.say(path)
-    complain(study.complaints)
+    complain([*study.complaints, *left_out])
     return DONE
 
 

@@ -6,7 +6,7 @@ What each one shows: `docs/figures.md`.
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from steadyq.figures.plotting import COLOURS, wrap
 from steadyq.results import bands, measures, published, scores, statistics, variants
 from steadyq.results.bands import Line
 from steadyq.results.measures import Measure
-from steadyq.results.runs import Run, Study, by_method
+from steadyq.results.runs import Run, Study, by_method, largest_common, tasks_of
 from steadyq.results.statistics import Interval
 from steadyq.results.variants import Variant
 from steadyq.store.names import EVALUATION
@@ -29,6 +29,9 @@ from steadyq.store.names import EVALUATION
 MOST = len(COLOURS)  # methods in one figure: of more, colours would repeat
 PUBLISHED = ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")
 """Published methods of figure 3 unless others are asked for: BRO, and SAC with resets at a high update ratio."""
+
+
+Tell = Callable[[str], None]
 
 
 class Member(NamedTuple):
@@ -39,11 +42,15 @@ class Member(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """IQMs of a family's members at the last frame that all of their runs reach, over the tasks that all have."""
+    """IQMs of a family's members at the last frame that all of their runs reach, over the tasks that all have.
+
+    Of the members as many as share tasks: see `largest_common`.
+    """
 
     frame: int
     tasks: tuple[str, ...]
     values: list[tuple[Variant, Interval]]
+    left_out: str  # what other members there are, and on what other tasks
 
     @property
     def words(self) -> str:
@@ -52,20 +59,27 @@ class Ends(NamedTuple):
         return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {bands.seed_count(min(runs), max(runs))}"
 
 
-def draw(number: str, study: Study, *, against: Sequence[str] = PUBLISHED) -> Figure:
+def draw(
+    number: str,
+    study: Study,
+    *,
+    against: Sequence[str] = PUBLISHED,
+    tell: Tell = lambda sentence: None,
+) -> Figure:
     """Draw one of `FIGURES`.
 
     Args:
         number: its name.
         study: as `read_study` returns it.
         against: patterns of the published methods in figure 3.
+        tell: takes a sentence about each thing that it leaves out, which is on its face too.
 
     Raises:
         InputError: no such figure.
     """
     if number not in FIGURES:
         raise unknown("figure", number, FIGURES)
-    figure = by_task(study, against) if number == "3" else FIGURES[number](study)
+    figure = by_task(study, tell, against) if number == "3" else FIGURES[number](study, tell)
     panels.make_room(figure)
     return figure
 
@@ -83,19 +97,19 @@ def write(figure: Figure, path: Path) -> list[Path]:
 # ---- the figures
 
 
-def overview(study: Study) -> Figure:
+def overview(study: Study, tell: Tell) -> Figure:
     """Figure 1: returns, Q-bias and the critic's weight norm."""
     wanted = [Measure(EVALUATION, "return"), *measures.Q_BIAS, measures.WEIGHT_NORM]
-    return _of_measures("1: Returns, Q-bias and weight norms", study, wanted)
+    return _of_measures("1: Returns, Q-bias and weight norms", study, tell, wanted)
 
 
-def health(study: Study) -> Figure:
+def health(study: Study, tell: Tell) -> Figure:
     """Figure 4: the critic's gradient norm, effective learning rate and dead units."""
     wanted = [measures.GRADIENT_NORM, *measures.LEARNING_RATE, *measures.DEAD]
-    return _of_measures("4: Gradient norm, effective learning rate and dead units of the critic", study, wanted)
+    return _of_measures("4: Gradient norm, effective learning rate and dead units of the critic", study, tell, wanted)
 
 
-def scaling(study: Study) -> Figure:
+def scaling(study: Study, tell: Tell) -> Figure:
     """Figure 2: returns by update ratio, each recipe by itself."""
     title = "2: Returns by update-to-data ratio (UTD): IQM with 95% intervals"
     everything = _families(study.runs, lambda variant: (variant.recipe, variant.options))
@@ -107,11 +121,12 @@ def scaling(study: Study) -> Figure:
         )
     shown, left_out = several[:MOST], several[MOST:]
     warnings = [f"{len(left_out)} more recipes are not drawn: choose with --methods"] if left_out else []
+    _tell_all(tell, "2", warnings)
     runs = [run for members in shown for member in members for run in member.runs]
     figure, places = panels.make_figure(title, runs, 2 * len(shown), columns=2, warnings=warnings)
     for members, left, right in zip(shown, places[::2], places[1::2], strict=True):
-        members = sorted(members, key=lambda member: member.variant.utd)
-        tasks = bands.common_tasks([member.runs for member in members])
+        members, tasks, rest = _whole(sorted(members, key=lambda member: member.variant.utd))
+        _tell_all(tell, "2", [rest])
         how = panels.looks(member.runs[0].method for member in members)
         family = ", ".join([members[0].variant.recipe, *members[0].variant.changes])
         ratios = [member.variant.utd for member in members]
@@ -123,7 +138,7 @@ def scaling(study: Study) -> Figure:
                 lines[f"{words}\n{bands.seeds(line.runs)}"] = line
         panels.write_title(left, family, _about(tasks, lines.values()))
         panels.draw_curves(left, lines, how, y="return")
-        panels.write_below(left, [_one_scale(tasks), *(line.until for line in lines.values())])
+        panels.write_below(left, [rest, _one_scale(tasks), *(line.until for line in lines.values())])
         ends = _ends(members)
         panels.write_title(right, f"{family}: by UTD", ends.words if ends else "")
         if ends is None:
@@ -136,7 +151,7 @@ def scaling(study: Study) -> Figure:
     return figure
 
 
-def by_task(study: Study, against: Sequence[str] = PUBLISHED) -> Figure:
+def by_task(study: Study, tell: Tell, against: Sequence[str] = PUBLISHED) -> Figure:
     """Figure 3: every task by itself, the dog and humanoid tasks together, and all tasks together."""
     title = (
         "3: Returns by task: IQM with the 5th to 95th percentile of runs, a spread; several tasks: with 95% intervals"
@@ -144,9 +159,12 @@ def by_task(study: Study, against: Sequence[str] = PUBLISHED) -> Figure:
     chosen, warnings = _first(bands.cut_published(study.runs))
     own = [run for runs in chosen.values() for run in runs]
     names = sorted({run.task for run in own})
+    ours = {method: runs for method, runs in chosen.items() if not runs[0].source}
+    common, rest = _common(ours or chosen, fewest=2)
+    _tell_all(tell, "3", [*warnings, *(f"of several tasks together {sentence}" for sentence in rest)])
     references = published.references(names, against=against, present=chosen)
     how = panels.looks(chosen)
-    groups = bands.task_groups(names)
+    groups = bands.task_groups(names, common)
     columns = max(2, round(math.sqrt(len(groups) * 0.8)))
     labels = [_label(method, runs) for method, runs in chosen.items()]
     labels += dict.fromkeys(f"{wrap(row.method, 24)}\npublished" for row in references)
@@ -155,7 +173,7 @@ def by_task(study: Study, against: Sequence[str] = PUBLISHED) -> Figure:
         lines = {method: _line(runs, tasks) for method, runs in chosen.items()}
         together = len(tasks) > 1
         lacking = [variants.label(method) for method, line in lines.items() if together and line is None]
-        notes = [f"not on all of them: {', '.join(lacking)}" if lacking else ""]
+        notes = [f"not on all of them: {', '.join(lacking)}"] if lacking else rest * together
         if together and references:
             notes.append("published: over several tasks from per-seed results only (--published)")
         panels.write_title(axes, name, _about((), lines.values()) if any(lines.values()) else "")
@@ -174,11 +192,12 @@ def by_task(study: Study, against: Sequence[str] = PUBLISHED) -> Figure:
     return figure
 
 
-def ablations(study: Study) -> Figure:
+def ablations(study: Study, tell: Tell) -> Figure:
     """Figure 5: a recipe with one or more options changed, next to the recipe as it is."""
     title = "5: What each change does: IQM of the return with 95% intervals"
     found = _families(study.runs, lambda variant: (variant.recipe, variant.utd))
-    several = [(members, ends) for members in found if len(members) > 1 and (ends := _ends(members))]
+    several = [(members, ends) for members in found if (ends := _ends(members)) and len(ends.values) > 1]
+    _tell_all(tell, "5", [ends.left_out for _, ends in several])
     if not several:
         return _only(title, "no recipe here was run with an option changed and, on the same tasks, without")
     forests = []
@@ -194,11 +213,12 @@ def ablations(study: Study) -> Figure:
         panels.write_title(axes, f"{base.recipe}, UTD {base.utd}", ends.words)
         panels.draw_forest(axes, rows)
         plain = any(marked for *_, marked in rows)
-        panels.write_below(axes, ["" if plain else "no run of the recipe as it is: nothing to compare with"])
+        lone = "" if plain else "no run of the recipe as it is: nothing to compare with"
+        panels.write_below(axes, [lone, ends.left_out])
     return figure
 
 
-def sensitivity(study: Study) -> Figure:
+def sensitivity(study: Study, tell: Tell) -> Figure:
     """Figure 6: the return by learning rate, and by width."""
     title = "6: Sensitivity to learning rate and width: IQM of the return with 95% intervals"
     drawn = []
@@ -210,7 +230,12 @@ def sensitivity(study: Study) -> Figure:
     runs = [run for *_, several in drawn for family in several for member in family for run in member.runs]
     figure, places = panels.make_figure(title, runs, 2, columns=2)
     for (option, words, several), axes in zip(drawn, places, strict=True):
-        ends = {family[0].variant.without(option).words: found for family in several if (found := _ends(family))}
+        ends = {
+            family[0].variant.without(option).words: found
+            for family in several
+            if (found := _ends(family)) and len(found.values) > 1
+        }
+        _tell_all(tell, "6", [found.left_out for found in ends.values()])
         panels.write_title(axes, words, "; ".join(dict.fromkeys(found.words for found in ends.values())))
         if not ends:
             panels.explain_blank(axes, f"no method here was run with two values of --{option} on the same tasks")
@@ -220,10 +245,11 @@ def sensitivity(study: Study) -> Figure:
             for name, found in ends.items()
         }
         panels.draw_by_number(axes, series, x=words)
+        panels.write_below(axes, [found.left_out for found in ends.values()])
     return figure
 
 
-FIGURES: dict[str, Callable[[Study], Figure]] = {
+FIGURES: dict[str, Callable[[Study, Tell], Figure]] = {
     "1": overview,
     "2": scaling,
     "3": by_task,
@@ -236,10 +262,13 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
 # ---- what they share
 
 
-def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
-    """One panel per quantity, one line per method, over the tasks that all methods have."""
+def _of_measures(title: str, study: Study, tell: Tell, wanted: Sequence[Measure]) -> Figure:
+    """One panel per quantity, one line per method, over the tasks that they share."""
     chosen, warnings = _first([run for run in study.runs if not run.source] or study.runs)
-    tasks = bands.common_tasks(chosen.values())
+    tasks, rest = _common(chosen)
+    warnings += rest
+    _tell_all(tell, title[0], warnings)
+    chosen = {method: runs for method, runs in chosen.items() if {run.task for run in runs} >= {*tasks}}
     shown = [run for runs in chosen.values() for run in runs if run.task in tasks]
     columns = 2 if len(wanted) == 4 else 3
     labels = [_label(method, runs) for method, runs in chosen.items()]
@@ -252,9 +281,7 @@ def _of_measures(title: str, study: Study, wanted: Sequence[Measure]) -> Figure:
         lines = {method: _line(groups.get(method, []), tasks) for method in chosen}
         drawn = [line for line in lines.values() if line]
         panels.write_title(axes, measure.title, _about(tasks, drawn) if drawn else "")
-        if not tasks:
-            panels.explain_blank(axes, "these methods have no task in common: choose some with --methods")
-        elif not drawn:
+        if not drawn:
             panels.explain_blank(axes, f"no {measure.metric} in these runs: {measures.remedy(measure.metric)}")
         elif measure.metric == EVALUATION and (odd := _one_scale(tasks)):
             panels.explain_blank(axes, odd)
@@ -281,6 +308,31 @@ def _first(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
     rest = len(groups) - MOST
     warnings = [f"The first {MOST} of {len(groups)} methods: choose others with --methods."] if rest > 0 else []
     return dict(list(groups.items())[:MOST]), warnings
+
+
+def _common(groups: Mapping[str, Sequence[Run]], *, fewest: int = 1) -> tuple[tuple[str, ...], list[str]]:
+    """The tasks that most of these methods share, and what to report of the other methods and of the other tasks."""
+    have = tasks_of(run for runs in groups.values() for run in runs)
+    methods, tasks = largest_common(have, fewest=fewest)
+    if not tasks:
+        return (), []
+    lacking = [variants.label(method) for method in have if method not in methods]
+    others = sorted({task for method in methods for task in have[method]} - {*tasks})
+    rest = [f"left out: {', '.join(lacking)} (not on all of {tasks_in_words(tasks)})"] if lacking else []
+    rest += [f"left out: {', '.join(others)} (not all of these methods have runs there)"] if others else []
+    return tasks, rest
+
+
+def _whole(members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...], str]:
+    """The members that share most tasks, these tasks, and what to report of the rest."""
+    tasks, rest = _common({member.runs[0].method: member.runs for member in members})
+    whole = [member for member in members if {run.task for run in member.runs} >= {*tasks}]
+    return whole, tasks, "; ".join(rest)
+
+
+def _tell_all(tell: Tell, number: str, sentences: Iterable[str]) -> None:
+    for sentence in filter(None, sentences):
+        tell(f"figure {number}: {sentence}")
 
 
 def _line(runs: Sequence[Run], tasks: Sequence[str]) -> Line | None:
@@ -315,8 +367,8 @@ def _families(runs: Iterable[Run], key: Callable[[Variant], Hashable]) -> list[l
 
 
 def _ends(members: Sequence[Member]) -> Ends | None:
-    """Values at the end; None if the members share no task or no frame."""
-    tasks = bands.common_tasks([member.runs for member in members])
+    """Values at the end; None if the members share no frame, or their tasks no scale."""
+    members, tasks, rest = _whole(members)
     runs = [run for member in members for run in member.runs if run.task in tasks]
     if not runs or _one_scale(tasks):
         return None
@@ -329,7 +381,7 @@ def _ends(members: Sequence[Member]) -> Ends | None:
             return None
         interval = statistics.estimate(statistics.iqm, mine, resamples=bands.RESAMPLES).at(0)
         values.append((member.variant, interval))
-    return Ends(stop, tasks, values)
+    return Ends(stop, tasks, values, rest)
 
 
 def _one_scale(tasks: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from steadyq.results.bands import Line
 from steadyq.results.compare import Comparison
 from steadyq.results.measures import Measure
 from steadyq.results.published import Reference
-from steadyq.results.runs import Run, Study, by_method, matches
+from steadyq.results.runs import Run, Study, by_method, largest_common, matches, tasks_of
 from steadyq.results.statistics import Interval
 from steadyq.results.untrusted import printable
 from steadyq.store.names import EVALUATION, UPDATES_PER_SECOND, WALL_TIME
@@ -176,13 +176,10 @@ def _curves(study: Study, against: Sequence[str] | None, say: Say) -> tuple[dict
     metrics = measures.ordered(list(study.more))
     panels = _Panels(study, methods, len(metrics))
     returns = []
-    have = [{run.task for run in group} for group in by_method(runs).values()]
-    groups = [
-        (title, which)
-        for title, which in bands.task_groups(tasks).items()
-        if any(set(which) <= tasks_of for tasks_of in have)
-    ]
-    for number, (title, which) in enumerate(groups):
+    have = tasks_of(own)
+    _, common = largest_common(have, fewest=2)
+    groups = bands.task_groups(tasks, common)
+    for number, (title, which) in enumerate(groups.items()):
         say(f"learning curves {number + 1} of {len(groups)}: {title}")
         references = [row for row in shown if (row.task,) == which]
         returns.append(panels.panel(title, "", runs, which, Measure(EVALUATION, "return"), references=references))
@@ -193,7 +190,8 @@ def _curves(study: Study, against: Sequence[str] | None, say: Say) -> tuple[dict
             of_this = [run for run in study.more[metric] if run.task == task]
             if of_this:
                 measure = measures.describe(metric)
-                diagnostics.append(panels.panel(measure.title, metric, of_this, (task,), measure, interval=False))
+                panel = panels.panel(measure.title, metric, of_this, (task,), measure, interval=False)
+                diagnostics.append(panel | {"layer": measures.is_of_a_layer(metric)})
     visible = SHOWN if against is None else against
     names = list(dict.fromkeys(row.method for row in shown))
     return {

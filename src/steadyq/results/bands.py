@@ -1,7 +1,7 @@
 """Curves to draw: a statistic of several runs over frames, with its interval and with the spread of the runs."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,22 +85,19 @@ def cut_published(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def task_groups(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What has a panel of its own: each task, then dogs and humanoids together, then all; by the panel's title."""
+def task_groups(tasks: Sequence[str], common: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What has a panel of its own: each task, then dogs and humanoids together, then all; by the panel's title.
+
+    Together are those tasks only that are `common` to the methods.
+    """
     groups: dict[str, tuple[str, ...]] = {task: (task,) for task in tasks}
-    everything = tuple(task for task in tasks if scores.is_dmc(task))
+    everything, every = (tuple(task for task in found if scores.is_dmc(task)) for found in (common, tasks))
     hard = tuple(task for task in everything if task.startswith(("dog-", "humanoid-")))
     if 1 < len(hard) < len(everything):
         groups[f"dog and humanoid: {len(hard)} tasks"] = hard
     if len(everything) > 1:
-        groups[f"all {len(everything)} tasks"] = everything
+        groups[f"{'all ' * (everything == every)}{len(everything)} tasks"] = everything
     return groups
-
-
-def common_tasks(groups: Iterable[Sequence[Run]]) -> tuple[str, ...]:
-    """The tasks on which each of these groups has a run."""
-    found = [{run.task for run in runs} for runs in groups]
-    return tuple(sorted(set.intersection(*found))) if found else ()
 
 
 def seeds(runs: Sequence[Run]) -> str:

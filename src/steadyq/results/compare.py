@@ -15,7 +15,7 @@ import numpy as np
 from steadyq.errors import InputError
 from steadyq.results import differences, over_tasks, published, scores, statistics
 from steadyq.results.published import Reference
-from steadyq.results.runs import Run, Study, by_method
+from steadyq.results.runs import Run, Study, by_method, largest_common, tasks_of
 from steadyq.results.scores import DMC_RETURN
 from steadyq.results.statistics import RESAMPLES, Interval, Scores
 from steadyq.store.names import EPISODES, EVALUATION
@@ -174,6 +174,11 @@ def compare(
     stop = chosen[-1]
     is_return = metric in (EVALUATION, EPISODES)
     dmc = tuple(task for task in sorted({run.task for run in first}) if is_return and scores.is_dmc(task))
+    methods, common = largest_common(tasks_of(run for run in first if run.task in dmc), fewest=2)
+    if common and common != dmc:
+        left, dmc = ", ".join(task for task in dmc if task not in common), common
+        why = f"not all of {', '.join(methods)} have runs there; choose with --methods and --tasks"
+        notes.append(f"aggregates leave out {left}: {why}")
     how = {"level": level, "resamples": resamples, "seed": seed}
     for frame in chosen:
         at = scores.at(study.runs, [frame])

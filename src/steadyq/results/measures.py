@@ -37,7 +37,7 @@ NAMED = (*Q_BIAS, WEIGHT_NORM, *LEARNING_RATE, GRADIENT_NORM, *DEAD, *OTHERS)
 def remedy(metric: str) -> str:
     """What to do if runs have no such quantity: some are measured afterwards, the others come from training alone."""
     if metric.startswith(names.DIAGNOSES):
-        return "measure it with `steadyq diagnose`"
+        return "measure it with `steadyq diagnose RUN_DIR`"
     return (
         "training logs it each --log-every frames once it updates: draw from run folders, or from a table that keeps it"
     )
@@ -46,6 +46,11 @@ def remedy(metric: str) -> str:
 def wanted(metric: str) -> bool:
     """Whether figures or the report draw this metric, or tell it in a table."""
     return metric.startswith(names.DIAGNOSES) or metric in TOLD
+
+
+def is_of_a_layer(metric: str) -> bool:
+    """Whether a metric is about one layer, as `diag/critic/elr/hidden_0` is: there are many of them."""
+    return metric.startswith(names.DIAGNOSES) and metric.count("/") > 2
 
 
 TOLD = frozenset(measure.metric for measure in NAMED) | {names.WALL_TIME, names.UPDATES_PER_SECOND}

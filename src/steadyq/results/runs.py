@@ -1,7 +1,7 @@
 """What results are made of: runs of methods on tasks, how they were made, and what could not be read of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from types import MappingProxyType
@@ -93,6 +93,33 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         found.setdefault(run.method, []).append(run)
     return found
+
+
+def tasks_of(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """The tasks on which each method has runs, in the order in which the methods come."""
+    return {method: {run.task for run in found} for method, found in by_method(runs).items()}
+
+
+def largest_common(tasks: Mapping[str, Set[str]], *, fewest: int = 1) -> tuple[list[str], tuple[str, ...]]:
+    """The methods and tasks that make the largest whole table, so that one stray run does not empty a comparison.
+
+    Each of these methods has runs on each of these tasks. Largest: with the most cells next to those of one method,
+    which are there to be compared, and of several the one with the most cells. It is looked for among the tasks of
+    each method, what two of them have in common, and what all have.
+
+    Args:
+        tasks: by method those on which it has runs.
+        fewest: the table has at least so many tasks, or is empty.
+    """
+    sets = [frozenset(found) for found in dict.fromkeys(map(frozenset, tasks.values()))]
+    candidates = dict.fromkeys([a & b for a in sets for b in sets] + ([frozenset.intersection(*sets)] if sets else []))
+    best: tuple[tuple[int, int], list[str], tuple[str, ...]] = ((-1, -1), [], ())
+    for common in candidates:
+        methods = [method for method, found in tasks.items() if common <= found]
+        size = ((len(methods) - 1) * len(common), len(methods) * len(common))
+        if len(common) >= fewest and size > best[0]:
+            best = size, methods, tuple(sorted(common))
+    return best[1:]
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

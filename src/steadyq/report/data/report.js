@@ -17,7 +17,7 @@
 
   // ---- what the reader chose; kept while the browser's tab lives, so that a refreshed page looks the same
   const chosen = { hidden: [], references: data.references.filter((r) => r.shown).map((r) => r.name),
-    bands: true, seeds: data.returns.reduce((n, p) => n + p.seeds.length, 0) <= 40, from: "", to: "", task: "" };
+    bands: true, seeds: data.returns.reduce((n, p) => n + p.seeds.length, 0) <= 40, from: "", to: "", task: "", layers: false };
   const store = (area, key, value) => {
     try {
       if (value === undefined) return area().getItem(key);
@@ -119,7 +119,7 @@
   let queue = [];
   let running = false;
   async function drawAll() {
-    queue = panels.filter((entry) => entry.card.isConnected);
+    queue = panels.filter((entry) => entry.card.isConnected && !entry.card.closest("details:not([open])")); // seen only
     root.dataset.drawing = "yes";
     if (running) return;
     running = true;
@@ -150,11 +150,13 @@
 
   function showTask() {
     for (const entry of panels.filter((one) => one.diagnostic)) Plotly.purge(entry.plot);
-    by("measures").replaceChildren();
+    for (const place of ["measures", "layered"]) by(place).replaceChildren();
     for (let i = panels.length - 1; i >= 0; i--) if (panels[i].diagnostic) panels.splice(i, 1);
     const before = panels.length;
-    for (const panel of data.diagnostics) if (panel.task === chosen.task) addPanel(by("measures"), panel);
+    for (const panel of data.diagnostics) if (panel.task === chosen.task) addPanel(by(panel.layer ? "layered" : "measures"), panel);
     for (const entry of panels.slice(before)) entry.diagnostic = true;
+    by("layers").hidden = by("layered").childElementCount === 0;
+    by("layers").firstElementChild.textContent = `${by("layered").childElementCount} more, of single layers`;
   }
 
   // ---- controls
@@ -240,6 +242,11 @@
   by("task").addEventListener("change", () => {
     chosen.task = by("task").value;
     showTask();
+    changed();
+  });
+  by("layers").open = chosen.layers;
+  by("layers").addEventListener("toggle", () => {
+    chosen.layers = by("layers").open;
     changed();
   });
   by("choosetask").hidden = measured.length === 0;
