@@ -1,8 +1,9 @@
 """A suite of environments of one's own, as `suites.SUITES` would name it: for a test."""
 
-import toy  # noqa: F401, registers the environment behind it
+from typing import Any
+
+from steadyq.envs import gymnasium
 from steadyq.envs.env import Env
-from steadyq.envs.gymnasium import GymnasiumEnv, load_gymnasium
 
 REPEAT = 3
 
@@ -17,8 +18,8 @@ def knows(name: str) -> bool:
     return name == "lab-point"
 
 
-def make(name: str, *, action_repeat: int, endless: bool) -> Env:
+def make(name: str, *, action_repeat: int, **others: Any) -> Env:
     """The point of `toy.py` under this suite's name."""
-    env = GymnasiumEnv(load_gymnasium("Point-v0", endless=endless), name=name, action_repeat=action_repeat)
-    env.spec = env.spec._replace(suite="lab")
+    env = gymnasium.make("toy:Point-v0", action_repeat=action_repeat, **others)
+    env.spec = env.spec._replace(name=name, suite="lab")
     return env

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import safetensors.numpy
+from gymnasium.envs.registration import EnvSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -185,12 +187,36 @@ def test_an_environment_of_no_such_form_is_refused(name: Any, mine: Path) -> Non
     assert f"the environment {name!r} is not of the form" in refused(mine)
 
 
-@pytest.mark.parametrize("trick", ["os:evil:Hopper-v5", "evil:Hopper-v5", "os.evil:Hopper-v5", "os:Hopper-v5"])
-def test_no_module_runs_unasked(trick: str, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the check of trust sees must be what is imported."""
+SPRING = {"file": "sprung", "mode": "w"}
+"""Arguments with which Python's own `open` is a trap."""
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        {"env": "os:evil:Hopper-v5"},
+        {"env": "evil:Hopper-v5"},
+        {"env": "os.evil:Hopper-v5"},
+        {"env": "os:Hopper-v5"},
+        {"env": "evil.py:Evil"},
+        {"env": "./evil.py:Hopper-v5"},
+        {"env": "evil:Evil"},
+        {"env": "io:open", "env_kwargs": SPRING},
+        {"env": "builtins:open", "env_kwargs": SPRING},
+        {"env": "Trap-v0", "env_kwargs": SPRING},
+        {"env": "io:open", "env_object": "the class toy.Point", "env_kwargs": SPRING},
+        {"env": "evil:Evil", "env_object": "the class toy.Point"},
+    ],
+    ids=str,
+)
+def test_no_code_runs_unasked(
+    trick: dict[str, Any], mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the check of trust sees must be what is run; a module that is imported already has functions, too."""
     for name in ("os:evil.py", "evil.py", "jax.py"):  # the last is looked for by some of Gymnasium's
         (tmp_path / name).write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
-    relabel(mine, env=trick)
+    monkeypatch.setitem(gymnasium.registry, "Trap-v0", EnvSpec("Trap-v0", entry_point="io:open"))
+    relabel(mine, **trick)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.chdir(tmp_path)
     for attempt in (lambda: resume(mine), lambda: show.show(mine, episodes=1), lambda: diagnose(mine)):

@@ -14,7 +14,7 @@ from steadyq.errors import InputError
 from steadyq.run.conditions import MACHINE
 from steadyq.run.resume import FREE
 from steadyq.run.train import settings_of
-from steadyq.settings import SETTINGS, Settings, check, complete, discount, flag, from_json
+from steadyq.settings import SETTINGS, Settings, check, complete, discounted, flag, from_json
 from steadyq.store.record import FORMAT, Record, record_from_json, record_json
 from steadyq.store.sealed import json_digest
 
@@ -33,26 +33,27 @@ def test_the_protocol_decides_what_is_left_out() -> None:
         make_recipe("sac").protocol,
         {},
         repeats=False,
-        episode_frames=lambda: 0,
     )
     assert elsewhere.action_repeat == 1
 
 
 @pytest.mark.parametrize(
-    ("env", "repeat", "wanted"),
+    ("frames", "repeat", "wanted"),
     [
-        ("walker-run", 2, 0.99),  # 500 steps
-        ("walker-run", 1, 0.995),
-        ("walker-run", 20, 0.95),  # 50 steps: 0.9 is too short-sighted
-        ("Pendulum-v1", 1, 0.975),  # 200 steps
+        (1_000, 2, 0.99),  # 500 steps
+        (1_000, 1, 0.995),
+        (1_000, 20, 0.95),  # 50 steps: 0.9 is too short-sighted
+        (200, 1, 0.975),
+        (None, 1, 0.995),
     ],
 )
-def test_a_discount_by_the_length_of_an_episode(env: str, repeat: int, wanted: float) -> None:
-    settings = settings_of("simba", env=env, choices={"action_repeat": repeat, "frames": 1_000})
-    assert settings.gamma == pytest.approx(wanted)
+def test_a_discount_by_the_length_of_an_episode(frames: int | None, repeat: int, wanted: float) -> None:
+    settings = settings_of("simba", env="walker-run", choices={"action_repeat": repeat, "frames": 1_000})
+    assert settings.gamma is None  # until there is an environment
+    assert discounted(settings, frames).gamma == pytest.approx(wanted)
     assert "gamma" not in settings.name
-    assert settings_of("simba", env=env, choices={"gamma": 0.9}).gamma == 0.9
-    assert discount(None) == 0.995
+    chosen = settings_of("simba", env="walker-run", choices={"gamma": 0.9})
+    assert discounted(chosen, frames).gamma == 0.9
 
 
 def test_every_option_of_the_recipe_is_recorded() -> None:

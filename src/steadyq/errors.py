@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 FEW = 20
-"""So many names are listed in full; of more, only the nearest, if any is near."""
+"""So many names are listed in full; of more, only the nearest."""
 
 
 LONG = 80
@@ -52,7 +52,7 @@ def unknown(kind: str, got: str, known: Iterable[str], *, see: str = "") -> Inpu
         parts.append(f"did you mean {' or '.join(repr(name) for name in near)}?")
     if see:
         parts.append(f"`{see}` shows all")
-    elif len(names) <= FEW or not near:
+    elif len(names) <= FEW:
         parts.append(f"known: {', '.join(names)}")
     return InputError("; ".join(parts))
 

@@ -3,6 +3,7 @@
 Imports neither torch nor an environment, so the command line can show its help at once.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -46,29 +47,58 @@ THREADS = Range(f"a whole number from 1 to {MOST_THREADS}", lambda x: 1 <= x <= 
 PLACE = Range("a path", lambda x: isinstance(x, str) and 0 < len(x) <= LONGEST_PATH and x.isprintable())
 FRAMES_OR_MINUTES = Range("frames, a whole number of at least 1, or minutes such as 15min", is_period)
 
-ENV_NAME = r"(?:(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):)?(?P<id>[\w.-]+(?:/[\w.-]+)?)"
-"""Dotted identifiers and a colon, if a module is to be imported; and an id of Gymnasium's, which may have one slash."""
+
+def json_object(text: str) -> Any:
+    """An object of JSON as it is written on the command line; `check` refuses what is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def are_arguments(values: Any) -> bool:
+    """Whether they are named arguments that run.json can hold as they are."""
+    try:
+        same = json.loads(json.dumps(values, allow_nan=False)) == values
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return same and isinstance(values, dict) and all(key.isidentifier() for key in values)
+
+
+ARGUMENTS = Range('a JSON object such as {"gain": 2}', are_arguments)
+TRUE_OR_FALSE = Range("True or False", lambda x: type(x) is bool)
+
+ENV_NAME = (
+    r"(?:(?P<file>[^:,\"\\]+\.py):|(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):)?"
+    r"(?P<id>[\w.-]+(?:/[\w.-]+)?)"
+)
+"""A file or dotted identifiers, with a colon, if code of one's own is to be run; and an id of Gymnasium's, which may
+have one slash, or the name of a class or function in that code. Commas and quotes would break rows of metrics.csv."""
 
 
 class EnvName(NamedTuple):
     """An environment's name in its parts."""
 
-    module: str  # that registers it and is imported for that; empty for none
-    id: str
+    code: str  # what is run for it: a module by its dotted name, or a file, which ends in .py; empty for nothing
+    id: str  # of what the code registers or defines; without code, of what is known anyway
 
 
 def parse_env(name: Any) -> EnvName:
-    """The parts of `Name-v0` or `module:Name-v0`; the one place that takes such a name apart, for whoever trusts it.
+    """The parts of `Name-v0`, `module:Name-v0`, `module:Class` or `path.py:Class`.
+
+    This is the one place that takes such a name apart, for whoever trusts it.
 
     Raises:
         InputError: it is no such name.
     """
-    found = re.fullmatch(ENV_NAME, name) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
-    if found is None:
+    printable = isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_PATH
+    found = re.fullmatch(ENV_NAME, name) if printable else None
+    if found is None or len(found["id"]) > LONGEST_NAME or len(found["module"] or "") > LONGEST_NAME:
         raise InputError(
-            f"the environment {short(name)} is not of the form Name-v0 or module:Name-v0; give its name so"
+            f"the environment {short(name)} is not of the form Name-v0, module:Name-v0, module:Class or path.py:Class; "
+            f"give its name so"
         )
-    return EnvName(found["module"] or "", found["id"])
+    return EnvName(found["file"] or found["module"] or "", found["id"])
 
 
 Resumable = Literal["freely", "inexactly"]
@@ -106,6 +136,7 @@ class Settings:
 
     recipe: str
     env: str
+    env_object: str | None = None  # what it was, in words, if it was given as an object of Python
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, all of them once completed
     frames: int = option(1_000_000, "length of the run", COUNT, resumable="freely")
     utd: Fraction | None = option(
@@ -118,6 +149,15 @@ class Settings:
     out: str | None = option(None, "run folder [runs/ENV/NAME/seeds-...]", read=str)
     action_repeat: int | None = option(
         None, "frames per agent step [the recipe's on DeepMind Control, 1 elsewhere]", COUNT
+    )
+    env_kwargs: Mapping[str, Any] | None = option(
+        None,
+        "arguments of the environment's constructor, as JSON such as '{\"gain\": 2}' [none]",
+        ARGUMENTS,
+        read=json_object,
+    )
+    max_episode_steps: int | None = option(
+        None, "frames after which an episode is cut off [the environment's own time limit]", COUNT
     )
     gamma: float | None = option(
         None, "discount per agent step [the recipe's, or by the length of an episode]", UP_TO_1, read=float
@@ -231,8 +271,12 @@ class Settings:
         """Where the run is kept."""
         if self.out:
             return Path(self.out)
-        env = self.env.replace(":", "-").replace("/", "-")
-        return Path("runs") / env / self.resolved("name") / ("seeds-" + "-".join(map(str, self.seeds)))
+        code, name = parse_env(self.env)
+        stem = Path(code).stem if code.endswith(".py") else code
+        env = f"{stem}-{name}" if code else name
+        return (
+            Path("runs") / env.replace("/", "-") / self.resolved("name") / ("seeds-" + "-".join(map(str, self.seeds)))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json; the folder is where the file lies, so it is left out."""
@@ -294,22 +338,18 @@ def complete(
     option_defaults: Mapping[str, Any],
     *,
     repeats: bool,
-    episode_frames: Callable[[], int | None],
 ) -> Settings:
     """Fill in what was left out: from the recipe's protocol and defaults, and the name from what differs from them.
 
-    `repeats`: whether recipes repeat actions in the environment's suite. `episode_frames` tells the environment's time
-    limit, and is asked where the discount depends on it.
+    A discount by the length of an episode is left out: `discounted` fills it in, once there is an environment.
+
+    Args:
+        repeats: whether recipes repeat actions in the environment's suite.
     """
-    repeat = protocol.action_repeat if repeats else 1
-    gamma = protocol.gamma
-    if gamma is None and settings.gamma is None:
-        limit = episode_frames()
-        gamma = discount(None if limit is None else -(-limit // (settings.action_repeat or repeat)))
     defaults: dict[str, Any] = {
         "utd": Fraction(str(protocol.utd)),
-        "action_repeat": repeat,
-        "gamma": gamma,
+        "action_repeat": protocol.action_repeat if repeats else 1,
+        "gamma": protocol.gamma,
         "batch_size": protocol.batch_size,
         "learning_starts": protocol.learning_starts,
         "buffer_size": protocol.buffer_size,
@@ -322,6 +362,10 @@ def complete(
     changed |= {key: "yes" for key in ("init_from", "load_replay") if getattr(settings, key) is not None}
     if settings.prior_share:
         changed["prior_share"] = settings.prior_share
+    if settings.max_episode_steps is not None:
+        changed["max_episode_steps"] = settings.max_episode_steps
+    if isinstance(settings.env_kwargs, dict):
+        changed |= {f"env.{key}": re.sub(r"[^\w.+-]+", "_", str(value)) for key, value in settings.env_kwargs.items()}
     utd = given.get("utd", defaults["utd"])
     name = settings.name or name_of(settings.recipe, utd, sorted(changed.items()))
     options = {**option_defaults, **settings.options}
@@ -329,6 +373,14 @@ def complete(
     if options.get("schedule_updates") == 0:  # fixed now: a longer run later must not change what was
         options["schedule_updates"] = completed.planned_updates
     return completed
+
+
+def discounted(settings: Settings, episode_frames: int | None) -> Settings:
+    """The settings with a discount by the length of an episode in frames, where none was given; None for no limit."""
+    if settings.gamma is not None:
+        return settings
+    repeat = settings.resolved("action_repeat")
+    return replace(settings, gamma=discount(None if episode_frames is None else -(-episode_frames // repeat)))
 
 
 def name_of(recipe: str, utd: Fraction, changed: Iterable[tuple[str, Any]]) -> str:
@@ -344,6 +396,8 @@ def check(settings: Settings) -> None:
     """Refuse completed settings that cannot work, before anything starts."""
     s = settings
     parse_env(s.env)
+    if not isinstance(s.env_object, str | None):
+        raise InputError(f"env_object is {short(s.env_object)}; it is some text, or null")
     for key, setting in SETTINGS.items():
         value = getattr(s, key)
         if setting.choices and value not in setting.choices:
@@ -352,6 +406,14 @@ def check(settings: Settings) -> None:
             fits = type(value) in KINDS.get(setting.read, (type(value),)) and setting.range.holds(value)
             need(fits, s, key, setting.range.words)
     check_seeds(s.seeds)
+    if s.env_object and s.env_kwargs:
+        raise InputError(
+            f"--env-kwargs are for an environment's name, and this is {s.env_object}; give a function instead"
+        )
+    if s.env_kwargs and "max_episode_steps" in s.env_kwargs:
+        raise InputError(
+            "--env-kwargs has max_episode_steps, which is no argument of a constructor; give it as an option"
+        )
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
     need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")
     if s.load_replay is None or s.prior_share:  # else what is loaded counts too

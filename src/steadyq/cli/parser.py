@@ -31,5 +31,5 @@ def parse(parser: Parser, arguments: list[str], *, recipe: str | None = None) ->
 
 
 def add_trust(parser: Parser) -> None:
-    """Whether a run folder may name a module to import."""
-    parser.add_argument("--trust", action="store_true", help="import the module that the run's environment names")
+    """Whether a run folder may name code to run."""
+    parser.add_argument("--trust", action="store_true", help="run the code that the run's environment names")

@@ -20,7 +20,12 @@ def train(parser: Parser, arguments: list[str]) -> int:
     """`steadyq train RECIPE --env ENV ...`."""
     parser.usage, parser.allow_abbrev = "steadyq train RECIPE --env ENV [options]", False
     parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
-    parser.add_argument("--env", required=True, help="DeepMind Control task or Gymnasium id, see `steadyq list envs`")
+    parser.add_argument(
+        "--env",
+        required=True,
+        help="DeepMind Control task or Gymnasium id, see `steadyq list envs`; or one of your own, see "
+        "docs/environments.md: module:Name-v0, module:Class or path.py:Class",
+    )
     for name, setting in SETTINGS.items():
         add_setting(parser, name, setting)
     whose = parser.add_mutually_exclusive_group()

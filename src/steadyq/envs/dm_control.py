@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from math import ceil, inf, isfinite
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from steadyq.envs.env import Spec, Step, flat, rescaler
 from steadyq.envs.mujoco_view import View, refuse_mujoco_gl, start_mujoco
+from steadyq.errors import InputError
 
 if TYPE_CHECKING:
     from dm_control.rl.control import Environment
@@ -28,9 +30,10 @@ class DmControl:
         env: the environment, owned by this one from now on.
         name: what to call it.
         action_repeat: control steps (frames) per agent step.
+        endless: without its time limit, which is then only known.
     """
 
-    def __init__(self, env: "Environment", *, name: str, action_repeat: int):
+    def __init__(self, env: "Environment", *, name: str, action_repeat: int, endless: bool = False):
         self._env = env
         self._view: View | None = None
         actions = env.action_spec()
@@ -40,6 +43,8 @@ class DmControl:
         self._rescale = rescaler(low, high, name=name)
         observations = tuple((key, np.size(value)) for key, value in env.reset().observation.items())
         limit = env._step_limit  # dm_control has no public name for it
+        if endless:
+            env._step_limit = inf  # what the suite itself sets where a task has no limit
         self.spec = Spec(
             name=name,
             suite="dmc",
@@ -102,19 +107,30 @@ def knows(name: str) -> bool:
     return name in tasks()
 
 
-def make(name: str, *, action_repeat: int, endless: bool) -> DmControl:
-    """A task of the suite; see `suites.make`."""
-    return DmControl(load(name, endless=endless), name=name, action_repeat=action_repeat)
+def make(
+    name: str,
+    *,
+    action_repeat: int,
+    endless: bool,
+    max_episode_steps: int | None,
+    kwargs: Mapping[str, Any],
+    pictures: bool,
+) -> DmControl:
+    """A task of the suite, which can always be drawn; see `suites.make`."""
+    if kwargs:
+        raise InputError(f"{name} is a task of DeepMind Control, which takes no arguments; leave --env-kwargs out")
+    env = load(name)
+    if max_episode_steps is not None:
+        env._step_limit = max_episode_steps
+    return DmControl(env, name=name, action_repeat=action_repeat, endless=endless)
 
 
-def load(name: str, *, endless: bool = False) -> "Environment":
-    """The task `domain-task` of the suite, on request without its time limit."""
+def load(name: str) -> "Environment":
+    """The task `domain-task` of the suite."""
     domain, task = name.split("-")
     env = _suite().load(domain, task)
     # quadruped-escape hands its terrain to OpenGL at every reset if there is any: there is none, see `_suite`.
     env.physics._make_rendering_contexts = lambda: None
-    if endless:
-        env._step_limit = inf  # what the suite itself sets where a task has no limit; there is no public way
     return env
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from steadyq.envs import suites
 from steadyq.envs.env import BadStepError, Env, EnvError, Step
-from steadyq.errors import Stopped
+from steadyq.envs.source import Source
+from steadyq.errors import InputError, Stopped
 from steadyq.settings import Settings
 
 PHYSICS_ERROR = "dm_control.rl.control.PhysicsError"
@@ -241,7 +242,32 @@ def _play(env: Env, *, seed: int, actions: np.ndarray) -> list[object]:
     return seen
 
 
-def of_run(settings: Settings, *, endless: bool = False) -> Guarded:
-    """The environment that a run's settings name, guarded; `endless`: without its suite's time limit."""
-    make = partial(suites.make, settings.env, action_repeat=settings.resolved("action_repeat"), endless=endless)
+def of_run(
+    settings: Settings, source: Source | None = None, *, endless: bool = False, pictures: bool = False
+) -> Guarded:
+    """The environment of a run, guarded.
+
+    Args:
+        settings: of the run.
+        source: the environment that the run was given as an object of Python; None if its name is enough.
+        endless: without its suite's time limit.
+        pictures: it is to be drawn.
+
+    Raises:
+        InputError: a name is not enough; or it cannot be made.
+    """
+    if source is None and settings.env_object is not None:
+        raise InputError(
+            f"the environment {settings.env} of this run was {settings.env_object}, given from Python, so give it from "
+            f"there again: `steadyq.resume(folder, env=...)` resumes the run"
+        )
+    make = partial(
+        suites.make,
+        settings.env if source is None else source,
+        action_repeat=settings.resolved("action_repeat"),
+        endless=endless,
+        max_episode_steps=settings.max_episode_steps,
+        kwargs=settings.env_kwargs,
+        pictures=pictures,
+    )
     return Guarded(make, timeout=settings.env_timeout or None)

@@ -1,16 +1,16 @@
 """Gymnasium environments as `Env`."""
 
-import importlib
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from steadyq.envs.env import BadStepError, Spec, Step, flat, rescaler
 from steadyq.envs.mujoco_view import View, start_mujoco
-from steadyq.errors import InputError
+from steadyq.envs.own_code import defined_at, own_lines, sentence
+from steadyq.envs.source import Source, find, origin
+from steadyq.errors import InputError, Stopped
 from steadyq.settings import parse_env
 
 if TYPE_CHECKING:
@@ -26,13 +26,25 @@ class GymnasiumEnv:
     """A Gymnasium environment.
 
     Args:
-        env: the environment, owned by this one from now on; its observations are a Box of rank 2 at most, or a Dict of
-            such boxes; its actions a bounded Box of real numbers.
+        env: the environment; its observations are a Box of rank 2 at most, or a Dict of such boxes; its actions a
+            bounded Box of real numbers.
         name: what to call it.
         action_repeat: environment steps (frames) per agent step.
+        limit: frames after which an episode is cut off; None for what the environment does by itself.
+        endless: without that limit, which is then only known.
+        lent: it is somebody else's, and is not closed.
     """
 
-    def __init__(self, env: "gymnasium.Env", *, name: str, action_repeat: int):
+    def __init__(
+        self,
+        env: "gymnasium.Env",
+        *,
+        name: str,
+        action_repeat: int,
+        limit: int | None = None,
+        endless: bool = False,
+        lent: bool = False,
+    ):
         from gymnasium import spaces
         from gymnasium.wrappers import FlattenObservation
 
@@ -46,7 +58,7 @@ class GymnasiumEnv:
         self._rescale = rescaler(actions.low, actions.high, name=name)
         self._env = FlattenObservation(env)  # a Dict in the order of its keys, the one that `_boxes` walks
         self._view: View | None = None
-        limit = env.spec.max_episode_steps if env.spec is not None else None
+        self._limit, self._frames, self._lent = None if endless else limit, 0, lent
         fps = env.metadata.get("render_fps")
         self.spec = Spec(
             name=name,
@@ -54,7 +66,7 @@ class GymnasiumEnv:
             obs_dim=sum(size for _, size in observations),
             action_dim=int(np.prod(actions.shape)),
             action_repeat=action_repeat,
-            episode_frames=limit,
+            episode_frames=min(filter(None, [limit, _own_limit(env)]), default=None),
             observations=observations,
             frame_seconds=1 / fps if fps else None,
             action_low=tuple(actions.low.ravel().tolist()),
@@ -64,6 +76,7 @@ class GymnasiumEnv:
     def reset(self, seed: int) -> np.ndarray:
         self._instabilities()[:] = 0  # those of earlier episodes
         obs, _ = self._env.reset(seed=seed)
+        self._frames = 0
         self._refuse_instability()
         return flat([obs])
 
@@ -72,6 +85,8 @@ class GymnasiumEnv:
         for _ in range(self.spec.action_repeat):
             obs, frame_reward, terminated, truncated, _ = self._env.step(control)
             reward += float(frame_reward)
+            self._frames += 1
+            truncated = truncated or self._frames == self._limit
             if terminated or truncated:
                 break
         self._refuse_instability()
@@ -90,7 +105,8 @@ class GymnasiumEnv:
     def close(self) -> None:
         if self._view is not None:
             self._view.close()
-        self._env.close()
+        if not self._lent:
+            self._env.close()
 
     def _instabilities(self) -> np.ndarray:
         """How often MuJoCo has met NaN or huge positions, velocities, accelerations and controls; [0] elsewhere."""
@@ -133,7 +149,7 @@ def names() -> list[str]:
 
 
 def knows(name: str) -> bool:
-    """Whether Gymnasium knows an id; of `module:Name-v0`, which only its module can tell, whether it is well formed.
+    """Whether Gymnasium knows an id; of one in code of one's own, which only that can tell, whether it is well formed.
 
     An id's version belongs to it: which one is the newest may change within a run.
     """
@@ -145,54 +161,77 @@ def knows(name: str) -> bool:
     return name in gymnasium.registry
 
 
-def make(name: str, *, action_repeat: int, endless: bool) -> GymnasiumEnv:
-    """The environment of an id; see `suites.make`. LookupError if nobody knows it."""
-    return GymnasiumEnv(load_gymnasium(name, endless=endless), name=name, action_repeat=action_repeat)
-
-
-def load_gymnasium(name: str, *, endless: bool = False) -> "gymnasium.Env":
-    """The environment of an id, after importing the module of `module:Name-v0`, able to draw itself if it ever is.
-
-    The module may also lie in the current folder.
-
-    Args:
-        name: the id.
-        endless: without Gymnasium's time limit; one that the environment keeps by itself stays.
-
-    Raises:
-        LookupError: nobody knows the id.
-        InputError: its module, or something it needs, cannot be imported.
-    """
+def make(
+    source: Source,
+    *,
+    action_repeat: int,
+    endless: bool,
+    max_episode_steps: int | None,
+    kwargs: Mapping[str, Any],
+    pictures: bool,
+) -> GymnasiumEnv:
+    """The environment of a source; see `suites.make`. LookupError if it is an id that nobody knows."""
     import gymnasium
-    from gymnasium.envs.registration import load_env_creator
+
+    name, _, is_env = origin(source)
+    made_by: Any = find(source) if isinstance(source, str) else source
+    limit = max_episode_steps
+    start_mujoco()
+    if is_env:
+        made = made_by
+    elif isinstance(made_by, str):
+        limit = limit or gymnasium.spec(made_by).max_episode_steps
+        # No checker, which would only warn; and no limit, which is kept here, where it can be lifted: -1 is for none.
+        by_id = partial(gymnasium.make, made_by, max_episode_steps=-1, disable_env_checker=True)
+        made = _made(name, by_id, {**kwargs, **_drawing(gymnasium.spec(made_by).entry_point, pictures)})
+    else:
+        made = _made(name, made_by, {**kwargs, **_drawing(made_by, pictures)})
+    if not isinstance(made, gymnasium.Env):
+        raise InputError(
+            f"{name} is {type(made).__name__}, no environment of Gymnasium's; derive its class from gymnasium.Env, "
+            f"or wrap it in one that is"
+        )
+    return GymnasiumEnv(made, name=name, action_repeat=action_repeat, limit=limit, endless=endless, lent=is_env)
+
+
+def _made(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    """What a constructor gives; what it raises is a sentence about the user's own code."""
     from gymnasium.error import DependencyNotInstalled
 
-    module, env_id = parse_env(name)
-    if module and module not in sys.modules:  # else nothing is to be looked for in the current folder
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.append(here)  # where `python -m` looks too; last, so that it hides nothing
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the module is there; something that it imports is not
-            raise InputError(
-                f"there is no module {module!r} to import for {name!r}; install it, go to its folder, or put its "
-                f"folder on PYTHONPATH"
-            ) from error
-    if not knows(env_id):
-        raise LookupError(env_id)
-    start_mujoco()
     try:
-        entry = gymnasium.spec(env_id).entry_point
-        creator = load_env_creator(entry) if isinstance(entry, str) else entry
-        metadata = getattr(creator, "metadata", None)  # functions have none
-        draws = isinstance(metadata, dict) and "rgb_array" in (metadata.get("render_modes") or ())
-        limit = -1 if endless else None  # -1: none, None: the registered one
-        drawing: dict[str, Any] = {"render_mode": "rgb_array"} if draws else {}
-        return gymnasium.make(env_id, max_episode_steps=limit, **drawing)
-    except (DependencyNotInstalled, ImportError) as error:
+        return make(**kwargs)
+    except DependencyNotInstalled as error:
         raise InputError(f"{name} cannot be made here: {error}") from error
+    except (KeyboardInterrupt, Stopped, InputError):
+        raise
+    except BaseException as error:  # anyone's code: it may even end the process
+        inner = error
+        while isinstance(inner.__cause__, type(inner)):  # Gymnasium raises it again, without the user's own lines
+            inner = inner.__cause__
+        if own_lines(inner):
+            raise InputError(f"{name} cannot be made: {sentence(inner)}; mend it") from error
+        raise InputError(
+            f"{name} cannot be made: {sentence(inner)}{defined_at(make)}; give its arguments as --env-kwargs, or in "
+            f"Python a function that makes it"
+        ) from error
+
+
+def _drawing(entry_point: Any, pictures: bool) -> dict[str, str]:
+    """The argument that makes an environment draw itself, where it can."""
+    from gymnasium.envs.registration import load_env_creator
+
+    if not pictures:
+        return {}
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    metadata = getattr(creator, "metadata", None)  # functions have none
+    draws = isinstance(metadata, dict) and "rgb_array" in (metadata.get("render_modes") or ())
+    return {"render_mode": "rgb_array"} if draws else {}
+
+
+def _own_limit(env: "gymnasium.Env") -> int | None:
+    """The time limit that an environment keeps by itself, or a wrapper of it, where it is called as in Gymnasium."""
+    limit = env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _boxes(space: "spaces.Space", *, name: str, key: str = "") -> Iterator[tuple[str, int]]:

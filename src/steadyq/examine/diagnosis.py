@@ -18,7 +18,6 @@ from steadyq.algorithm.agent import Agent, Recipe
 from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.tree import at
 from steadyq.algorithm.types import State
-from steadyq.envs import guard, suites
 from steadyq.envs.guard import Guarded
 from steadyq.examine.q_bias import Subject, q_bias
 from steadyq.settings import Settings
@@ -40,13 +39,9 @@ class Examiner:
     limit: int | None  # agent steps after which training cuts an episode
 
 
-def examiner(settings: Settings, recipe: Recipe) -> Examiner:
-    """The examiner of a run, with an environment to be closed in the end."""
-    repeat = settings.resolved("action_repeat")
-    limited = suites.make(settings.env, action_repeat=repeat)
-    frames = limited.spec.episode_frames
-    limited.close()
-    env = guard.of_run(settings, endless=True)
+def examiner(settings: Settings, recipe: Recipe, env: Guarded) -> Examiner:
+    """The examiner of a run, with an environment of it that is `endless`."""
+    repeat, frames = settings.resolved("action_repeat"), env.spec.episode_frames
     return Examiner(
         agent=make_agent(recipe, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim),
         env=env,

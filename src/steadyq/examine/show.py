@@ -6,6 +6,7 @@ from pathlib import Path
 from steadyq import output
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.envs import film, guard
+from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.examine.play import Episode, mean_action, play, summarise
 from steadyq.store.names import EVALUATION, EVALUATION_STD
@@ -22,6 +23,7 @@ def show(
     video: Path | None = None,
     film_strip: Path | None = None,
     trust: bool = False,
+    env: Source | None = None,
 ) -> list[Episode]:
     """Play episodes with a run's policy and print their returns.
 
@@ -32,7 +34,8 @@ def show(
         episodes: how many; their starts are other ones than those of training and evaluation.
         video: an MP4 of a typical episode: the one whose return is nearest the mean.
         film_strip: a PNG of moments of that episode, side by side.
-        trust: import the module that the run's environment names.
+        trust: run the code that the run's environment names.
+        env: the environment again, if the run was given it as an object of Python.
 
     Raises:
         InputError: no such run, seed or checkpoint, or a picture that cannot be written.
@@ -49,20 +52,20 @@ def show(
     seed = settings.seeds[0] if seed is None else seed
     state, frame = load_state(run, record, seed=seed, which=which)
     act = mean_action(agent_of(record), state)
-    with closing(guard.of_run(settings)) as env:
-        check_spec(record, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim)
+    with closing(guard.of_run(settings, env, pictures=bool(video or film_strip))) as made:
+        check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
         starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
         played = []
         for number, start in enumerate(starts):
-            played.append(play(env, act, seed=start))
+            played.append(play(made, act, seed=start))
             print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
         mean, std = (summarise(played)[name] for name in (EVALUATION, EVALUATION_STD))
         output.say(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
         if video or film_strip:
             typical = min(range(episodes), key=lambda number: abs(played[number].ret - mean))
             every = 1 if video else max(1, played[typical].length // 32)  # a film strip needs a few moments only
-            frames, _ = film.record(env, act, seed=starts[typical], every=every)  # played again: it is known only now
-            fps = film.frames_per_second(env.spec, every=every)
+            frames, _ = film.record(made, act, seed=starts[typical], every=every)  # played again: it is known only now
+            fps = film.frames_per_second(made.spec, every=every)
             if video:
                 film.video(frames, video, fps=fps)
                 output.say(f"video      {video}")

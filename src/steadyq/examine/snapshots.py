@@ -16,6 +16,8 @@ from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
 from steadyq.algorithm.types import State
 from steadyq.engine import machine
+from steadyq.envs import guard
+from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.store import checkpoint, disk, folder, metrics_csv, names, sealed, snapshot
@@ -61,6 +63,7 @@ def diagnose(
     frames: Sequence[int] | None = None,
     episodes: int | None = None,
     trust: bool = False,
+    env: Source | None = None,
 ) -> dict[int, Diagnoses]:
     """Diagnose a run's snapshots, write what is found to the run's `diagnostics.csv`, and print a table per seed.
 
@@ -71,7 +74,8 @@ def diagnose(
         seed: which of its agents; all if None.
         frames: of which snapshots; all if None.
         episodes: roll-outs for Q-bias; None for as many as REDQ's protocol takes.
-        trust: import the module that the run's environment names.
+        trust: run the code that the run's environment names.
+        env: the environment again, if the run was given it as an object of Python.
 
     Returns:
         By seed and frame, what was measured.
@@ -88,8 +92,9 @@ def diagnose(
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
     machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
-    chosen, console = examiner(settings, recipe), output.console()
-    check_spec(record, obs_dim=chosen.env.spec.obs_dim, action_dim=chosen.env.spec.action_dim)
+    made = guard.of_run(settings, env, endless=True)
+    chosen, console = examiner(settings, recipe, made), output.console()
+    check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
     blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
     for one in patients:
         found[one.seed], earlier = {}, record.prefilled(one.seed)
@@ -102,7 +107,7 @@ def diagnose(
             found[one.seed][frame] = measured
             note(run, record, one.seed, frame, measured)
         show(console, run, record, one, found[one.seed], chosen)
-    chosen.env.close()
+    made.close()
     output.say(f"everything {run / DIAGNOSTICS}")
     return found
 

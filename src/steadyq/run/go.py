@@ -16,6 +16,7 @@ from steadyq.engine.learner import Learners
 from steadyq.envs import guard
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
+from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import examiner
 from steadyq.output import plural
@@ -71,6 +72,7 @@ def go(
     saved: Sequence[checkpoint.Checkpoint] = (),
     mark: metrics_csv.Mark | None = None,
     notes: Sequence[str] = (),
+    source: Source | None = None,
 ) -> Result:
     """Run the loop from a verified checkpoint of every seed, or from the beginning if there is none.
 
@@ -84,9 +86,10 @@ def go(
         saved: a checkpoint per seed, all of one frame.
         mark: where the record of measurements continues.
         notes: sentences for the person watching.
+        source: the environment, if it was given as an object of Python.
     """
     with ExitStack() as made:
-        run = assemble(made, held, record, env, start=start, saved=saved, mark=mark, clock=stop.clock)
+        run = assemble(made, held, record, env, source, start=start, saved=saved, mark=mark, clock=stop.clock)
         for line in (opening(record, saved[0].frame if saved else 0), *notes):
             run.view.message(line)
         begin(run, saved)
@@ -101,6 +104,7 @@ def assemble(
     held: Held,
     record: Record,
     env: Guarded,
+    source: Source | None,
     *,
     start: Start,
     saved: Sequence[checkpoint.Checkpoint],
@@ -123,12 +127,14 @@ def assemble(
         raise InputError(f"networks of these sizes cannot be made here ({error}); give smaller ones") from None
     if start.states:
         states = [with_fresh_optimisers(*pair) for pair in zip(start.states, states, strict=True)]
-    examining = examiner(settings, recipe) if settings.diagnose_every else None
-    if examining:
-        made.callback(examining.env.close)
+    examining = None
+    if settings.diagnose_every:
+        endless = guard.of_run(settings, source, endless=True)
+        made.callback(endless.close)
+        examining = examiner(settings, recipe, endless)
     seeds = []
     for i, seed in enumerate(settings.seeds):
-        stream = EpisodeStream(guard.of_run(settings), seed=seed)
+        stream = EpisodeStream(guard.of_run(settings, source), seed=seed)
         made.callback(stream.close)
         replays = start.replays[i] if start.replays else replays_of(record, seed)
         history = checkpoint.History(seed_folder(run_folder, seed))

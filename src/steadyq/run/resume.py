@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steadyq.envs import guard
+from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError, unknown
 from steadyq.run import save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
@@ -25,11 +26,12 @@ FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
 
 
-def go_on_with(settings: Settings, *, inexact: bool, max_minutes: float | None) -> Result:
+def go_on_with(settings: Settings, env: Source | None, *, inexact: bool, max_minutes: float | None) -> Result:
     """Resume the run that these settings would begin."""
     changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
     return resume(
         settings.folder,
+        env=env,
         frames=settings.frames,
         inexact=inexact,
         trust=True,
@@ -44,6 +46,8 @@ def check_same(settings: Settings, there: Settings, run_folder: Path) -> None:
     ours, theirs = _decisive(settings), _decisive(there)
     if ours.get("schedule_updates") == settings.planned_updates:  # by the length, not chosen
         theirs["schedule_updates"] = ours["schedule_updates"]  # `longer` decides
+    if settings.gamma is None:  # by the length of an episode, there as here
+        theirs["gamma"] = None
     compared = ours if ours["recipe"] == theirs["recipe"] else ("recipe",)
     if odd := [key for key in compared if ours[key] != theirs.get(key)]:
         what = ", ".join(f"{key} is {theirs.get(key)} there and {ours[key]} here" for key in odd)
@@ -63,6 +67,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
 def resume(
     run_folder: Path | str,
     *,
+    env: Source | None = None,
     frames: int | None = None,
     past_schedule: bool = False,
     inexact: bool = False,
@@ -75,11 +80,12 @@ def resume(
 
     Args:
         run_folder: where the run is.
+        env: the environment again, if the run was given it as an object of Python.
         frames: a new total length; longer than what is done.
         past_schedule: go beyond the end of the recipe's learning-rate schedule, at its last rate.
         inexact: resume although the machine or a version is another one, so that bits may differ from here on, or
             although the record of measurements is damaged.
-        trust: import the module that the run's environment names.
+        trust: run the code that the run's environment names.
         max_minutes: stop and save after so long.
         like: refuse another run than the one that these settings would begin.
         **changes: other values of settings that are `resumable`, see `steadyq resume --help`. None changes nothing.
@@ -103,15 +109,16 @@ def resume(
         if like is not None:
             check_same(like, record.settings, run_folder)
         check_trust(record, trust=trust)
+        check_source(record, env)
         settings = replace(record.settings, **changes)
         check(settings)
         found = newest_whole(run_folder, record, despite_log=inexact)
         done = found.saved[0].frame if found.saved else 0
         if frames is not None:
             settings = longer(settings, frames, done, past_schedule=past_schedule)
-        with closing(guard.of_run(settings)) as env:
+        with closing(guard.of_run(settings, env)) as made:
             check_memory(record._replace(settings=settings))
-            check_spec(record, obs_dim=env.spec.obs_dim, action_dim=env.spec.action_dim)
+            check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
             before = record.stretches[-1]
             now = stretch(done, conditions_again(settings, before, changes))
             different, unasked = differences(before, now, asked=changes)
@@ -130,9 +137,22 @@ def resume(
                 mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
             start = NOTHING if found.saved else find_again(record, trust=trust)
-            return go(
-                held, record, env, stop, start=start, saved=found.saved, mark=mark, notes=[*notes, *found.complaints]
-            )
+            notes += found.complaints
+            return go(held, record, made, stop, start=start, saved=found.saved, mark=mark, notes=notes, source=env)
+
+
+def check_source(record: Record, env: Source | None) -> None:
+    """InputError if an environment is given for a run that was made with another, as far as one can see."""
+    if env is None:
+        return
+    settings, (name, words, _) = record.settings, origin(env)
+    if settings.env_object is None:
+        raise InputError(f"the run's environment is made by its name, {settings.env}; leave env out")
+    if words is None or name != settings.env:
+        raise InputError(
+            f"the run's environment {settings.env} was {settings.env_object}, and env is {words or repr(name)}; give "
+            f"the same again"
+        )
 
 
 def find_record(run_folder: Path) -> tuple[Record, list[str]]:

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options, stranger
 from steadyq.envs import guard, suites
 from steadyq.envs.env import Spec
-from steadyq.envs.guard import Guarded, repeats
+from steadyq.envs.guard import repeats
+from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
 from steadyq.run.stop import Stop
-from steadyq.settings import SETTINGS, Settings, check, complete, fraction
+from steadyq.settings import SETTINGS, Settings, check, complete, discounted, fraction, json_object
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
@@ -26,7 +26,7 @@ from steadyq.store.start import find
 def train(
     recipe: str,
     *,
-    env: str,
+    env: Source,
     overwrite: bool = False,
     resume: bool = False,
     inexact: bool = False,
@@ -37,7 +37,8 @@ def train(
 
     Args:
         recipe: its name, e.g. `"crossq_wn"`.
-        env: a DeepMind Control task or a Gymnasium id.
+        env: a DeepMind Control task or a Gymnasium id; `module:Name-v0`, `module:Class` or `path.py:Class`; a class or
+            function without arguments, called for each environment that is needed.
         overwrite: delete the run that is already in the folder, if there is one.
         resume: resume that run instead, if it is the same one.
         inexact: resume although bits may differ from here on, see `steadyq.resume`.
@@ -53,10 +54,11 @@ def train(
     """
     settings = settings_of(recipe, env=env, choices=choices)
     run_folder, unwanted = settings.folder, not (overwrite or resume)
+    source = None if isinstance(env, str) else env
     if holds_run(run_folder, unwanted=unwanted) and resume:
-        return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
-    with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings)) as made:
-        record = record_of(settings, made.spec)
+        return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes)
+    with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings, source)) as made:
+        record = record_of(discounted(settings, made.spec.episode_frames), made.spec)
         start = find(record)
         record = record._replace(sources=start.sources)
         check_memory(record)
@@ -68,10 +70,11 @@ def train(
         with lock.hold(run_folder) as held:
             # Another process may have had the folder since we looked, and nobody can from now on.
             if not (holds_run(run_folder, unwanted=unwanted) and resume):
-                with closing(guard.of_run(settings)) as spare:
+                with closing(guard.of_run(settings, source)) as spare:
                     how["reproducible"] = repeats(made, spare)
-                return go(held, record._replace(stretches=[stretch(0, how)]), made, stop, start=start)
-    return go_on_with(settings, inexact=inexact, max_minutes=max_minutes)
+                record = record._replace(stretches=[stretch(0, how)])
+                return go(held, record, made, stop, start=start, source=source)
+    return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes)
 
 
 def record_of(settings: Settings, spec: Spec) -> Record:
@@ -81,8 +84,8 @@ def record_of(settings: Settings, spec: Spec) -> Record:
     return Record(settings, spec.obs_dim, spec.action_dim, observations, *bounds, seconds, [], {})
 
 
-def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Settings:
-    """Checked and completed settings from names and values."""
+def settings_of(recipe: str, *, env: Source, choices: Mapping[str, Any]) -> Settings:
+    """Checked and completed settings from names and values, but for a discount by the length of an episode."""
     known_options = options(recipe)
     for key in choices:
         if key not in SETTINGS and key not in known_options:
@@ -96,14 +99,13 @@ def settings_of(recipe: str, *, env: str, choices: Mapping[str, Any]) -> Setting
     if "seeds" in given:
         given["seeds"] = tuple(given["seeds"])
     given |= {key: str(given[key]) for key in (INIT, LOAD) if given.get(key) is not None}
-    settings = Settings(recipe=recipe, env=env, options=chosen, **given)
-    settings = complete(
-        settings,
-        made.protocol,
-        defaults,
-        repeats=suites.repeats_actions(env),
-        episode_frames=lambda: Guarded(partial(suites.make, env)).spec.episode_frames,
-    )
+    if isinstance(given.get("env_kwargs"), str):
+        given["env_kwargs"] = json_object(given["env_kwargs"])
+    name, words, is_env = origin(env)
+    if is_env:
+        raise InputError(f"env is {words}, and a run needs several; give its class, or a function that makes one")
+    settings = Settings(recipe=recipe, env=name, env_object=words, options=chosen, **given)
+    settings = complete(settings, made.protocol, defaults, repeats=suites.repeats_actions(env))
     check(settings)
     return settings
 

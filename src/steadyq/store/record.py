@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 from steadyq.algorithm.options import make_recipe
@@ -105,6 +106,7 @@ def record_from_json(content: Any, *, source: Path, out: Path) -> Record:
         sources = typed.from_json(dict[str, list[Source]], rest["sources"], "sources")
         record = Record(**{**rest, "settings": from_json(rest["settings"], out=str(out)), "sources": sources})
         check(record.settings)
+        record.settings.resolved("gamma")
         make_recipe(record.settings.recipe, record.settings.options)
         _check_sizes(record)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError) as error:
@@ -154,11 +156,24 @@ def check_spec(record: Record, *, obs_dim: int, action_dim: int) -> None:
 
 
 def check_trust(record: Record, *, trust: bool) -> None:
-    """InputError if making the environment would import a module that nobody but the run folder asks for."""
-    module = parse_env(record.settings.env).module
-    if module and not trust and module not in sys.modules:
+    """InputError if making the environment would run code that nobody but the run folder asks for.
+
+    A class or function that the folder chooses, or arguments that it chooses, can do anything, also where the module is
+    imported already; an id that is registered cannot.
+    """
+    settings = record.settings
+    code, name = parse_env(settings.env)
+    if trust or settings.env_object:  # the latter is not made from its name
+        return
+    registered = code in sys.modules and name in getattr(sys.modules.get("gymnasium"), "registry", ())
+    if code and not registered:
         raise InputError(
-            f"the run's environment {record.settings.env} imports the Python module {module!r}; "
-            f"if you trust it, add --trust",
+            f"the run's environment {settings.env} runs the Python code of {code!r}; if you trust it, add --trust",
+            add="--trust",
+        )
+    if settings.env_kwargs:
+        raise InputError(
+            f"the run's environment {settings.env} is made with the arguments {short(settings.env_kwargs)}; if you "
+            f"trust them, add --trust",
             add="--trust",
         )

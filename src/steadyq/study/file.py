@@ -252,7 +252,7 @@ def _settings(choices: dict[str, Any], seeds: list[tuple[int, ...]], sizes: dict
     if settings.device == "cuda" or settings.compile == "on":
         choose_machine(settings)
     if settings.env not in sizes:
-        sizes[settings.env] = sizes_of(settings.env)
+        sizes[settings.env] = sizes_of(settings.env, settings.env_kwargs)
     found = sizes[settings.env]
     if isinstance(found, str):
         raise InputError(found)
@@ -263,10 +263,10 @@ def _settings(choices: dict[str, Any], seeds: list[tuple[int, ...]], sizes: dict
     return settings
 
 
-def sizes_of(env: str) -> Sizes | str:
+def sizes_of(env: str, kwargs: Mapping[str, Any] | None) -> Sizes | str:
     """The sizes of an environment, which is made for that; or why it cannot be made, in a sentence."""
     try:
-        with closing(suites.make(env)) as made:
+        with closing(suites.make(env, kwargs=kwargs)) as made:
             return Sizes(made.spec.obs_dim, made.spec.action_dim)
     except InputError as error:
         return str(error)

@@ -1,0 +1,248 @@
+"""Environments of one's own: as objects of Python, in modules and in files; what is wrong with them in one sentence."""
+
+import runpy
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from runs import SMALL, digest, records, run_at, stopped_at
+from steadyq.cli.main import main
+from steadyq.envs import suites
+from steadyq.errors import InputError
+from steadyq.examine import show
+from steadyq.run.resume import resume
+from steadyq.store.record import read_record
+from toy import Point
+
+TINY = {**SMALL, "width": 4, "actor_width": 4, "utd": "1/4"}
+
+REACH = """
+import gymnasium
+import numpy as np
+
+
+class Reach(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, gain=1.0):
+        self.gain = gain
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(-1, 1)
+        return self.look(), {}
+
+    def step(self, action):
+        self.x = np.clip(self.x + self.gain * float(action[0]), -9, 9)
+        return self.look(), -abs(self.x), False, False, {}
+
+    def look(self):
+        return np.array([self.x, self.gain], np.float32)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own to work in, whose modules are forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", {**gymnasium.registry})
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def command(*arguments: str) -> list[str]:
+    """`steadyq train` at toy size."""
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in TINY.items()]
+    return ["train", "crossq_wn", *options, *arguments]
+
+
+def a_point() -> Point:
+    return Point()
+
+
+# What Python takes
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (Point, "the class toy.Point"),
+        (a_point, f"the function {__name__}.a_point"),
+        (partial(Point, limit=10), "the class toy.Point"),
+        (lambda: Point(), f"the function {__name__}.<lambda>"),
+    ],
+)
+def test_a_class_or_a_function_is_an_environment(env: object, words: str, tmp_path: Path) -> None:
+    """It is the run that its registered name makes, and the record tells what it was."""
+    named = run_at(tmp_path / "named", **TINY)
+    run = run_at(tmp_path / "run", env=env, **TINY)
+    assert digest(run.folder, 0) == digest(named.folder, 0)
+    settings = read_record(run.folder).settings
+    assert settings.env_object == words
+    assert settings.env in ("Point", "a_point", "lambda")
+
+
+def test_a_run_with_an_object_wants_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed = run_at(tmp_path / "undisturbed", env=Point, **TINY).folder
+    with monkeypatch.context() as patch:
+        stopped_at(50, patch)
+        run = run_at(tmp_path / "run", env=Point, **TINY).folder
+    before = (run / "run.json").read_bytes()
+    for words in (["resume", str(run)], ["evaluate", str(run), "--trust"], ["diagnose", str(run)]):
+        assert main(words) == 2
+        assert "the class toy.Point" in (said := capsys.readouterr().err)
+        assert "`steadyq.resume(folder, env=...)`" in said
+        assert said.count("\n") == 1
+    with pytest.raises(InputError, match="give the same again"):
+        resume(run, env=a_point)
+    with pytest.raises(InputError, match="give the same again"):
+        resume(run, env="toy:Point-v0")
+    assert (run / "run.json").read_bytes() == before
+    assert len(show.show(run, episodes=2, env=Point)) == 2
+    assert resume(run, env=Point).finished
+    assert (digest(run, 0), records(run)) == (digest(undisturbed, 0), records(undisturbed))
+    assert run_at(run, env=Point, resume=True, **TINY).finished
+    named = run_at(tmp_path / "named", **TINY).folder
+    with pytest.raises(InputError, match="made by its name, toy:Point-v0; leave env out"):
+        resume(named, env=Point)
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (7, "the environment 7 is not of the form"),
+        (None, "the environment None is not of the form"),
+        (lambda: 7, "lambda is int, no environment of Gymnasium's"),
+        (lambda: 1 / 0, "lambda cannot be made: ZeroDivisionError: division by zero (tests/test_own_envs.py, line "),
+    ],
+)
+def test_what_is_no_environment_is_a_sentence(env: object, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    with pytest.raises(InputError) as refused:
+        run_at(Path("never"), env=env)
+    assert words in str(refused.value)
+    with pytest.raises(InputError, match="give a function instead"):
+        run_at(Path("never"), env=Point, env_kwargs={"limit": 3})
+
+
+def test_the_example_is_whole_and_the_page_shows_it(here: Path) -> None:
+    root = Path(__file__).parent.parent
+    file = root / "examples/own_environment.py"
+    assert f"```python\n{file.read_text()}```" in (root / "docs/environments.md").read_text()
+    example = runpy.run_path(str(file))
+    run = run_at(here / "run", env=f"{file}:Reach", **TINY, env_kwargs={"steps": 30}).folder
+    by_class = run_at(here / "class", env=partial(example["Reach"], steps=30), **TINY).folder
+    assert digest(run, 0, weights_only=True) == digest(by_class, 0, weights_only=True)
+
+
+# What the command line takes
+
+
+@pytest.mark.parametrize("name", ["reach:Reach", "reach.py:Reach", "robots/reach.py:Reach", "robots/reach.py:Reach-v0"])
+def test_a_class_in_a_module_or_a_file_with_arguments(name: str, here: Path) -> None:
+    place = here / name.partition(":")[0].removesuffix(".py")
+    place.parent.mkdir(exist_ok=True)
+    place.with_suffix(".py").write_text(REACH + "gymnasium.register('Reach-v0', Reach)\n")
+    assert main(command("--env", name, "--env-kwargs", '{"gain": 2}', "--max-episode-steps", "10")) == 0
+    (run,) = here.glob("runs/*/*/*")
+    assert run.parent.name == "crossq_wn-utd1over4-actor_width=4-batch_size=8-env.gain=2-learning_starts=40-" + (
+        "max_episode_steps=10-width=4"
+    )
+    assert {line.rpartition(",")[2] for line in records(run) if "ep_len_mean" in line} == {"10"}
+    assert main(["evaluate", str(run), "--episodes", "1"]) == 2
+    assert main(["evaluate", str(run), "--episodes", "1", "--trust"]) == 0
+
+
+def test_arguments_and_a_time_limit_for_an_id() -> None:
+    make = partial(suites.make, "Pendulum-v1", kwargs={"g": 0.0})
+    assert make()._env.unwrapped.g == 0.0
+    assert make().spec.episode_frames == 200
+    limited = make(max_episode_steps=3, action_repeat=2)
+    assert limited.spec.episode_frames == 3
+    limited.reset(0)
+    action = limited._env.action_space.sample()
+    assert [limited.step(action).truncated for _ in range(2)] == [False, True]
+    assert suites.make("cartpole-balance", max_episode_steps=30).spec.episode_frames == 30
+
+
+BROKEN = {
+    "twice.py": (
+        "import gymnasium\n" + REACH.replace("    def step", "  def step"),
+        "IndentationError: ",
+        "twice.py, line 19",
+    ),
+    "name.py": ("import os\n\nnowhere.open()\n", "NameError: name 'nowhere' is not defined", "name.py, line 3"),
+    "lacks.py": ("import not_installed_anywhere\n", "ModuleNotFoundError: No module named", "lacks.py, line 1"),
+    "leaves.py": ("import sys\nsys.exit(0)\n", "SystemExit: 0", "leaves.py, line 2"),
+    "wants.py": (
+        REACH.replace("gain=1.0", "port"),
+        "missing 1 required positional argument: 'port'",
+        "wants.py, line 6",
+    ),
+    "closed.py": (
+        REACH.replace("self.gain = gain", "open('/dev/nowhere')"),
+        "FileNotFoundError: ",
+        "closed.py, line 11, in __init__",
+    ),
+    "empty.py": ("import gymnasium\n", "registers no environment and defines none", "'Reach'"),
+    "other.py": (REACH.replace("class Reach", "class Reacher"), "did you mean ", "other.py:Reacher'"),
+    "id.py": (
+        REACH.replace("Reach", "Arm") + "gymnasium.register('Arm-v0', Arm)",
+        "known: ",
+        "id.py:Arm, id.py:Arm-v0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["module", "file"])
+@pytest.mark.parametrize("file", BROKEN)
+def test_what_is_wrong_with_own_code_is_a_sentence_with_its_line(
+    kind: str, file: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, *words = BROKEN[file]
+    (here / file).write_text(text)
+    code = file.removesuffix(".py") if kind == "module" else file
+    assert main(command("--env", f"{code}:Reach")) == 2
+    said = capsys.readouterr().err
+    for part in words:
+        assert (part if kind == "file" else part.replace(f"{file}:", f"{code}:")) in said
+    assert said.count("\n") == 1
+    assert len(said) < 500
+    assert "/steadyq/" not in said
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "Zzzz"], "`steadyq list envs` shows all; one of your own is module:Name-v0"),
+        (["--env", "nowhere.py:Reach"], "there is no file nowhere.py in "),
+        (
+            ["--env", "Pendulum-v1", "--env-kwargs", "{g: 2}"],
+            '--env-kwargs is {g: 2}; give a JSON object such as {"gain"',
+        ),
+        (["--env", "Pendulum-v1", "--env-kwargs", "[2]"], "--env-kwargs is [2]; give"),
+        (["--env", "Pendulum-v1", "--env-kwargs", '{"gg": 2}'], "unexpected keyword argument 'gg'"),
+        (["--env", "Pendulum-v1", "--env-kwargs", '{"max_episode_steps": 2}'], "give it as an option"),
+        (["--env", "Pendulum-v1", "--max-episode-steps", "0"], "--max-episode-steps is 0; give"),
+        (["--env", "walker-run", "--env-kwargs", '{"g": 2}'], "takes no arguments; leave --env-kwargs out"),
+    ],
+)
+def test_options_of_environments_are_refused_in_a_sentence(
+    arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(*arguments)) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert len(said) < 700
