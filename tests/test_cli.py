@@ -8,7 +8,6 @@ import pytest
 
 from steadyq.cli.main import COMMANDS, main
 from steadyq.cli.train import progress
-from steadyq.envs import dm_control
 
 
 @pytest.mark.parametrize(
@@ -72,27 +71,6 @@ def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None
     out = capsys.readouterr().out
     assert "--target polyak|none" in out
     assert "[0.0003]" in out
-
-
-LIST = """
-import sys
-from steadyq.cli.main import main
-main(["list", "envs"])
-assert not {"torch", "mujoco", "dm_control.suite"} & sys.modules.keys()
-"""
-
-
-def test_list_envs_has_every_task_without_importing_the_suite() -> None:
-    done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    dmc, others = done.stdout.splitlines()
-    assert dmc.split() == ["dmc:", *(f"{domain}-{task}" for domain, task in dm_control._suite().ALL_TASKS)]
-    assert {"gymnasium:", "HalfCheetah-v5", "Pendulum-v1"} <= {*others.split()}
-
-
-def test_list_recipes(capsys: pytest.CaptureFixture) -> None:
-    assert main(["list", "recipes"]) == 0
-    assert "crossq_wn" in capsys.readouterr().out
 
 
 def test_a_command_without_streams_does_its_work() -> None:

@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from steadyq.algorithm.actor_critic import make_agent
     from steadyq.deploy.load import load_policy
     from steadyq.own_loop import Learner
+    from steadyq.run.check_env import check_env
     from steadyq.run.go import Result
     from steadyq.run.resume import resume
     from steadyq.run.train import train
     from steadyq.store.replay import Replay
 
-__all__ = ["Learner", "Replay", "Result", "load_policy", "make_agent", "resume", "train"]
+__all__ = ["Learner", "Replay", "Result", "check_env", "load_policy", "make_agent", "resume", "train"]
 
 WHERE = {
     "Learner": "steadyq.own_loop",
     "Replay": "steadyq.store.replay",
     "Result": "steadyq.run.go",
+    "check_env": "steadyq.run.check_env",
     "load_policy": "steadyq.deploy.load",
     "make_agent": "steadyq.algorithm.actor_critic",
     "resume": "steadyq.run.resume",

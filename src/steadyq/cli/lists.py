@@ -1,49 +1,46 @@
-"""`steadyq list`: what there is to train, and on what."""
+"""`steadyq list`: what there is to train, and on what.
+
+Both answers are tables in `data/`, which a test compares with the recipes and the environments themselves: to import
+PyTorch takes more than a second, and to make all environments ten.
+"""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
 
 from steadyq.cli.parser import DONE, Parser, parse
+
+RECIPES, ENVS = (Path(__file__).parent / "data" / name for name in ("recipes.txt", "envs.csv"))
 
 
 def names(parser: Parser, arguments: list[str]) -> int:
     """`steadyq list recipes|envs`."""
     parser.add_argument("what", choices=("recipes", "envs"), metavar="recipes|envs")
     if parse(parser, arguments).what == "recipes":
-        print_recipes()
+        print(RECIPES.read_text(encoding="utf-8"), end="")
     else:
-        from steadyq.envs import suites
-
-        for suite, known in suites.names().items():
-            print(f"{suite}: {' '.join(known)}")
+        print_envs()
     return DONE
 
 
-def print_recipes() -> None:
-    """Every recipe with its protocol on DeepMind Control and its size on dog-run, and what it is in the line below."""
-    from steadyq.algorithm.actor_critic import size
-    from steadyq.algorithm.options import make_recipe, summary
-    from steadyq.algorithm.recipes import RECIPES
+def print_envs() -> None:
+    """Every environment that `train` takes here, with its sizes, and the names of those that the table has not got."""
+    from steadyq.envs import suites
 
-    obs_dim, action_dim = 223, 38  # of dog-run
-    row = "{:14}{:>4}{:>7}{:>8}{:>9}{:>9}{:>9}{:>12}  {}"
-    print(row.format("", "UTD", "batch", "repeat", "warm-up", "gamma", "size", "per 1,000", "source"))
-    for name in RECIPES:
-        made = make_recipe(name)
-        protocol = made.protocol
-        learned = size(made, obs_dim=obs_dim, action_dim=action_dim)
-        print(
-            row.format(
-                name,
-                f"{protocol.utd:g}",
-                protocol.batch_size,
-                protocol.action_repeat,
-                f"{protocol.learning_starts:,}",
-                protocol.gamma or "length",
-                f"{learned / 1e6:.2f}M",
-                f"{1_000 * protocol.utd / protocol.action_repeat:,.0f}",
-                protocol.source,
-            )
-        )
-        print(f"    {summary(name)}")
-    print(
-        "\nrepeat: frames per agent step; warm-up: agent steps of random actions; gamma: `length`, by an episode's;"
-        "\nsize: learned numbers of actor and critics on dog-run; per 1,000: critic updates per 1,000 frames"
-    )
+    with ENVS.open(encoding="utf-8", newline="") as file:
+        table = {row["name"]: row for row in csv.DictReader(file)}
+    unknown = list[str]()
+    line = "{:28}{:>13}{:>9}{:>9}"
+    for suite, registered in suites.names().items():
+        print(line.format(suite, "observations", "actions", "frames"))
+        for name in registered:
+            row = table.get(name)
+            if row is None:
+                unknown.append(name)
+            elif row["obs_dim"] and (not row["needs"] or find_spec(row["needs"])):
+                print(line.format(name, row["obs_dim"], row["action_dim"], row["episode_frames"]))
+        print()
+    print("observations, actions: numbers in each; frames: time limit of an episode, in frames")
+    if unknown:
+        print(f"registered here too: {', '.join(unknown)}")
+    print("steadyq check-env ENV tells whether any other can be trained on; for your own see docs/environments.md")

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from steadyq.cli import deploy, examine, lists, results, study, train
+from steadyq.cli import deploy, envs, examine, lists, results, study, train
 from steadyq.cli.parser import DONE, FAILED, REFUSED, STOPPED, Parser
 from steadyq.errors import InputError, RunError, Stopped, unknown
 from steadyq.output import drain, open_streams, say, show_warning
@@ -44,6 +44,7 @@ COMMANDS = {
     "figures": Command(results.figures, "Draw the paper's figures from runs, as PNG and PDF."),
     "report": Command(results.report, "Write one HTML page about runs; it needs no network."),
     "watch": Command(results.watch, "Serve the report of runs in progress on this machine."),
+    "check-env": Command(envs.check_env, "Play an environment: whether it can be trained on, and what to mend."),
     "list": Command(lists.names, "What there is to train, and on what."),
     "doctor": Command(doctor, "What this machine has, and what a missing thing costs."),
 }

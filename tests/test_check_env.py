@@ -1,0 +1,193 @@
+"""`steadyq check-env`: each flaw is found, nothing else is said, and it refuses what `train` refuses."""
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+import steadyq
+from runs import SMALL
+from steadyq.cli.main import main
+from steadyq.engine import machine
+from steadyq.envs import check
+from steadyq.run import check_env as module
+from steadyq.store.replay import Replay
+
+EXAMPLE = Path(__file__).parents[1] / "examples/own_environment.py"
+LIMIT = 12
+HISTORY = count()
+
+
+class Flawed(gymnasium.Env):
+    """A point that drifts, without a flaw but the one that is asked for."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012, Gymnasium's way
+
+    def __init__(self, flaw: str = "", **spaces: Any) -> None:
+        self.flaw = flaw
+        self.observation_space = spaces.get("obs", Dict(place=Box(-100, 100, (2,)), speed=Box(-1, 1, (1,))))
+        self.action_space = spaces.get("actions", Box(-2, 2, (1,)))
+        self.place = np.zeros(2, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        if self.flaw == "no reset":
+            raise ValueError("the cable is loose")
+        super().reset(seed=None if self.flaw == "unseeded" else seed)
+        self.t = 0
+        start = 0 if self.flaw == "same start" else self.np_random.uniform(-1, 1)
+        self.place = np.full(2, start, np.float32)
+        return self.look(0), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, Any, bool, dict]:
+        self.t += 1
+        self.place += action
+        if self.flaw == "history":
+            self.place += next(HISTORY) % 7 / 100
+        if (self.flaw, self.t) in (("raises", 5), ("no step", 1)):
+            raise ValueError("the motor is hot")
+        reward: Any = 1.0 if self.flaw == "constant reward" else float(self.place[0])
+        if (self.flaw, self.t) == ("nan", 5):
+            reward = float("nan")
+        if self.flaw == "flags":
+            return self.look(action[0]), np.array(reward), 0, False, {}
+        short = self.flaw == "own limit" and self.t == LIMIT - 2
+        return self.look(action[0]), reward, short or (self.flaw == "ends" and self.t == LIMIT), False, {}
+
+    def look(self, speed: float) -> Any:
+        place = self.place if self.flaw == "alias" else self.place.copy()
+        if self.flaw == "float64":
+            place = place.astype(np.float64)
+        scale = 1 if self.flaw == "outside" else 0.5
+        return {"place": place, "speed": np.array([scale * speed], np.float32)}
+
+
+FLAWS = {
+    "float64": ("types", "place is float64 (2,), announced as float32 (2,): converted"),
+    "flags": ("types", "reward is ndarray, not float; terminated is int, not bool: converted"),
+    "outside": ("bounds", r"beyond [-1, 1]"),
+    "alias": ("aliasing", "an observation changed after it was returned"),
+    "constant reward": ("rewards", "always 1 in 48 steps"),
+    "nan": ("numbers", "after 4 steps: Flawed-nan-v0 gave a reward that is not finite, nan"),
+    "raises": ("numbers", "ValueError: the motor is hot"),
+    "ends": ("episodes", "time limit 12 frames; 4 episodes of 12 frames, terminated at the limit"),
+    "own limit": ("episodes", "time limit 12 frames; 4 episodes of 10 frames, all of them terminated"),
+    "unseeded": ("seeds", "one seed starts different episodes"),
+    "same start": ("seeds", "every seed starts the same episode"),
+    "history": ("repetition", "same seed and actions, other numbers"),
+}
+for flaw in ("", *FLAWS, "no reset", "no step"):
+    gymnasium.register(f"Flawed-{flaw.replace(' ', '_')}-v0", Flawed, max_episode_steps=LIMIT, kwargs={"flaw": flaw})
+gymnasium.register("FlawedEndless-v0", Flawed)
+gymnasium.register("FlawedActions-v0", Flawed, kwargs={"actions": Discrete(3)})
+gymnasium.register("FlawedImage-v0", Flawed, kwargs={"obs": Box(0, 255, (8, 8), np.uint8)})
+
+
+def ticks(seconds: float) -> Any:
+    """A clock that goes on by so much with each look."""
+    return (look * seconds for look in count()).__next__
+
+
+def test_nothing_is_said_of_an_environment_without_flaws(capsys: pytest.CaptureFixture[str]) -> None:
+    found = steadyq.check_env("Flawed--v0", clock=ticks(0.001))
+    assert [(one.state, one.advice) for one in found] == [("ok", "")] * 11
+    words = {one.subject: one.found for one in found}
+    assert words["spaces"] == "3 numbers observed, 1 action in [-2, 2]; 1 frame per agent step"
+    assert (
+        words["memory"]
+        == f"{Replay.bytes_needed(10**6, 3, 1) / 1e9:.2f} GB for the replay of a run of 1,000,000 frames"
+    )
+    assert words["episodes"] == "time limit 12 frames; 4 episodes of 12 frames"
+    assert words["speed"] == "1 ms a frame (a step at most 1 ms), 1 ms a reset: 1,000 frames/s before any updates"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:11]] == [[one.subject, "ok"] for one in found]
+    assert lines[-1] == "`steadyq train` takes this environment."
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_flaw_is_found_and_nothing_else(flaw: str) -> None:
+    found = steadyq.check_env(f"Flawed-{flaw.replace(' ', '_')}-v0", clock=ticks(0.001))
+    subject, words = FLAWS[flaw]
+    noted = {one.subject: one for one in found if one.state != "ok"}
+    if flaw == "unseeded":  # which cannot repeat itself, either
+        assert noted.pop("repetition").state == "note"
+    assert [*noted] == [subject]
+    assert noted[subject].state == "note"
+    assert words in noted[subject].found
+    assert noted[subject].advice
+
+
+def test_a_slow_environment_and_one_without_time_limit() -> None:
+    found = {one.subject: one for one in steadyq.check_env("FlawedEndless-v0", clock=ticks(0.1))}
+    assert found["episodes"].found == "no time limit is announced; none ended within 66 steps"
+    assert "--max-episode-steps" in found["episodes"].advice
+    assert found["speed"].found.startswith("100 ms a frame")
+    assert found["speed"].advice.startswith("1,000,000 frames take 28 hours")
+    assert {one.subject for one in found.values() if one.state != "ok"} == {"episodes", "speed"}
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("FlawedActions-v0", "are Discrete(3), but steadyq controls with real numbers"),
+        ("FlawedImage-v0", "is an image of shape (8, 8)"),
+        ("FlawedX-v0", "unknown environment 'FlawedX-v0'"),
+        ("lqr-lqr_2_1", "finite bounds"),
+    ],
+)
+def test_what_train_refuses_is_refused_in_the_same_words(
+    env: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "crossq_wn", "--env", env, "--out", str(tmp_path / "run")]) == 2
+    assert words in (said := capsys.readouterr().err.removeprefix("steadyq: ").strip())
+    found = module.check_env(env)
+    assert [(one.state, one.found) for one in found] == [("refused", said)]
+    assert main(["check-env", env]) == 2
+    assert "`steadyq train` would refuse this environment." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flaw", "words"), [("no_reset", "the cable is loose"), ("no_step", "the motor is hot")])
+def test_what_fails_at_once_is_refused(flaw: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env", f"Flawed-{flaw}-v0"]) == 2
+    out = capsys.readouterr().out
+    assert f"first {flaw[3:]}" in out
+    assert words in out
+
+
+def test_a_run_that_does_not_fit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(10**9, 20 * 10**6))
+    assert main(["check-env", "Flawed--v0"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("memory")] == ["refused"]
+    assert "give a smaller --buffer-size" in " ".join(" ".join(lines).split())
+
+
+def test_what_is_taken_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env", "Flawed--v0", "--action-repeat", "3"]) == 0
+    assert "3 frames per agent step" in capsys.readouterr().out
+    assert steadyq.train("sac", env="Flawed--v0", out=str(tmp_path / "run"), **SMALL).finished
+
+
+@pytest.mark.parametrize("env", [Flawed, "toy:Point", f"{EXAMPLE}:Reach"])
+def test_it_takes_what_train_takes(env: Any) -> None:
+    found = steadyq.check_env(env, max_episode_steps=9, env_kwargs={} if env is Flawed else None, clock=ticks(0.001))
+    assert {one.state for one in found} == {"ok"}
+    assert "4 episodes of 9 frames" in {one.subject: one.found for one in found}["episodes"]
+
+
+def test_arguments_reach_the_constructor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env", f"{EXAMPLE}:Reach", "--env-kwargs", '{"steps": 7}']) == 0
+    assert "4 episodes of 7 frames" in capsys.readouterr().out
+    assert main(["check-env", f"{EXAMPLE}:Reach", "--env-kwargs", '{"stips": 7}']) == 2
+    assert "refused" in capsys.readouterr().out
+
+
+def test_it_stops_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SECONDS", 0.01)
+    found = {one.subject: one for one in steadyq.check_env("Flawed--v0", clock=ticks(0.001))}
+    assert found["episodes"].found == "time limit 12 frames; none ended within 3 steps"
