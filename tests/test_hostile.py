@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runs import run_at
+from steadyq.deploy.load import load_policy
 from steadyq.errors import InputError, RunError
 from steadyq.examine import show
 from steadyq.examine.snapshots import diagnose
@@ -376,6 +377,16 @@ def test_networks_without_memory_are_refused_before_one_is_drawn(
         with pytest.raises(
             InputError, match=r"the networks need .* and .* GB are available|actions of sizes|no snapshot|is not what"
         ):
+            attempt()
+
+
+def test_weights_that_are_not_finite_are_not_played(mine: Path) -> None:
+    def change(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        next(array for name, array in arrays.items() if name.startswith("state.actor.params"))[...] = np.nan
+
+    seal(mine / NEWEST, change)
+    for attempt in (lambda: show.show(mine, episodes=1), lambda: load_policy(mine)):
+        with pytest.raises(InputError, match=r"holds numbers that are not finite: actor\.params"):
             attempt()
 
 

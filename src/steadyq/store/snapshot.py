@@ -115,8 +115,10 @@ def fill(like: State, tensors: Mapping[str, Tensor], source: Path) -> State:
     """The state of these tensors, which lie in `source`.
 
     Raises:
-        InputError: they are not those of such a state.
+        InputError: they are not those of such a state, or not finite.
     """
+    if odd := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise InputError(f"{source} holds numbers that are not finite: {odd[0]}; use another checkpoint")
     try:
         return from_named(like, tensors)
     except ValueError as error:
