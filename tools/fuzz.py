@@ -282,7 +282,7 @@ class Trap:
 
 NAMES = ["os:evil:Hopper-v5", "evil:Pendulum-v1", "os.evil:Pendulum-v1", "..x:Y-v0", "x.:Y-v0", ":Y-v0", "a/b:Y-v0"]
 NAMES += ["../../x", "/etc/passwd", "/dev/zero", "seed-0/../../..", ".", "..", ""]
-NAMES += ["nobody-v0", "dog-fly", "Pendulum-v99", "", "nobody's"]
+NAMES += ["nobody-v0", "dog-fly", "Pendulum-v99", "evil.py:Env", "./evil.py:Env", "os:system", "os:Hopper-v5"]
 NAMES += ["\x1b[2J\x1b]0;title\x07", "a\u202eb", "\x9b31m", "\ud800", "a\nb", "a\rb", "a\0b", "[red]x[/red]", ":smile:"]
 NAMES += ["x" * 10_000, "<script>alert(1)</script>", "{0.__class__}", "%s%n", "$(touch sprung)", "\U0001d7ce", "\u0663"]
 NUMBERS = [-1, 0, 1, 7, 2**31, 2**53 + 1, 2**63, 10**30, 10**400, -0.5, 0.5, 1e-320, 1e16, 1e308, True]
