@@ -17,6 +17,7 @@ from steadyq.errors import InputError
 from steadyq.examine import show
 from steadyq.results import read
 from steadyq.run import views
+from steadyq.store import disk, metrics_csv
 
 
 def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
@@ -25,6 +26,48 @@ def test_what_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
         output.check(path)
     assert (tmp_path / "there").read_text() == "as it was"
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["compare", "{runs}", "--reps", "100", "--json", "{out}"], "found.json"),
+        (["compare", "{runs}", "--reps", "100", "--csv", "{out}"], "found.csv"),
+        (["report", "{runs}", "--out", "{out}"], "report.html"),
+        (["figures", "1", "{runs}", "--out", "{folder}"], "figure-1.png"),
+    ],
+)
+def test_a_file_is_written_whole_or_stays_as_it_was(
+    words: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (f"a,dog-run,{seed},eval/mean_reward,{frame},{seed}\n" for seed in range(3) for frame in (0, 9))
+    (tmp_path / "runs.csv").write_text(metrics_csv.HEADER + "".join(rows))
+    (tmp_path / name).write_text("as it was")
+    real = disk.do
+
+    def full(operation: Any, *given: Any) -> Any:
+        if getattr(operation, "__name__", "") == "write":
+            real(operation, given[0][:10])
+            raise OSError(28, "No space left on device")
+        return real(operation, *given)
+
+    monkeypatch.setattr(disk, "do", full)
+    places = {"runs": tmp_path / "runs.csv", "out": tmp_path / name, "folder": tmp_path}
+    assert main([word.format(**places) for word in words]) == 1
+    assert (tmp_path / name).read_text() == "as it was"
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_link_is_followed_and_a_pipe_gets_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "aim")
+    disk.give(tmp_path / "link", b"a page")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "aim").read_bytes() == b"a page"
+    read, write = os.pipe()
+    disk.give(Path(f"/dev/fd/{write}"), b"a page")
+    assert os.read(read, 99) == b"a page"
+    os.close(read)
+    os.close(write)
 
 
 def test_a_name_without_a_folder_is_in_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

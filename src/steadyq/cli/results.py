@@ -106,13 +106,13 @@ def report(parser: Parser, arguments: list[str]) -> int:
     from steadyq import progress
     from steadyq.report import page
     from steadyq.results.read import read_study
+    from steadyq.store import disk
 
     output.check(values.out)
     with progress.shown() as say:
         study = read_study(values.places, **sources(values), say=say)
         html = page.render(study, frame=values.at, against=values.against, say=say)
-    values.out.parent.mkdir(parents=True, exist_ok=True)
-    values.out.write_text(html, encoding="utf-8")
+    disk.give(values.out, html.encode())
     complain(study.complaints)
     output.say(f"report {values.out} ({len(html.encode()) / 1e6:.1f} MB)")
     return DONE

@@ -158,10 +158,8 @@ def progress(returns: Mapping[int, float], *, episodes: int) -> str:
 def picture(run: Path) -> str:
     """Draw the learning curve of a run: where it is, or in a sentence why there is none."""
     from steadyq.figures.learning_curve import write_learning_curve
-    from steadyq.store import disk
 
     try:
-        disk.remove(run / "learning_curve.png")  # of a copy made of hard links the original keeps its own
         return str(write_learning_curve(run, run / "learning_curve.png"))
     except Exception as error:  # whatever is wrong with it, training is done
         return f"could not be drawn: {' '.join(str(error).split())}"

@@ -91,7 +91,7 @@ def export(
         data, forms["NumPy"] = _checked(to_npz, from_npz, program, loaded.policy, obs, source=numpy)
         files.append((numpy, data))
     for path, data in files:
-        disk.write(path, data)
+        disk.give(path, data)
     for (path, data), policy in zip(files, list(forms.values())[1:], strict=True):
         trained = policy.spec.trained
         print(

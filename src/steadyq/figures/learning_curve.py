@@ -1,5 +1,6 @@
 """The learning curve of one run, as PNG."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from steadyq.figures.plotting import COLOURS, FAINT, INK, style_axes
 from steadyq.results import bands
 from steadyq.results.read import read_folder
 from steadyq.results.runs import Run
+from steadyq.store import disk
 from steadyq.store.names import EPISODES, EVALUATION
 
 SIZE, DPI = (8.0, 5.0), 150  # inches and dots per inch: 1200 x 750 pixels
@@ -33,8 +35,9 @@ def write_learning_curve(run_dir: Path, path: Path) -> Path:
     if path.suffix.lower() != ".png":
         raise InputError(f"figures are PNG files, got {path.name!r}; give a name that ends in .png")
     figure = draw_learning_curve(run_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)  # savefig would ask the user's settings for its size
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)  # savefig would ask the user's settings for its size
+    disk.give(path, content.getvalue())
     return path
 
 

@@ -5,6 +5,7 @@ What each one shows: `docs/figures.md`.
 """
 
 import functools
+import io
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from steadyq.results.measures import Measure
 from steadyq.results.runs import Run, Study, by_method, largest_common, tasks_of
 from steadyq.results.statistics import Interval
 from steadyq.results.variants import Variant
+from steadyq.store import disk
 from steadyq.store.names import EVALUATION
 
 MOST = len(COLOURS)  # methods in one figure: of more, colours would repeat
@@ -86,12 +88,14 @@ def draw(
 
 def write(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and PDF; `path` has no suffix. Equal figures give equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")
+    png, pdf = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"savefig.bbox": "standard", "savefig.dpi": "figure", "pdf.fonttype": 42}):
         FigureCanvasAgg(figure).print_png(png)
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})
-    return [png, pdf]
+    files = {path.with_name(f"{path.name}.png"): png, path.with_name(f"{path.name}.pdf"): pdf}
+    for place, content in files.items():
+        disk.give(place, content.getvalue())
+    return [*files]
 
 
 # ---- the figures

@@ -1,6 +1,7 @@
 """A comparison as tables to read, as JSON, and as one tidy CSV."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from rich.table import Table
 from steadyq import output
 from steadyq.results.compare import EQUAL, Comparison, Entry
 from steadyq.results.statistics import Interval
+from steadyq.store import disk
 
 HEADER = "quantity,statistic,method,other,tasks,frame,runs,estimate,low,high,level,coverage,verdict\n"
 METHODS = ("method", "A", "B")
@@ -101,8 +103,7 @@ def print_comparison(found: Comparison) -> None:
 
 def write_json(found: Comparison, path: Path) -> None:
     """Write all of it as JSON; what is not finite is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(vars(found)), indent=2, allow_nan=False) + "\n")
+    disk.give(path, json.dumps(_plain(vars(found)), indent=2, allow_nan=False).encode() + b"\n")
 
 
 def write_csv(found: Comparison, path: Path) -> None:
@@ -111,12 +112,12 @@ def write_csv(found: Comparison, path: Path) -> None:
     `low` and `high` are the ends of the interval of nominal `level`; of `published_iqm`, which has no level, they are
     the 5th and 95th percentile of runs, and `verdict` says at which frames these were evaluated.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        file.write(HEADER)
-        rows = csv.writer(file, lineterminator="\n")
-        for row in _rows(found):
-            rows.writerow(["" if isinstance(value, float) and not math.isfinite(value) else value for value in row])
+    text = io.StringIO(newline="")
+    text.write(HEADER)
+    rows = csv.writer(text, lineterminator="\n")
+    for row in _rows(found):
+        rows.writerow(["" if isinstance(value, float) and not math.isfinite(value) else value for value in row])
+    disk.give(path, text.getvalue().encode())
 
 
 def _rows(found: Comparison) -> Iterator[tuple[Any, ...]]:

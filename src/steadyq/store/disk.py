@@ -150,6 +150,14 @@ def write(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def give(path: Path, data: bytes) -> None:
+    """Write a file that somebody asked for: as `write`, where a link leads to; a pipe or a device gets the bytes."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write(Path(os.path.realpath(path)), data)
+
+
 class Appender:
     """A file that grows by whole pieces, and holds nothing else even if the disk fails.
 

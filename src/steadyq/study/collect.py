@@ -70,7 +70,7 @@ def collect(places: list[Path], table: Path) -> Collected:
     lines = [row for one in found.values() for row in one.rows]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
-    disk.write(table, text.getvalue().encode())
+    disk.give(table, text.getvalue().encode())
     return Collected(len(lines), len(found), complaints)
 
 
