@@ -15,7 +15,7 @@ from steadyq.errors import RunError
 from steadyq.report import page, serve
 from steadyq.results.read import read_runs, read_study, stands
 from steadyq.store import lock
-from steadyq.store.state import FAILED
+from steadyq.store.state import FAILED, resume_command
 from toy import Point
 
 gymnasium.register("LatePoint-v0", entry_point=Point, kwargs={"bad_step": 45})
@@ -111,3 +111,17 @@ def test_the_option_that_a_refusal_is_about_is_in_the_command(
         sentence, _, command = capsys.readouterr().err.strip().rpartition(": ")
         assert sentence.endswith("if you trust it, add --trust")
         assert shlex.split(command) == ["steadyq", *words, "--trust"]
+
+
+def test_what_resumes_a_run_fits_how_its_environment_was_given() -> None:
+    options = {"on_bad_step": "end-episode"}
+    quoted = "steadyq resume 'my run'"
+    assert resume_command("my run", {}) == quoted
+    assert resume_command("my run", {"env": "dog-run", "env_kwargs": None, "env_object": None}) == quoted
+    for settings in ({"env": "robot:Arm-v0"}, {"env": "robot.py:Arm"}, {"env": "Arm-v0", "env_kwargs": {"gain": 2}}):
+        command = resume_command("my run", settings, **options)
+        assert command == f"{quoted} --trust --on-bad-step end-episode"
+    from_python = {"env": "Arm", "env_object": "the class Arm"}
+    assert resume_command("my run", from_python, **options) == (
+        "steadyq.resume('my run', env=..., on_bad_step='end-episode')"
+    )

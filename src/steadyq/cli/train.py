@@ -128,10 +128,10 @@ def conclude(result: "Result") -> int:
     from steadyq.store.record import read_record
     from steadyq.store.state import resume_command
 
-    lines, env = list[str](), ""
+    lines, about = list[str](), {}
     try:
         settings = read_record(result.folder).settings
-        env = settings.env
+        about = vars(settings)
         returns = {seed: result.returns(seed) for seed in settings.seeds}
         lines += [f"seed {seed}: {progress(of, episodes=settings.eval_episodes)}" for seed, of in returns.items() if of]
     except (InputError, OSError) as error:
@@ -139,7 +139,7 @@ def conclude(result: "Result") -> int:
     for line in (*lines, f"run            {result.folder}"):
         say(line)
     if not result.finished:  # no time for a picture: whoever asked may not wait
-        say(f"stopped at frame {result.frame:,} and saved; resume with: {resume_command(result.folder, env)}")
+        say(f"stopped at frame {result.frame:,} and saved; resume with: {resume_command(result.folder, about)}")
         return STOPPED
     if lines:
         say(f"learning curve {picture(result.folder)}")

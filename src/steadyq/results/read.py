@@ -49,7 +49,7 @@ class Made(NamedTuple):
     """How a run was made, as far as it matters to what was measured."""
 
     setup: Setup
-    env: str
+    settings: dict[str, Any]  # all of them, as they were read
     frames: int
     seeds: list[int]
     log_every: int
@@ -342,7 +342,7 @@ def _not_whole(folder: Path, made: Made, stands: State, last: int) -> list[str]:
     if stands.name == "failed":
         return [f"{folder} {stands.words}"]
     if stands.frame is not None:
-        return [f"{folder} {stands.words}; resume it with: {state.resume_command(folder, made.env)}"]
+        return [f"{folder} {stands.words}; resume it with: {state.resume_command(folder, made.settings)}"]
     due = min(made.log_every, made.eval_every or made.log_every)  # frames between two measurements
     if last + due <= made.frames:  # else it is a copy of a whole one
         return [f"{folder} ends at frame {last:,} of {made.frames:,}, and has no checkpoint to resume from"]
@@ -370,7 +370,7 @@ def _made(folder: Path) -> Made:
         raise ValueError(str(error)) from None  # which needs the file's name
     return Made(
         setup=Setup(repeat, Fraction(utd) / repeat, whole("eval_episodes")),
-        env=settings["env"],
+        settings=settings,
         frames=whole("frames"),
         seeds=seeds,
         log_every=whole("log_every"),

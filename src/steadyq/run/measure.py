@@ -142,7 +142,7 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
                 run.view.message(f"{error}, again in a fresh one; an episode of the evaluation at {run.frame:,} failed")
                 return Episode(0.0, 0, failed=True)
             else:
-                command = resume_command(run.folder, run.settings.env, "--on-bad-step", "end-episode")
+                command = resume_command(run.folder, vars(run.settings), on_bad_step="end-episode")
                 run.over = (
                     f"{error}, again in a fresh one: an episode of the evaluation at frame {run.frame:,} cannot be "
                     f"played; `{command}` would take it as failed"

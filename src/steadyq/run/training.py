@@ -233,7 +233,7 @@ class Training:
         Nothing is saved then: a resumed run comes to the same step again, and may do with it what is asked.
         """
         if self.settings.on_bad_step != "end-episode":
-            command = resume_command(self.folder, self.settings.env, "--on-bad-step", "end-episode")
+            command = resume_command(self.folder, vars(self.settings), on_bad_step="end-episode")
             raise RunError(
                 f"{error}, after frame {self.frame:,}; the last checkpoint is whole, "
                 f"and `{command}` would end such episodes instead"

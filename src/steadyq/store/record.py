@@ -83,7 +83,7 @@ def read_record(run: Path) -> Record:
         content = json.loads(disk.read(path))
     except (ValueError, RecursionError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); `{resume_command(run, '')}` restores it from a checkpoint"
+            f"{path} cannot be read ({error}); `{resume_command(run, {})}` restores it from a checkpoint"
         ) from None
     return record_from_json(content, source=path, out=run)
 

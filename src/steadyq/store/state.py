@@ -7,12 +7,12 @@ import contextlib
 import csv
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from steadyq.errors import InputError, RunError
-from steadyq.settings import parse_env
+from steadyq.settings import flag, parse_env
 from steadyq.store import disk, lock, metrics_csv, sealed
 from steadyq.store.folder import seed_folder
 from steadyq.store.lock import Held
@@ -135,7 +135,17 @@ def keeping_failures(held: Held) -> Iterator[None]:
         raise
 
 
-def resume_command(run: Path | str, env: str, *options: str) -> str:
-    """The command that resumes a run, to be pasted as it is; `env` is its environment, empty where nobody knows it."""
-    trust = ["--trust"] if env and parse_env(env)[0] else []
-    return shlex.join(["steadyq", "resume", str(run), *trust, *options])
+def resume_command(run: Path | str, settings: Mapping[str, Any], **changed: str) -> str:
+    """What resumes a run, to be pasted as it is: a command, or Python where the environment was given from there.
+
+    Args:
+        run: its folder.
+        settings: of the run, those of its environment at least; none where nobody knows them.
+        changed: settings to be resumed with.
+    """
+    if settings.get("env_object"):
+        more = "".join(f", {key}={value!r}" for key, value in changed.items())
+        return f"steadyq.resume({str(run)!r}, env=...{more})"
+    runs_code = settings.get("env_kwargs") or ("env" in settings and parse_env(settings["env"])[0])
+    options = [word for key, value in changed.items() for word in (flag(key), value)]
+    return shlex.join(["steadyq", "resume", str(run), *(["--trust"] if runs_code else []), *options])
