@@ -660,7 +660,7 @@ def test_what_is_measured_of_single_layers_is_folded(tmp_path: Path, browser: An
     of_layers = "return [...document.querySelectorAll('#layered .plot')].map((plot) => plot.dataset.drawn || 'no')"
     shown = "return [...document.querySelectorAll('#measures .plot')].map((plot) => plot.dataset.drawn)"
     settled(browser)
-    assert browser.execute_script(shown) == ["1", "2"]  # of one method the rate, of both the norm
+    assert browser.execute_script(shown) == ["2", "1"]  # of both methods the norm, of one the rate
     assert browser.execute_script(of_layers) == ["no", "no"]
     assert browser.execute_script("return document.querySelector('#layers summary').textContent") == (
         "2 more, of single layers"

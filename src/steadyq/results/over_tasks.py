@@ -4,8 +4,10 @@ The differences are paired: on each task the area under the curve of A less that
 The other analysis, over seeds, is in `steadyq.results.statistics`; the equations of both are in `docs/statistics.md`.
 """
 
+import functools
+
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from steadyq.results.statistics import Scores, tails
 
@@ -61,11 +63,16 @@ def resampled_means(
     found: Float64[np.ndarray, " tasks"], *, resamples: int, seed: int
 ) -> Float64[np.ndarray, " resamples"]:
     """Means of as many tasks, drawn with replacement: the bootstrap over tasks."""
-    count = len(found)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn @ found / count
+    return _counts(len(found), resamples, seed) @ found / len(found)
 
 
+@functools.lru_cache(maxsize=1)
+def _counts(tasks: int, resamples: int, seed: int) -> Int64[np.ndarray, "resamples tasks"]:
+    """How often each task is drawn; kept for the next pair, which mostly has as many tasks."""
+    return np.random.default_rng(seed).multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples)
+
+
+@functools.cache
 def real_coverage(*, tasks: int, level: float) -> float:
     """How often the percentile interval of so many normal differences holds the true mean; less than its level.
 
