@@ -156,6 +156,13 @@ class Settings:
         ARGUMENTS,
         read=json_object,
     )
+    single_env: bool = option(
+        False,
+        "make one environment, once, for training and for evaluations at the ends of episodes: for a robot "
+        "(docs/environments.md)",
+        TRUE_OR_FALSE,
+        read=bool,
+    )
     max_episode_steps: int | None = option(
         None, "frames after which an episode is cut off [the environment's own time limit]", COUNT
     )
@@ -413,6 +420,13 @@ def check(settings: Settings) -> None:
     if s.env_kwargs and "max_episode_steps" in s.env_kwargs:
         raise InputError(
             "--env-kwargs has max_episode_steps, which is no argument of a constructor; give it as an option"
+        )
+    if s.single_env and len(s.seeds) > 1:
+        raise InputError(f"--seeds are {' '.join(map(str, s.seeds))}, and there is a single environment; give one seed")
+    if s.single_env and s.diagnose_every:
+        raise InputError(
+            f"--diagnose-every is {s.diagnose_every}, and a diagnosis takes another environment than the single one; "
+            f"give 0"
         )
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
     need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")

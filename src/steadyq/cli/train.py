@@ -60,6 +60,9 @@ def add_setting(parser: Parser, name: str, setting: Setting) -> None:
         return
     shown = "the recipe's" if default is None and "[" not in words else default
     text = words if "[" in words else f"{words} [{shown}]"
+    if setting.read is bool:
+        parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=default, help=text)
+        return
     parser.add_argument(
         flag(name),
         type=setting.read,

@@ -87,6 +87,14 @@ class EpisodeStream:
             pass
         return False
 
+    def resume_after(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Stand at the end of the episode of `snapshot`, without a step: a robot is not to be moved for that."""
+        self.episode, self.ended = int(snapshot["episode"]), True
+
+    def leave(self) -> None:
+        """The environment is needed for something else: if an episode is under way, it ends here."""
+        self.ended = True
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()

@@ -25,6 +25,7 @@ from steadyq.run.loop import begin_episode, loop
 from steadyq.run.save import restore, save
 from steadyq.run.stop import Stop
 from steadyq.run.training import Seed, Training
+from steadyq.settings import Settings
 from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
 from steadyq.store.folder import PRIOR, REPLAY, seed_folder
 from steadyq.store.lock import Held
@@ -90,7 +91,8 @@ def go(
     """
     with ExitStack() as made:
         run = assemble(made, held, record, env, source, start=start, saved=saved, mark=mark, clock=stop.clock)
-        for line in (opening(record, saved[0].frame if saved else 0), *notes):
+        frame = saved[0].frame if saved else 0
+        for line in (opening(record, frame), environments(record.settings, frame), *notes):
             run.view.message(line)
         begin(run, saved)
         stop.loop_begins = True
@@ -134,7 +136,7 @@ def assemble(
         examining = examiner(settings, recipe, endless)
     seeds = []
     for i, seed in enumerate(settings.seeds):
-        stream = EpisodeStream(guard.of_run(settings, source), seed=seed)
+        stream = EpisodeStream(env if settings.single_env else guard.of_run(settings, source), seed=seed)
         made.callback(stream.close)
         replays = start.replays[i] if start.replays else replays_of(record, seed)
         history = checkpoint.History(seed_folder(run_folder, seed))
@@ -189,17 +191,18 @@ def assemble(
 
 def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
-    if not run.record.stretches[-1]["reproducible"]:
+    single = run.settings.single_env
+    if not (single or run.record.stretches[-1]["reproducible"]):
         run.view.message(
             f"{run.settings.env} does not repeat itself: this run will resume with another episode, not bit-exactly"
         )
     if inexact := restore(run, saved) if saved else []:
-        run.view.message(
-            f"{run.settings.env} did not repeat its episode: "
-            f"seeds {inexact} resume at the episode boundary, not bit-exactly"
-        )
+        why = "is not made to repeat its episode" if single else "did not repeat its episode"
+        run.view.message(f"{run.settings.env} {why}: seeds {inexact} resume at the episode boundary, not bit-exactly")
     for one in run.seeds:
-        if one.stream.ended:  # not begun yet; or the environment failed when it was to be brought back to where it was
+        if (
+            one.stream.ended and not single
+        ):  # not begun yet; or the environment failed when it was to be brought back to where it was
             begin_episode(run, one, fresh=bool(saved))
     if run.record.sources and not saved:
         for words in began_from(run.record):
@@ -221,6 +224,18 @@ def began_from(record: Record) -> Iterator[str]:
             what = f"{source.transitions:,} transitions" if source.transitions else "the networks"
             whose = "" if source.seed is None else f", seed {source.seed} at frame {source.frame:,}"
             yield f"seed {seed} starts from {what} of {getattr(record.settings, option)}{whose}"
+
+
+def environments(settings: Settings, frame: int) -> str:
+    """How many environments are made, and what for."""
+    if settings.single_env:
+        return "environments: a single one, made once; evaluations wait for the end of an episode"
+    parts = [f"{len(settings.seeds)} to train in", "1 for evaluations"]
+    if settings.diagnose_every:
+        parts.append("1 for diagnoses")
+    if not frame:
+        parts.append("1 for a moment, to see in a few steps whether it repeats itself")
+    return f"environments: {', '.join(parts)} (--single-env makes one)"
 
 
 def opening(record: Record, frame: int) -> str:

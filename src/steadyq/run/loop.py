@@ -49,6 +49,10 @@ def loop(run: Training, stop: Stop) -> bool:
         if leaving:
             run.check_over()
             return ended and not (run.evaluation_due or run.diagnosis_due or run.reset_evaluation_due)
+        if settings.single_env and run.seeds[0].stream.ended:
+            begin_episode(run, run.seeds[0])
+            if run.over:
+                continue
         act_and_store(run)
         learn(run)
         run.counters.step += 1
@@ -77,7 +81,7 @@ def take_step(run: Training, one: Seed, action: np.ndarray, gamma: float) -> tup
     except BadStepError as error:
         run.tolerate(error)
         one.counters.bad_steps += 1
-        begin_episode(run, one)
+        after_episode(run, one)
         return 0.0, True
     except EnvError as error:
         if run.may_restart(error):
@@ -88,8 +92,14 @@ def take_step(run: Training, one: Seed, action: np.ndarray, gamma: float) -> tup
     one.replay.add(action, step.reward, 0.0 if step.terminated else gamma, step.obs, last=last)
     if last:
         one.counters.finished.append(Episode(one.stream.episode_return, one.stream.length))
-        begin_episode(run, one)
+        after_episode(run, one)
     return step.reward, last
+
+
+def after_episode(run: Training, one: Seed) -> None:
+    """Go on with the next episode; of a single environment, not before the loop has seen whether to evaluate in it."""
+    if not run.settings.single_env:
+        begin_episode(run, one)
 
 
 def begin_episode(run: Training, one: Seed, *, fresh: bool = False) -> None:

@@ -81,6 +81,8 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
     a snapshot: this is the dip that a regular evaluation just before the reset does not show.
     """
     settings, started = run.settings, run.clock()
+    if settings.single_env:
+        run.seeds[0].stream.leave()
     first = run.frame // settings.eval_every * settings.eval_episodes
     results = []
     for i, one in run.active:
@@ -134,7 +136,7 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
             return Episode(0.0, 0, bad=True)
         except EnvError as error:
             run.evaluation_failed, played = True, played + 1
-            if played == 1 and not tolerant:
+            if run.settings.single_env or (played == 1 and not tolerant):
                 run.may_restart(error)
             elif played == 1:  # not counted: of many episodes each may fail, and training goes on
                 run.view.message(f"{error}; a fresh environment takes its place")

@@ -145,10 +145,10 @@ def check_source(record: Record, env: Source | None) -> None:
     """InputError if an environment is given for a run that was made with another, as far as one can see."""
     if env is None:
         return
-    settings, (name, words, _) = record.settings, origin(env)
+    settings, (name, words, is_env) = record.settings, origin(env)
     if settings.env_object is None:
         raise InputError(f"the run's environment is made by its name, {settings.env}; leave env out")
-    if words is None or name != settings.env:
+    if words is None or name != settings.env or (is_env and not settings.single_env):
         raise InputError(
             f"the run's environment {settings.env} was {settings.env_object}, and env is {words or repr(name)}; give "
             f"the same again"

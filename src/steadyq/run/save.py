@@ -132,7 +132,8 @@ def check(saved: checkpoint.Checkpoint, record: Record) -> None:
         fits = got.dtype == dtype and got.shape == (*rows, *shape)
         must(fits, f"{STREAM}{name} is missing, or {got.dtype} {tuple(got.shape)}")
         must(bool(torch.isfinite(got).all()), f"{STREAM}{name} is not finite")
-    must(0 <= int(saved.tensors[STREAM + "episode"]) <= MOST, f"{STREAM}episode is negative or too large")
+    episode = int(saved.tensors[STREAM + "episode"])
+    must(-1 <= episode <= MOST, f"{STREAM}episode is too small or too large")  # -1: of a single environment, not begun
 
 
 def earliest(saved: Sequence[checkpoint.Checkpoint]) -> Kept:
@@ -175,7 +176,11 @@ def restore(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> list[int]:
                 raise foreign(loaded, f"the window of {step.name} cannot have counted {window.counts.tolist()}")
         tree_map(lambda old, new: old.copy_(new), lane, tree)
         stream = {n.removeprefix(STREAM): leaf.numpy() for n, leaf in loaded.tensors.items() if n.startswith(STREAM)}
-        if not one.stream.restore(stream):
+        if run.settings.single_env:
+            one.stream.resume_after(stream)
+            if one.replay.head is not None:
+                inexact.append(one.seed)
+        elif not one.stream.restore(stream):
             if not one.stream.ended:
                 one.replay.start(one.stream.obs)
             inexact.append(one.seed)

@@ -8,7 +8,7 @@ from typing import Any
 from steadyq.algorithm.options import make_recipe, options, stranger
 from steadyq.envs import guard, suites
 from steadyq.envs.env import Spec
-from steadyq.envs.guard import repeats
+from steadyq.envs.guard import Guarded, repeats
 from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError
 from steadyq.run.conditions import choose_machine, stretch
@@ -38,7 +38,8 @@ def train(
     Args:
         recipe: its name, e.g. `"crossq_wn"`.
         env: a DeepMind Control task or a Gymnasium id; `module:Name-v0`, `module:Class` or `path.py:Class`; a class or
-            function without arguments, called for each environment that is needed.
+            function without arguments, called for each environment that is needed; or an environment of Gymnasium's,
+            which is then the only one (`single_env`) and is left open.
         overwrite: delete the run that is already in the folder, if there is one.
         resume: resume that run instead, if it is the same one.
         inexact: resume although bits may differ from here on, see `steadyq.resume`.
@@ -70,11 +71,16 @@ def train(
         with lock.hold(run_folder) as held:
             # Another process may have had the folder since we looked, and nobody can from now on.
             if not (holds_run(run_folder, unwanted=unwanted) and resume):
-                with closing(guard.of_run(settings, source)) as spare:
-                    how["reproducible"] = repeats(made, spare)
+                how["reproducible"] = not settings.single_env and repeats_itself(settings, source, made)
                 record = record._replace(stretches=[stretch(0, how)])
                 return go(held, record, made, stop, start=start, source=source)
     return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes)
+
+
+def repeats_itself(settings: Settings, source: Source | None, made: Guarded) -> bool:
+    """Whether the environment of a run repeats itself; another one is made to find out."""
+    with closing(guard.of_run(settings, source)) as spare:
+        return repeats(made, spare)
 
 
 def record_of(settings: Settings, spec: Spec) -> Record:
@@ -103,7 +109,7 @@ def settings_of(recipe: str, *, env: Source, choices: Mapping[str, Any]) -> Sett
         given["env_kwargs"] = json_object(given["env_kwargs"])
     name, words, is_env = origin(env)
     if is_env:
-        raise InputError(f"env is {words}, and a run needs several; give its class, or a function that makes one")
+        given["single_env"] = True
     settings = Settings(recipe=recipe, env=name, env_object=words, options=chosen, **given)
     settings = complete(settings, made.protocol, defaults, repeats=suites.repeats_actions(env))
     check(settings)

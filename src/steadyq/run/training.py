@@ -188,8 +188,15 @@ class Training:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the policies are to be evaluated at this frame, and were not yet."""
-        return self._is_due(self.settings.eval_every, self.counters.evaluated)
+        """Whether the policies are to be evaluated at this frame, and were not yet.
+
+        A single environment is evaluated in at the first end of an episode from then on, or at the run's end.
+        """
+        every, last = self.settings.eval_every, self.counters.evaluated
+        if not self.settings.single_env:
+            return self._is_due(every, last)
+        free = self.seeds[0].stream.ended or self.step >= self.settings.agent_steps
+        return free and every > 0 and self.frame // every > last // every
 
     @property
     def diagnosis_due(self) -> bool:
@@ -213,10 +220,14 @@ class Training:
     @property
     def reset_evaluation_due(self) -> bool:
         """Whether the networks that were just reset are to be evaluated."""
-        return self.settings.eval_every > 0 and self.counters.resets_evaluated < self.counters.resets
+        wanted = self.settings.eval_every > 0 and not self.settings.single_env  # which is in an episode
+        return wanted and self.counters.resets_evaluated < self.counters.resets
 
     def may_restart(self, error: Exception) -> bool:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
+        if self.settings.single_env:
+            self.over = f"{error}; it is the single environment, which is not made again: mend it, then resume the run"
+            return False
         now = self.clock()
         while self.restarts and now - self.restarts[0] > HOUR:
             self.restarts.popleft()
