@@ -24,12 +24,14 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, tree_map
 from steadyq.cli.main import main
+from steadyq.envs import guard
 from steadyq.errors import InputError
 from steadyq.examine import q_bias, snapshots
 from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.examine.show import show
 from steadyq.run.resume import resume
 from steadyq.run.train import settings_of
+from steadyq.settings import discounted
 from steadyq.store import checkpoint, disk, metrics_csv, snapshot
 from steadyq.store.disk import FileError
 from steadyq.store.record import read_record
@@ -72,7 +74,8 @@ def examined(name: str) -> tuple[Examiner, State]:
     chosen = ["learning_starts", "batch_size", *({"width", "actor_width"} & options(name).keys())]
     sizes = {key: SMALL[key] for key in chosen}
     settings = settings_of(name, env="toy:Point-v0", choices=sizes)
-    found = examiner(settings, make_recipe(name, settings.options))
+    settings = discounted(settings, None)
+    found = examiner(settings, make_recipe(name, settings.options), guard.of_run(settings, endless=True))
     return found, found.agent.init(generator(0, Purpose.INIT))
 
 
