@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 
 from runs import SMALL, digest, records, run_at, stopped_at
@@ -22,6 +23,7 @@ TINY = {**SMALL, "width": 4, "actor_width": 4, "utd": "1/4"}
 
 REACH = """
 import gymnasium
+import numpy as np
 import numpy as np
 
 
@@ -246,3 +248,47 @@ def test_options_of_environments_are_refused_in_a_sentence(
     assert words in said
     assert said.count("\n") == 1
     assert len(said) < 700
+
+
+# No time limit
+
+
+class Lengthening(Point):
+    """Its episodes take four steps for a while, and fifty from then on."""
+
+    resets = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        type(self).resets += 1
+        self.limit = 4 if self.resets < 13 else 50  # two episodes of an evaluation, ten of training
+        return super().reset(seed=seed)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, False, truncated, info
+
+
+def test_an_environment_that_names_no_time_limit_and_an_episode_that_does_not_end_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Lengthening, "resets", 0)
+    run_at(tmp_path / "run", env=Lengthening, single_env=True, **TINY)
+    said = capsys.readouterr().out
+    assert "Lengthening names no time limit" in said
+    assert said.index("--max-episode-steps") < said.index("eval ")
+    long = "has taken 40 agent steps so far, and the longest before it 4; if it never ends, stop the run and give"
+    assert said.count(long) == 1
+    limited = {**TINY, "max_episode_steps": 40, "single_env": True}
+    monkeypatch.setattr(Lengthening, "resets", 0)
+    run_at(tmp_path / "limited", env=Lengthening, **limited)
+    assert "time limit" not in capsys.readouterr().out
+
+
+def test_the_first_episode_of_an_environment_that_never_ends_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("steadyq.run.measure.FIRST", 3)
+    monkeypatch.setattr("steadyq.examine.play.LONGEST", 100)
+    with pytest.raises(InputError, match="has not ended after 100 frames; give --max-episode-steps"):
+        run_at(tmp_path / "run", env=partial(Point, limit=10**9), **TINY)
+    assert "has taken 30 agent steps so far" in capsys.readouterr().out

@@ -39,6 +39,8 @@ def play(
     seed: int,
     bad_step_ends: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
+    patience: int | None = None,
+    impatient: Callable[[], None] = lambda: None,
 ) -> Episode:
     """One episode from the start that `seed` names.
 
@@ -48,6 +50,8 @@ def play(
         seed: of the episode.
         bad_step_ends: a bad step ends the episode, without counting, instead of being raised.
         interrupted: asked at every step; `Interrupted` is raised when it says yes.
+        patience: agent steps after which the episode is a long one.
+        impatient: called then, once.
     """
     obs, ret, length = env.reset(seed), 0.0, 0
     while True:
@@ -62,9 +66,11 @@ def play(
         obs, ret, length = step.obs, ret + step.reward, length + 1
         if step.terminated or step.truncated:
             return Episode(ret, length)
+        if length == patience:
+            impatient()
         if length * env.spec.action_repeat >= LONGEST:
             raise InputError(
-                f"an episode of {env.spec.name} has not ended after {LONGEST:,} frames; give it a time limit"
+                f"an episode of {env.spec.name} has not ended after {LONGEST:,} frames; give --max-episode-steps"
             )
 
 

@@ -92,6 +92,8 @@ def go(
     with ExitStack() as made:
         run = assemble(made, held, record, env, source, start=start, saved=saved, mark=mark, clock=stop.clock)
         frame = saved[0].frame if saved else 0
+        if env.spec.episode_frames is None:
+            notes = [no_limit(env.spec.name), *notes]
         for line in (opening(record, frame), environments(record.settings, frame), *notes):
             run.view.message(line)
         begin(run, saved)
@@ -236,6 +238,14 @@ def environments(settings: Settings, frame: int) -> str:
     if not frame:
         parts.append("1 for a moment, to see in a few steps whether it repeats itself")
     return f"environments: {', '.join(parts)} (--single-env makes one)"
+
+
+def no_limit(name: str) -> str:
+    """What to do about an environment that names no time limit, which nothing can tell from one that never ends."""
+    return (
+        f"{name} names no time limit: unless each of its episodes ends by itself, an evaluation never ends; give "
+        f"--max-episode-steps, or register it with max_episode_steps"
+    )
 
 
 def opening(record: Record, frame: int) -> str:

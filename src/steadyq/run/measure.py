@@ -18,6 +18,10 @@ from steadyq.store.replay import Replay
 from steadyq.store.snapshot import snapshot_tensors
 from steadyq.store.state import resume_command
 
+PATIENCE, FIRST = 10, 1_000
+"""An episode of an evaluation that is so many times as long as the longest so far is reported; the first one, if it is
+so many times as long as so many agent steps."""
+
 
 def log(run: Training) -> None:
     """One record per active seed: the means of the window since the last one. What went wrong is there if it did."""
@@ -119,6 +123,14 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
     would come to it again: with `--on-bad-step end-episode` it is taken as failed, and otherwise the run is over.
     """
     tolerant, played = run.settings.on_bad_step == "end-episode", 0
+    patience = PATIENCE * (run.longest or FIRST)
+
+    def impatient() -> None:
+        run.view.message(
+            f"an episode of the evaluation at frame {run.frame:,} has taken {patience:,} agent steps so far, and the "
+            f"longest before it {run.longest:,}; if it never ends, stop the run and give --max-episode-steps"
+        )
+
     while not (stop.asked or run.over):
         try:
             if run.evaluation_failed:
@@ -128,7 +140,17 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
             run.may_restart(error)
             continue
         try:
-            return play(run.evaluation_env, act, seed=seed, bad_step_ends=tolerant, interrupted=lambda: stop.asked)
+            episode = play(
+                run.evaluation_env,
+                act,
+                seed=seed,
+                bad_step_ends=tolerant,
+                interrupted=lambda: stop.asked,
+                patience=patience,
+                impatient=impatient,
+            )
+            run.longest = max(run.longest, episode.length)
+            return episode
         except Interrupted:
             return None
         except BadStepError as error:  # of a first observation, or not to be tolerated

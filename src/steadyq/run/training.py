@@ -129,6 +129,7 @@ class Training:
     memory_said: bool = False
     over: str = ""  # why the run cannot continue
     evaluation_failed: bool = False  # the environment of evaluations has, and must be replaced
+    longest: int = 0  # agent steps of the longest episode of an evaluation so far
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
 
     def __post_init__(self) -> None:
