@@ -13,7 +13,7 @@ import pytest
 from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.cli.main import main
 from steadyq.envs import suites
-from steadyq.errors import InputError
+from steadyq.errors import InputError, RunError
 from steadyq.examine import show
 from steadyq.run.resume import resume
 from steadyq.store.record import read_record
@@ -292,3 +292,87 @@ def test_the_first_episode_of_an_environment_that_never_ends_is_reported(
     with pytest.raises(InputError, match="has not ended after 100 frames; give --max-episode-steps"):
         run_at(tmp_path / "run", env=partial(Point, limit=10**9), **TINY)
     assert "has taken 30 agent steps so far" in capsys.readouterr().out
+
+
+# Errors of one's own
+
+
+HURDLES = {
+    "raises": ("-abs(self.x), False", "self.gane, False", "AttributeError: ", "(reach.py, line 21, in step)"),
+    "nested": ("np.array([self.x", "np.array([self.y", "AttributeError: ", "(reach.py, line 24, in look)"),
+    "None": ("return self.look(), -abs(self.x), False, False, {}", "pass", "step() of Reach returned None, not (obs"),
+    "old step": ("False, False, {}", "False, {}", "returned 4 values (as before Gymnasium 0.26), not (observation, "),
+    "old reset": ("return self.look(), {}", "return self.look()", "reset() of Reach returned an array of shape (2,)"),
+    "no seed": ("(self, *, seed=None, options=None)", "(self, seeds=0)", "takes no seed (reach.py, line 14); write it"),
+    "reward": ("-abs(self.x), False", "None, False", "step() of Reach returned None, not a number as reward (reach"),
+    "rewards": ("-abs(self.x), False", "np.zeros(2), False", "an array of shape (2,), not a number as reward (reach"),
+    "shape": ("self.gain], np.float32", "self.gain, 3]", "an array of shape (3,), not an observation of Box("),
+    "nothing": ("return np.array", "np.array", "reset() of Reach returned None, not an observation of Box("),
+    "words": ("return np.array", "return 'here', np.array", "reset() of Reach returned 2 values, not an observation"),
+    "exit": ("self.x = np.clip", "raise SystemExit\n        np.clip", "SystemExit (reach.py, line 20, in step)"),
+}
+
+
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("hurdle", HURDLES)
+def test_what_fails_at_once_stops_at_once_with_the_user_s_own_line(
+    hurdle: str, registered: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, wrong, *words = HURDLES[hurdle]
+    assert right in REACH
+    (here / "reach.py").write_text(
+        REACH.replace(right, wrong) + "gymnasium.register('Reach-v0', Reach, max_episode_steps=9)"
+    )
+    name = "Reach-v0" if registered else "Reach"
+    assert main(command("--env", f"reach.py:{name}")) == 2
+    said = capsys.readouterr().err
+    for part in words:
+        assert part.replace("of Reach ", f"of reach.py:{name} ") in said
+    assert "reach.py, line " in said
+    assert "/steadyq/" not in said
+    assert "/gymnasium/" not in said
+    assert len(said) < 700
+    assert not [*here.glob("runs/*/*/*/run.json")]
+
+
+def test_an_array_of_one_number_is_a_reward(here: Path) -> None:
+    (here / "reach.py").write_text(REACH.replace("-abs(self.x), False", "np.array([[-abs(self.x)]]), False"))
+    odd, plain = (suites.make(name, max_episode_steps=5) for name in ("reach.py:Reach", "reach.py:Reach"))
+    plain._env.step = lambda action: (np.zeros(2), np.float32(2.5), False, False, {})
+    for env in (odd, plain):
+        env.reset(0)
+    assert odd.step(np.zeros(1, np.float32)).reward == -abs(odd._env.x)
+    assert plain.step(np.zeros(1, np.float32)).reward == 2.5
+
+
+class Stumbling(Point):
+    """Fails at some steps, in two ways."""
+
+    steps = 0
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        type(self).steps += 1
+        if self.steps > 50 and self.steps % 9 == 0:
+            self.stumble()
+        return super().step(action)
+
+    def stumble(self) -> None:
+        raise ConnectionError("no answer from the arm")
+
+
+def test_the_user_s_own_frames_are_shown_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stumbling, "steps", 0)
+    monkeypatch.chdir(Path(__file__).parent)
+    with pytest.raises(
+        RunError, match=r"the 10th time.*|no answer from the arm \(test_own_envs.py, line \d+, in stumble"
+    ):
+        run_at(tmp_path / "run", env=Stumbling, **{**TINY, "eval_every": 0, "frames": 900, "learning_starts": 800})
+    lines = capsys.readouterr().out.splitlines()
+    sentences = [line for line in lines if "a fresh environment takes its place" in line]
+    assert len(sentences) == 10
+    for line in sentences:
+        assert "Stumbling failed in its step: ConnectionError: no answer from the arm (test_own_envs.py, line " in line
+    assert len([line for line in lines if ", in step: self.stumble()" in line]) == 1
+    assert len([line for line in lines if ", in stumble: raise ConnectionError(" in line]) == 1

@@ -1,7 +1,7 @@
 """What there is to say about an environment before anything is trained on it: found out by playing it."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -183,12 +183,16 @@ class Watch(gymnasium.Wrapper):
         self._last: list[tuple[np.ndarray, np.ndarray]] = []  # what was returned last, and as what
 
     def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        obs, info = self.env.reset(**arguments)
-        self._look(obs)
-        return obs, info
+        answer: Any = self.env.reset(**arguments)
+        if isinstance(answer, tuple) and len(answer) == 2:  # else `GymnasiumEnv` tells what is wrong
+            self._look(answer[0])
+        return answer
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        answer: Any = self.env.step(action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            return answer
+        obs, reward, terminated, truncated, _ = answer
         self._look(obs)
         for name, value, wanted in (
             ("reward", reward, (float, int, np.floating, np.integer)),
@@ -197,7 +201,7 @@ class Watch(gymnasium.Wrapper):
         ):
             if not isinstance(value, wanted):
                 self.odd[name] = f"{name} is {type(value).__name__}, not {wanted[0].__name__}"
-        return obs, reward, terminated, truncated, info
+        return answer
 
     def findings(self) -> Iterator[Finding]:
         """What was seen."""
@@ -238,7 +242,7 @@ def watched(env: Guarded) -> Watch | None:
     bare = env._alive()
     if not isinstance(bare, GymnasiumEnv):
         return None
-    watch = bare._env.env = Watch(bare._env.env)
+    watch = bare._env = Watch(bare._env)
     return watch
 
 
@@ -246,7 +250,7 @@ def parts(space: spaces.Space, obs: Any, key: str = "") -> Iterator[tuple[str, s
     """The (key, box, value) of every part of an observation that is there."""
     if isinstance(space, spaces.Dict):
         for name, inner in space.spaces.items():
-            if name in obs:
+            if isinstance(obs, Mapping) and name in obs:
                 yield from parts(inner, obs[name], f"{key}/{name}" if key else name)
     elif isinstance(space, spaces.Box):
         yield key or "observation", space, obs

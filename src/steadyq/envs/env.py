@@ -3,7 +3,7 @@
 Everything outside speaks float32 observations [O], actions in [-1, 1] of shape [A] and Python float rewards.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +19,12 @@ class BadStepError(RunError):
 
 
 class EnvError(RunError):
-    """The environment raised something, or did not answer: one sentence with its name and what happened."""
+    """The environment raised something, gave something odd or did not answer: one sentence with its name and what
+    happened; and `frames`, the lines of the user's own code that led to it."""
+
+    def __init__(self, words: str, frames: Sequence[str] = ()) -> None:
+        super().__init__(words)
+        self.frames = tuple(frames)
 
 
 class Spec(NamedTuple):

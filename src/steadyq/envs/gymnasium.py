@@ -1,12 +1,14 @@
 """Gymnasium environments as `Env`."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steadyq.envs.env import BadStepError, Spec, Step, flat, rescaler
+from steadyq.envs.env import BadStepError, EnvError, Spec, Step, flat, rescaler
 from steadyq.envs.mujoco_view import View, start_mujoco
 from steadyq.envs.own_code import defined_at, own_lines, sentence
 from steadyq.envs.source import Source, find, origin
@@ -46,8 +48,13 @@ class GymnasiumEnv:
         lent: bool = False,
     ):
         from gymnasium import spaces
-        from gymnasium.wrappers import FlattenObservation
 
+        bare = type(env.unwrapped)
+        if not _takes_seed(bare.reset):
+            raise InputError(
+                f"the reset() of {name} takes no seed{defined_at(bare.reset)}; write it as in Gymnasium: "
+                f"`def reset(self, *, seed=None, options=None)`"
+            )
         actions = env.action_space
         if not isinstance(actions, spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
             raise InputError(
@@ -56,7 +63,8 @@ class GymnasiumEnv:
             )
         observations = tuple(_boxes(env.observation_space, name=name))
         self._rescale = rescaler(actions.low, actions.high, name=name)
-        self._env = FlattenObservation(env)  # a Dict in the order of its keys, the one that `_boxes` walks
+        self._env = env
+        self._flatten = partial(spaces.flatten, env.observation_space)  # in the order in which `_boxes` walks
         self._view: View | None = None
         self._limit, self._frames, self._lent = None if endless else limit, 0, lent
         fps = env.metadata.get("render_fps")
@@ -75,22 +83,27 @@ class GymnasiumEnv:
 
     def reset(self, seed: int) -> np.ndarray:
         self._instabilities()[:] = 0  # those of earlier episodes
-        obs, _ = self._env.reset(seed=seed)
+        answer = self._env.reset(seed=seed)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise self._odd("reset", answer, "(observation, info)")
         self._frames = 0
         self._refuse_instability()
-        return flat([obs])
+        return self._observation("reset", answer[0])
 
     def step(self, action: np.ndarray) -> Step:
         control, reward = self._rescale(action), 0.0
         for _ in range(self.spec.action_repeat):
-            obs, frame_reward, terminated, truncated, _ = self._env.step(control)
-            reward += float(frame_reward)
+            answer = self._env.step(control)
+            if not isinstance(answer, tuple) or len(answer) != 5:
+                raise self._odd("step", answer, "(observation, reward, terminated, truncated, info)")
+            obs, frame_reward, terminated, truncated, _ = answer
+            reward += frame_reward if type(frame_reward) is float else self._number(frame_reward)
             self._frames += 1
             truncated = truncated or self._frames == self._limit
             if terminated or truncated:
                 break
         self._refuse_instability()
-        return Step(flat([obs]), reward, bool(terminated), bool(truncated) and not terminated)
+        return Step(self._observation("step", obs), reward, bool(terminated), bool(truncated) and not terminated)
 
     def render(self, *, height: int, width: int) -> np.ndarray:
         import mujoco
@@ -107,6 +120,29 @@ class GymnasiumEnv:
             self._view.close()
         if not self._lent:
             self._env.close()
+
+    def _observation(self, method: str, obs: Any) -> np.ndarray:
+        """An observation as a vector; EnvError if it is none of its space."""
+        space = self._env.observation_space
+        try:
+            vector = flat([self._flatten(obs)]) if obs is not None else np.zeros(0)
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._odd(method, obs, f"an observation of {space}") from error
+        if vector.shape != (self.spec.obs_dim,):
+            raise self._odd(method, obs, f"an observation of {space}")
+        return vector
+
+    def _number(self, reward: Any) -> float:
+        """A reward as a number, which an array of size 1 is too."""
+        array = np.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise self._odd("step", reward, "a number as reward")
+        return float(array.item())
+
+    def _odd(self, method: str, got: Any, wanted: str) -> EnvError:
+        """What a method should have returned; the method is the environment's own, not that of a wrapper of it."""
+        place = defined_at(getattr(type(self._env.unwrapped), method))
+        return EnvError(f"the {method}() of {self.spec.name} returned {_shown(got)}, not {wanted}{place}")
 
     def _instabilities(self) -> np.ndarray:
         """How often MuJoCo has met NaN or huge positions, velocities, accelerations and controls; [0] elsewhere."""
@@ -232,6 +268,25 @@ def _own_limit(env: "gymnasium.Env") -> int | None:
     """The time limit that an environment keeps by itself, or a wrapper of it, where it is called as in Gymnasium."""
     limit = env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
     return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _takes_seed(reset: Callable[..., Any]) -> bool:
+    """Whether an environment's `reset` can be called as Gymnasium does."""
+    try:
+        parameters = inspect.signature(reset).parameters.values()
+    except (TypeError, ValueError):  # not written in Python
+        return True
+    return any(one.name == "seed" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+
+
+def _shown(value: Any) -> str:
+    """What an environment returned, in a few words."""
+    if isinstance(value, tuple):
+        old = " (as before Gymnasium 0.26)" if len(value) == 4 else ""
+        return f"{len(value)} values{old}"
+    if isinstance(value, np.ndarray) and value.size > 1:
+        return f"an array of shape {value.shape}"
+    return short(value)
 
 
 def _boxes(space: "spaces.Space", *, name: str, key: str = "") -> Iterator[tuple[str, int]]:

@@ -18,12 +18,16 @@ INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "pl
 
 def sentence(error: BaseException) -> str:
     """Type and text of an exception in one line, and where in the user's own code it was raised."""
-    text = shorten(str(error), 300, placeholder="...")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({_short(error.filename)}, line {error.lineno})"
     lines = own_lines(error)
-    place = f" ({_at(lines[-1])})" if lines else ""
-    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+    return words(error) + (f" ({_at(lines[-1])})" if lines else "")
+
+
+def words(error: BaseException) -> str:
+    """Type and text of an exception in one line."""
+    text = shorten(str(error), 300, placeholder="...")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def own_frames(error: BaseException) -> list[str]:

@@ -161,6 +161,7 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
             if run.settings.single_env or (played == 1 and not tolerant):
                 run.may_restart(error)
             elif played == 1:  # not counted: of many episodes each may fail, and training goes on
+                run.show_frames(error)
                 run.view.message(f"{error}; a fresh environment takes its place")
             elif tolerant:
                 run.view.message(f"{error}, again in a fresh one; an episode of the evaluation at {run.frame:,} failed")

@@ -1,5 +1,6 @@
 """Start a run: settings from names and values, checked and completed before anything is written."""
 
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options, stranger
 from steadyq.envs import guard, suites
-from steadyq.envs.env import Spec
+from steadyq.envs.env import EnvError, Spec
 from steadyq.envs.guard import Guarded, repeats
 from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError
+from steadyq.output import say
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.resume import go_on_with
@@ -78,9 +80,18 @@ def train(
 
 
 def repeats_itself(settings: Settings, source: Source | None, made: Guarded) -> bool:
-    """Whether the environment of a run repeats itself; another one is made to find out."""
+    """Whether the environment of a run repeats itself; another one is made to find out.
+
+    Raises:
+        InputError: its very first reset or step failed, as each one would.
+    """
     with closing(guard.of_run(settings, source)) as spare:
-        return repeats(made, spare)
+        try:
+            return repeats(made, spare)
+        except EnvError as error:
+            for line in error.frames:
+                say(line, stream=sys.stderr)
+            raise InputError(f"{error}; mend the environment") from error
 
 
 def record_of(settings: Settings, spec: Spec) -> Record:

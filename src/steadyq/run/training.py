@@ -130,6 +130,7 @@ class Training:
     over: str = ""  # why the run cannot continue
     evaluation_failed: bool = False  # the environment of evaluations has, and must be replaced
     longest: int = 0  # agent steps of the longest episode of an evaluation so far
+    frames_shown: set[tuple[str, ...]] = field(default_factory=set)  # of failures of environments
     restarts: deque[float] = field(default_factory=deque)  # when environments were replaced
 
     def __post_init__(self) -> None:
@@ -226,6 +227,7 @@ class Training:
 
     def may_restart(self, error: Exception) -> bool:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
+        self.show_frames(error)
         if self.settings.single_env:
             self.over = f"{error}; it is the single environment, which is not made again: mend it, then resume the run"
             return False
@@ -238,6 +240,14 @@ class Training:
         self.restarts.append(now)
         self.view.message(f"{error}; a fresh environment takes its place")
         return True
+
+    def show_frames(self, error: Exception) -> None:
+        """The user's own code that led to a failure of the environment, unless it was shown before."""
+        frames = getattr(error, "frames", ())
+        if frames not in self.frames_shown:
+            self.frames_shown.add(frames)
+            for line in frames:
+                self.view.message(line)
 
     def tolerate(self, error: Exception) -> None:
         """RunError over numbers that nobody can learn from, unless their episode may just end.
