@@ -24,7 +24,6 @@ TINY = {**SMALL, "width": 4, "actor_width": 4, "utd": "1/4"}
 REACH = """
 import gymnasium
 import numpy as np
-import numpy as np
 
 
 class Reach(gymnasium.Env):
@@ -145,6 +144,15 @@ def test_the_example_is_whole_and_the_page_shows_it(here: Path) -> None:
     run = run_at(here / "run", env=f"{file}:Reach", **TINY, env_kwargs={"steps": 30}).folder
     by_class = run_at(here / "class", env=partial(example["Reach"], steps=30), **TINY).folder
     assert digest(run, 0, weights_only=True) == digest(by_class, 0, weights_only=True)
+
+
+def test_a_function_that_gives_the_same_environment_again_is_refused(tmp_path: Path) -> None:
+    """Training and evaluations in one would disturb each other, and nothing would show."""
+    point = Point()
+    with pytest.raises(InputError, match="lambda gives the same environment again"):
+        run_at(tmp_path / "run", env=lambda: point, **TINY)
+    run = run_at(tmp_path / "run", env=lambda: point, single_env=True, **{**TINY, "frames": 60}).folder
+    assert resume(run, env=lambda: point, frames=90).finished
 
 
 # What the command line takes
@@ -298,18 +306,19 @@ def test_the_first_episode_of_an_environment_that_never_ends_is_reported(
 
 
 HURDLES = {
-    "raises": ("-abs(self.x), False", "self.gane, False", "AttributeError: ", "(reach.py, line 21, in step)"),
-    "nested": ("np.array([self.x", "np.array([self.y", "AttributeError: ", "(reach.py, line 24, in look)"),
+    "no space": ("    action_space =", "    actions =", "has no action_space (reach.py, line 6); give its class one"),
+    "raises": ("-abs(self.x), False", "self.gane, False", "AttributeError: ", "(reach.py, line 20, in step)"),
+    "nested": ("np.array([self.x", "np.array([self.y", "AttributeError: ", "(reach.py, line 23, in look)"),
     "None": ("return self.look(), -abs(self.x), False, False, {}", "pass", "step() of Reach returned None, not (obs"),
     "old step": ("False, False, {}", "False, {}", "returned 4 values (as before Gymnasium 0.26), not (observation, "),
     "old reset": ("return self.look(), {}", "return self.look()", "reset() of Reach returned an array of shape (2,)"),
-    "no seed": ("(self, *, seed=None, options=None)", "(self, seeds=0)", "takes no seed (reach.py, line 14); write it"),
+    "no seed": ("(self, *, seed=None, options=None)", "(self, seeds=0)", "takes no seed (reach.py, line 13); write it"),
     "reward": ("-abs(self.x), False", "None, False", "step() of Reach returned None, not a number as reward (reach"),
     "rewards": ("-abs(self.x), False", "np.zeros(2), False", "an array of shape (2,), not a number as reward (reach"),
     "shape": ("self.gain], np.float32", "self.gain, 3]", "an array of shape (3,), not an observation of Box("),
     "nothing": ("return np.array", "np.array", "reset() of Reach returned None, not an observation of Box("),
     "words": ("return np.array", "return 'here', np.array", "reset() of Reach returned 2 values, not an observation"),
-    "exit": ("self.x = np.clip", "raise SystemExit\n        np.clip", "SystemExit (reach.py, line 20, in step)"),
+    "exit": ("self.x = np.clip", "raise SystemExit\n        np.clip", "SystemExit (reach.py, line 19, in step)"),
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 REPEAT = 1
 """Frames per agent step: Gymnasium's tasks have their own."""
+
+
+OPEN: WeakSet["gymnasium.Env"] = WeakSet()
+"""The environments that are in use here, each for one thing at a time."""
 
 
 class GymnasiumEnv:
@@ -50,6 +55,9 @@ class GymnasiumEnv:
         from gymnasium import spaces
 
         bare = type(env.unwrapped)
+        for space in ("observation_space", "action_space"):
+            if getattr(env, space, None) is None:
+                raise InputError(f"{name} has no {space}{defined_at(bare)}; give its class one, of gymnasium.spaces")
         if not _takes_seed(bare.reset):
             raise InputError(
                 f"the reset() of {name} takes no seed{defined_at(bare.reset)}; write it as in Gymnasium: "
@@ -64,6 +72,8 @@ class GymnasiumEnv:
         observations = tuple(_boxes(env.observation_space, name=name))
         self._rescale = rescaler(actions.low, actions.high, name=name)
         self._env = env
+        if not lent:
+            OPEN.add(env)
         self._flatten = partial(spaces.flatten, env.observation_space)  # in the order in which `_boxes` walks
         self._view: View | None = None
         self._limit, self._frames, self._lent = None if endless else limit, 0, lent
@@ -119,6 +129,7 @@ class GymnasiumEnv:
         if self._view is not None:
             self._view.close()
         if not self._lent:
+            OPEN.discard(self._env)
             self._env.close()
 
     def _observation(self, method: str, obs: Any) -> np.ndarray:
@@ -206,7 +217,7 @@ def make(
     kwargs: Mapping[str, Any],
     pictures: bool,
 ) -> GymnasiumEnv:
-    """The environment of a source; see `suites.make`. LookupError if it is an id that nobody knows."""
+    """The environment of a source; see `suites.make`."""
     import gymnasium
 
     name, _, is_env = origin(source)
@@ -226,6 +237,11 @@ def make(
         raise InputError(
             f"{name} is {type(made).__name__}, no environment of Gymnasium's; derive its class from gymnasium.Env, "
             f"or wrap it in one that is"
+        )
+    if made in OPEN:
+        raise InputError(
+            f"{name} gives the same environment again, and a run needs several; give that environment itself, or with "
+            f"--single-env what makes it"
         )
     return GymnasiumEnv(made, name=name, action_repeat=action_repeat, limit=limit, endless=endless, lent=is_env)
 

@@ -68,8 +68,7 @@ def find(name: str) -> str | Callable[..., Any]:
     The code is run for that; a module may also lie in the current folder.
 
     Raises:
-        InputError: the code cannot be run, or has nothing of that name.
-        LookupError: nobody has registered the id.
+        InputError: the code cannot be run, or nobody has registered or defined anything of that name.
     """
     import gymnasium
 
@@ -79,7 +78,7 @@ def find(name: str) -> str | Callable[..., Any]:
     if wanted in gymnasium.registry:
         return wanted
     if module is None:
-        raise LookupError(wanted)
+        raise unknown("environment", name, before, see="steadyq list envs")
     found = getattr(module, wanted, None)
     if callable(found):
         return found

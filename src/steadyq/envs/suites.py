@@ -57,17 +57,14 @@ def make(
         raise InputError(f"action repeat is {repeat}; it must be at least 1")
     if is_env and kwargs:
         raise InputError(f"{name} is made already: it takes no arguments; leave --env-kwargs out")
-    try:
-        made: Env = module.make(
-            source,
-            action_repeat=repeat,
-            endless=endless,
-            max_episode_steps=max_episode_steps,
-            kwargs=kwargs or {},
-            pictures=pictures,
-        )
-    except LookupError:
-        raise _unknown(name) from None
+    made: Env = module.make(
+        source,
+        action_repeat=repeat,
+        endless=endless,
+        max_episode_steps=max_episode_steps,
+        kwargs=kwargs or {},
+        pictures=pictures,
+    )
     return made
 
 
