@@ -98,7 +98,7 @@ def of_rewards(played: Played) -> Finding:
     low, high = min(played.rewards), max(played.rewards)
     found = f"from {low:.3g} to {high:.3g} in {plural(len(played.rewards), 'step')} of random actions"
     if low == high:
-        advice = "if it is to be so rare, expect slow learning; else reward what leads to the goal, too"
+        advice = "expect slow learning where success is so rare; better reward what leads to it, too"
         return Finding("rewards", "note", f"always {low:.3g} in {plural(len(played.rewards), 'step')}", advice)
     return Finding("rewards", "ok", found)
 
