@@ -39,7 +39,7 @@ class Flawed(gymnasium.Env):
         super().reset(seed=None if self.flaw == "unseeded" else seed)
         self.t = 0
         start = 0 if self.flaw == "same start" else self.np_random.uniform(-1, 1)
-        self.place = np.full(2, start, np.float32)
+        self.place, self.falls = np.full(2, start, np.float32), start > 0
         return self.look(0), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, Any, Any, bool, dict]:
@@ -55,6 +55,7 @@ class Flawed(gymnasium.Env):
         if self.flaw == "flags":
             return self.look(action[0]), np.array(reward), 0, False, {}
         short = self.flaw == "own limit" and self.t == LIMIT - 2
+        short |= self.flaw == "falls or ends" and self.t == (5 if self.falls else LIMIT)
         return self.look(action[0]), reward, short or (self.flaw == "ends" and self.t == LIMIT), False, {}
 
     def look(self, speed: float) -> Any:
@@ -74,6 +75,7 @@ FLAWS = {
     "nan": ("numbers", "after 4 steps: Flawed-nan-v0 gave a reward that is not finite, nan"),
     "raises": ("numbers", "ValueError: the motor is hot"),
     "ends": ("episodes", "time limit 12 frames; 4 episodes of 12 frames, terminated at the limit"),
+    "falls or ends": ("episodes", "time limit 12 frames; 4 episodes of 5 to 12 frames, terminated at the limit"),
     "own limit": ("episodes", "time limit 12 frames; 4 episodes of 10 frames, all of them terminated"),
     "unseeded": ("seeds", "one seed starts different episodes"),
     "same start": ("seeds", "every seed starts the same episode"),
@@ -102,7 +104,8 @@ def test_nothing_is_said_of_an_environment_without_flaws(capsys: pytest.CaptureF
     )
     assert words["episodes"] == "time limit 12 frames; 4 episodes of 12 frames"
     assert words["speed"] == "1 ms a frame (a step at most 1 ms), 1 ms a reset: 1,000 frames/s before any updates"
-    lines = capsys.readouterr().out.splitlines()
+    played, *lines = capsys.readouterr().out.splitlines()
+    assert played == "Flawed--v0 is played with random actions, for 20 s at most"
     assert [line.split()[:2] for line in lines[:11]] == [[one.subject, "ok"] for one in found]
     assert lines[-1] == "`steadyq train` takes this environment."
 
@@ -169,15 +172,36 @@ def test_a_run_that_does_not_fit_is_refused(
 
 def test_what_is_taken_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-env", "Flawed--v0", "--action-repeat", "3"]) == 0
+    short = {**SMALL, "frames": 10, "eval_every": 0}  # without an update
     assert "3 frames per agent step" in capsys.readouterr().out
-    assert steadyq.train("sac", env="Flawed--v0", out=str(tmp_path / "run"), **SMALL).finished
+    assert steadyq.train("sac", env="Flawed--v0", out=str(tmp_path / "run"), **short).finished
 
 
-@pytest.mark.parametrize("env", [Flawed, "toy:Point", f"{EXAMPLE}:Reach"])
+@pytest.mark.parametrize("env", [Flawed, Flawed(), "toy:Point", f"{EXAMPLE}:Reach"])
 def test_it_takes_what_train_takes(env: Any) -> None:
     found = steadyq.check_env(env, max_episode_steps=9, env_kwargs={} if env is Flawed else None, clock=ticks(0.001))
     assert {one.state for one in found} == {"ok"}
     assert "4 episodes of 9 frames" in {one.subject: one.found for one in found}["episodes"]
+
+
+def test_a_robot_is_opened_once_and_an_instance_stays_open() -> None:
+    opened, closed = list[gymnasium.Env](), list[gymnasium.Env]()
+
+    class Robot(Flawed):
+        def __init__(self) -> None:
+            super().__init__()
+            opened.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    steadyq.check_env(Robot, max_episode_steps=9, clock=ticks(0.001))
+    assert len(opened) == len(closed) == 2
+    found = steadyq.check_env(Robot, max_episode_steps=9, single_env=True, clock=ticks(0.001))
+    assert len(opened) == len(closed) == 3
+    assert {one.state for one in found} == {"ok"}
+    steadyq.check_env(Robot(), clock=ticks(0.001))
+    assert (len(opened), len(closed)) == (4, 3)
 
 
 def test_arguments_reach_the_constructor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ def check_env(parser: Parser, arguments: list[str]) -> int:
         "The environment is reset and stepped with random actions; docs/environments.md explains the checks."
     )
     parser.add_argument("env", metavar="ENV", help="as for `steadyq train --env`")
-    for name in ("action_repeat", "env_kwargs", "max_episode_steps"):
+    for name in ("action_repeat", "env_kwargs", "max_episode_steps", "single_env"):
         add_setting(parser, name, SETTINGS[name])
     values = vars(parse(parser, arguments))
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from steadyq import output
 from steadyq.envs import guard
-from steadyq.envs.check import Finding, findings
+from steadyq.envs.check import SECONDS, Finding, findings
 from steadyq.envs.env import Spec
 from steadyq.envs.source import Source
 from steadyq.errors import InputError, RunError
@@ -31,17 +31,19 @@ def check_env(
     action_repeat: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int | None = None,
+    single_env: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Finding]:
     """Play an environment and print what there is to say about it; the same as `steadyq check-env`.
 
-    Two are made (of an instance none), reset and stepped with random actions for half a minute at most.
+    It is reset and stepped with random actions, for half a minute at most.
 
     Args:
-        env: as for `steadyq.train`, as are the next three.
+        env: as for `steadyq.train`, as are the next four.
         action_repeat: frames per agent step.
         env_kwargs: arguments of the environment's constructor.
         max_episode_steps: frames after which an episode is cut off.
+        single_env: make one and not two.
         clock: tells seconds.
 
     Returns:
@@ -52,6 +54,7 @@ def check_env(
         "action_repeat": action_repeat,
         "env_kwargs": env_kwargs,
         "max_episode_steps": max_episode_steps,
+        "single_env": single_env,
         "frames": frames - frames % (action_repeat or 1),
     }
     found = list(_findings(env, choices, clock))
@@ -65,7 +68,8 @@ def _findings(env: Source, choices: Mapping[str, Any], clock: Callable[[], float
         with closing(guard.of_run(settings, source)) as made:
             yield of_spaces(made.spec)
             yield of_memory(settings, made.spec)
-            with closing(guard.of_run(settings, source)) as spare:
+            output.say(f"{settings.env} is played with random actions, for {SECONDS:.0f} s at most")
+            with closing(made if settings.single_env else guard.of_run(settings, source)) as spare:
                 yield from findings(made, spare, clock=clock)
     except (InputError, RunError) as error:
         yield Finding("environment", "refused", str(error))
