@@ -50,7 +50,7 @@ class Flawed(gymnasium.Env):
         if (self.flaw, self.t) in (("raises", 5), ("no step", 1)):
             raise ValueError("the motor is hot")
         reward: Any = 1.0 if self.flaw == "constant reward" else float(self.place[0])
-        if (self.flaw, self.t) == ("nan", 5):
+        if (self.flaw, self.t) in (("nan", 5), ("nan at once", 1)):
             reward = float("nan")
         if self.flaw == "flags":
             return self.look(action[0]), np.array(reward), 0, False, {}
@@ -81,7 +81,7 @@ FLAWS = {
     "same start": ("seeds", "every seed starts the same episode"),
     "history": ("repetition", "same seed and actions, other numbers"),
 }
-for flaw in ("", *FLAWS, "no reset", "no step"):
+for flaw in ("", *FLAWS, "no reset", "no step", "nan at once"):
     gymnasium.register(f"Flawed-{flaw.replace(' ', '_')}-v0", Flawed, max_episode_steps=LIMIT, kwargs={"flaw": flaw})
 gymnasium.register("FlawedEndless-v0", Flawed)
 gymnasium.register("FlawedActions-v0", Flawed, kwargs={"actions": Discrete(3)})
@@ -153,11 +153,21 @@ def test_what_train_refuses_is_refused_in_the_same_words(
 
 
 @pytest.mark.parametrize(("flaw", "words"), [("no_reset", "the cable is loose"), ("no_step", "the motor is hot")])
-def test_what_fails_at_once_is_refused(flaw: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_fails_at_once_is_refused(
+    flaw: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "sac", "--env", f"Flawed-{flaw}-v0", "--out", str(tmp_path / "run")]) == 2
+    assert words in capsys.readouterr().err
     assert main(["check-env", f"Flawed-{flaw}-v0"]) == 2
     out = capsys.readouterr().out
-    assert f"first {flaw[3:]}" in out
+    assert "\nfirst step  refused" in out
     assert words in out
+
+
+def test_a_bad_first_number_is_a_note_since_a_run_begins() -> None:
+    *_, last = steadyq.check_env("Flawed-nan_at_once-v0")
+    assert (last.subject, last.state) == ("numbers", "note")
+    assert last.found.startswith("after 0 steps: Flawed-nan_at_once-v0 gave a reward that is not finite")
 
 
 def test_a_run_that_does_not_fit_is_refused(
@@ -213,5 +223,6 @@ def test_arguments_reach_the_constructor(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_it_stops_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "SECONDS", 0.01)
-    found = {one.subject: one for one in steadyq.check_env("Flawed--v0", clock=ticks(0.001))}
-    assert found["episodes"].found == "time limit 12 frames; none ended within 3 steps"
+    for seconds, steps in ((0.001, "3 steps"), (1.0, "1 step")):
+        found = {one.subject: one for one in steadyq.check_env("Flawed--v0", clock=ticks(seconds))}
+        assert found["episodes"].found == f"time limit 12 frames; none ended within {steps}"

@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     """One check: what it was about, how it went, what was found, and what to do if it is not `ok`."""
 
     subject: str
-    state: Literal["ok", "note", "refused"]  # refused: `train` would not begin, or end at once
+    state: Literal["ok", "note", "refused"]  # refused: `train` would not begin
     found: str
     advice: str = ""
 
@@ -53,9 +53,11 @@ def findings(env: Guarded, spare: Guarded, *, clock: Callable[[], float]) -> Ite
     """
     watch = watched(env)
     played = play(env, clock=clock)
-    if played.error is not None and len(played.steps) < 2:  # a run would meet it at once, too
-        what = "step" if played.resets else "reset"
-        yield Finding(f"first {what}", "refused", str(played.error), f"mend the environment's {what}")
+    if not played.steps:
+        if isinstance(played.error, EnvError):
+            yield Finding("first step", "refused", str(played.error), "mend the environment")
+        else:
+            yield of_numbers(played)
         return
     if watch is not None:
         yield from watch.findings()
@@ -78,7 +80,7 @@ def play(env: Guarded, *, clock: Callable[[], float]) -> Played:
             env.reset(episode)
             played.resets.append(clock() - before)
             ended, length = False, 0
-            while not ended and clock() - begun < SECONDS:
+            while not ended and (not played.steps or clock() - begun < SECONDS):
                 action = rng.uniform(-1, 1, env.spec.action_dim).astype(np.float32)
                 before = clock()
                 step = env.step(action)
