@@ -13,6 +13,7 @@ from runs import SMALL, run_at
 from steadyq import own_loop
 from steadyq.algorithm import actor_critic
 from steadyq.algorithm.tree import named_leaves
+from steadyq.engine.learner import warm_up_action
 from steadyq.envs import suites
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
@@ -97,6 +98,34 @@ def test_saved_and_restored_it_resumes_bit_exactly(tmp_path: Path) -> None:
     assert not learner().restore(tmp_path / "elsewhere", empty())
 
 
+def test_it_starts_from_a_run(tmp_path: Path) -> None:
+    """Its networks as they are; the first action is the policy's; a saved learner remembers it."""
+    run = run_at(tmp_path / "run", seeds=[5], gamma=0.99, eval_every=0, frames=50).folder
+    ours, transitions = learner(), empty()
+    ours.init_from(run)
+    there = {name.removeprefix("state."): leaf for name, leaf in checkpoint.load(seed_folder(run, 5)).tensors.items()}
+    for name, numbers in state(ours).items():
+        wanted = bytes(len(numbers)) if ".opt." in name else there[name].numpy().tobytes()
+        assert numbers == wanted, name
+    go(ours, transitions, stream(), 5)
+    random = [warm_up_action(0, step, 1) for step in range(5)]
+    assert not np.isclose(transitions.segment(0, 5)["action"], random).any()
+    ours.save(tmp_path / "saved", transitions)
+    again = learner()
+    again.restore(tmp_path / "saved", empty())
+    assert again.act(np.zeros(2)) == ours.act(np.zeros(2))
+
+
+def test_a_run_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run", gamma=0.9, eval_every=0, frames=10).folder
+    with pytest.raises(InputError, match=r"\(2, 1, 0.9\); this learner has \(2, 1, 0.99\)"):
+        learner().init_from(run)
+    with pytest.raises(InputError, match=r"seed is 3; .* has 0"):
+        learner().init_from(run, seed=3)
+    with pytest.raises(InputError, match=r"does not have the networks of this agent \(actor"):
+        steadyq.Learner(steadyq.make_agent("crossq_wn", **SIZES), gamma=0.9, compile="off").init_from(run)
+
+
 def test_what_another_learner_saved_is_refused(tmp_path: Path) -> None:
     ours, transitions = learner(), empty()
     go(ours, transitions, stream(), 45)
@@ -166,8 +195,9 @@ def example() -> ModuleType:
 def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("steadyq.engine.compiler.choose", lambda compile, *, device: False)
     assert len(example().train("Pendulum-v1", 410, 0, str(tmp_path))) == 2
-    assert len(example().train("Pendulum-v1", 610, 0, str(tmp_path))) == 1
+    assert example().train("Pendulum-v1", 510, 0, str(tmp_path)) == []
     assert "resumed at step 410" in capsys.readouterr().out
+    assert checkpoint.frames(tmp_path) == [510]
 
 
 @pytest.mark.slow

@@ -116,7 +116,11 @@ def test_each_seed_starts_from_its_own(tmp_path: Path) -> None:
 # Transitions
 
 
-def test_transitions_of_an_earlier_run_are_the_first_of_the_replay(earlier: Path, tmp_path: Path) -> None:
+def test_transitions_of_an_earlier_run_are_the_first_of_the_replay(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("q_bias", "probe"):  # the slow ones of a diagnosis
+        monkeypatch.setattr(f"steadyq.examine.diagnosis.{part}", lambda *_, **__: {})
     run = run_at(tmp_path / "run", frames=20, learning_starts=1, load_replay=earlier, diagnose_every=20).folder
     ours, theirs = transitions(run), transitions(earlier, 3)
     assert ours.added == 50 + 20
@@ -315,7 +319,7 @@ def test_a_damaged_source_is_refused(earlier: Path, tmp_path: Path) -> None:
 # Resumed
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("share", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_killed_and_resumed_without_what_it_started_from(
     earlier: Path, file: Path, tmp_path: Path, share: float
 ) -> None:

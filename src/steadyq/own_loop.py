@@ -25,8 +25,10 @@ from steadyq.settings import UTD, fraction, updates_by
 from steadyq.store import checkpoint
 from steadyq.store.checkpoint import History
 from steadyq.store.disk import FileError
-from steadyq.store.folder import REPLAY
+from steadyq.store.folder import REPLAY, seed_folder
+from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
+from steadyq.store.start import networks, with_fresh_optimisers
 from steadyq.store.typed import from_json
 
 RANGES = {
@@ -47,6 +49,7 @@ class Progress:
     learned: int = 0  # of these, those whose updates are made
     observed: int = 0  # transitions that the running moments have seen
     resets: int = 0
+    trained: bool = False  # before the first step: no action is random
 
 
 class Learner:
@@ -134,7 +137,7 @@ class Learner:
         return self._updates_by(self._progress.learned)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """The action of the next step, float32 [A] in [-1, 1]: random at first, then exploring.
+        """The action of the next step, float32 [A] in [-1, 1]: random at first (unless `init_from`), then exploring.
 
         Args:
             obs: what the robot senses, [O].
@@ -145,7 +148,7 @@ class Learner:
         row, step, now = self._row(obs), self.steps, (self._progress.seed, self.steps, self.agent.action_dim)
         self._reset_if_due(step)
         self._progress.steps += 1
-        if step < self.learning_starts:
+        if step < self.learning_starts and not self._progress.trained:
             return warm_up_action(*now)
         return self._learners.act(row.unsqueeze(0), acting_noise(*now).unsqueeze(0))[0].numpy()
 
@@ -182,6 +185,34 @@ class Learner:
         (means,) = self._learners.means()
         self._learners.open_window()
         return means
+
+    def init_from(self, run: Path | str, *, seed: int | None = None) -> None:
+        """Start from the networks, statistics and normalisers of a run of `steadyq train`, with fresh optimisers.
+
+        Call it before the first `act`. Actions in [-1, 1] stand for the bounds in `steadyq.load_policy(run).spec`.
+
+        Args:
+            run: its folder.
+            seed: which of its agents; the first if None.
+
+        Raises:
+            InputError: no such run or seed; or its observations, actions, gamma or networks are others.
+        """
+        record = read_record(Path(run))
+        seed = record.settings.seeds[0] if seed is None else seed
+        if seed not in record.settings.seeds:
+            raise InputError(f"seed is {seed}; {run} has {' '.join(map(str, record.settings.seeds))}")
+        theirs = (record.obs_dim, record.action_dim, record.settings.gamma)
+        ours = (self.agent.obs_dim, self.agent.action_dim, self.gamma)
+        if theirs != ours:
+            raise InputError(f"{run} has (obs_dim, action_dim, gamma) {theirs}; this learner has {ours}")
+        saved, state = checkpoint.load(seed_folder(Path(run), seed)), self._learners.seed(0).state
+        try:
+            new = networks(self.agent, saved)
+        except ValueError as error:
+            raise InputError(f"{run} does not have the networks of this agent ({error}); give its options") from None
+        put(state, with_fresh_optimisers(new, state))
+        self._progress.trained = True
 
     def save(self, folder: Path | str, replay: Replay) -> None:
         """Write all that `restore` needs into a folder of its own; of transitions, those that are not there yet.

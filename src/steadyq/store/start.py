@@ -13,6 +13,7 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
+from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.tree import from_named, leaves, named_leaves, tree_map
 from steadyq.algorithm.types import Net, State
@@ -94,6 +95,20 @@ def find_again(record: Record, *, trust: bool) -> Start:
     return start
 
 
+def networks(agent: Agent, saved: checkpoint.Checkpoint) -> State:
+    """What an agent takes over from a checkpoint: its state without the optimisers'.
+
+    Raises:
+        ValueError: the checkpoint is of other networks, or their numbers are not finite.
+    """
+    like = tree_map(lambda net: net._replace(opt=()), agent.init(SHAPES), stop=_is_net)
+    names = {name: f"state.{name}" for name, _ in named_leaves(like)}
+    state = from_named(like, {name: saved.tensors[key] for name, key in names.items() if key in saved.tensors})
+    if not all(torch.isfinite(leaf).all() for leaf in leaves(state)):
+        raise ValueError("it has numbers that are not finite")
+    return state
+
+
 def with_fresh_optimisers(old: State, fresh: State) -> State:
     """A state as `Start` has it, with the optimisers of another."""
     return tree_map(lambda net, new: net._replace(opt=new.opt), old, fresh, stop=_is_net)
@@ -110,19 +125,15 @@ def _weights(record: Record, place: Path, seed: int) -> tuple[Source, State]:
         raise _unfit(INIT, place, "the recipe", earlier.settings.recipe, ours.recipe)
     theirs = _seed(earlier, place, INIT, seed)
     saved = checkpoint.load(seed_folder(place, theirs))
-    like = tree_map(lambda net: net._replace(opt=()), agent_of(record).init(SHAPES), stop=_is_net)
-    names = {name: f"state.{name}" for name, _ in named_leaves(like)}
     try:
-        state = from_named(like, {name: saved.tensors[key] for name, key in names.items() if key in saved.tensors})
+        state = networks(agent_of(record), saved)
     except ValueError as error:
         there, here = earlier.settings.options, ours.options
         odd = [f"{key} ({there.get(key)} there, {here[key]} here)" for key in here if there.get(key) != here[key]]
         raise InputError(
-            f"{flag(INIT)} {place} has other networks than this run ({error}); options that differ: "
+            f"{flag(INIT)} {place} does not have the networks of this run ({error}); options that differ: "
             f"{', '.join(odd) or 'none'}"
         ) from None
-    if not all(torch.isfinite(leaf).all() for leaf in leaves(state)):
-        raise FileError(f"{place} holds weights that are not finite")
     return Source(theirs, saved.frame, 0, saved.sha256), state
 
 
