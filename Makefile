@@ -60,7 +60,7 @@ install: .venv/installed  ## make .venv with the tested versions (again if pypro
 		echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu:' \
 		"apt-get install $$('$(PYTHON)' -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
 	test -x $(BIN)/pip || '$(PYTHON)' -m venv --clear .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev,onnx]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,ray]'
 	@touch $@
 
 clean:  ## remove .venv and all caches; runs/ stays

@@ -4,14 +4,19 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steadyq import output
 from steadyq.cli.parser import DONE, FAILED, STOPPED, Parser, parse
 from steadyq.cli.results import complain
 from steadyq.cli.train import minutes
 from steadyq.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from steadyq.study.make import Engine
+    from steadyq.study.plan import Planned
 
 EVERY = 2.0  # seconds between two looks of a live table
 
@@ -35,22 +40,30 @@ def study(parser: Parser, arguments: list[str]) -> int:
 def run(parser: Parser, arguments: list[str]) -> int:
     """run FILE: Make the runs of a study file that are not done yet; interrupt it and give it again at any time."""
     add_file(parser)
-    parser.add_argument("--workers", type=int, help="runs at once [one per core]")
+    parser.add_argument(
+        "--workers", type=int, help="runs at once [one per core; with --ray all that there is room for]"
+    )
     parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
     parser.add_argument("--retry", action="store_true", help="try again what was set aside")
+    cluster = parser.add_argument_group("on a Ray cluster")
+    cluster.add_argument("--ray", metavar="ADDRESS", help="HOST:PORT of its head, auto, or local [this machine alone]")
+    cluster.add_argument("--cpus-per-run", type=int, metavar="CPUS", help="to reserve for a run [its threads]")
+    cluster.add_argument("--gpus-per-run", type=float, default=0.0, metavar="GPUS", help="to reserve, such as 0.25 [0]")
+    cluster.add_argument("--mixed", action="store_true", help="use nodes of several kinds, whose bits differ")
     values = parse(parser, arguments)
     check_workers(values.workers)
+    check_cluster(values)
 
-    from steadyq.study import file, local, make, plan, tries
+    from steadyq.study import file, make, plan, tries
 
-    folder, runs = folder_of(values), file.read(values.file)
+    folder, runs = folder_of(values), file.read(values.file, here=values.ray is None)
     plan.write(folder, runs)
     if values.retry:
         for one in runs:
             tries.forget(folder, one)
 
-    engine = local.Local(folder, workers=values.workers, runs=len(runs))
-    count = make.make(folder, runs, engine, minutes=values.max_minutes, say=output.say)
+    with engine_of(values, folder, runs) as engine:
+        count = make.make(folder, runs, engine, minutes=values.max_minutes, say=output.say)
     output.say(
         f"{folder}: {output.plural(count.done, 'run')} done, {count.set_aside:,} set aside, {count.more:,} to do"
     )
@@ -139,6 +152,46 @@ def check_workers(workers: int | None) -> None:
     """InputError if it is no number of workers."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers is {workers}; give at least 1")
+
+
+def check_cluster(values: argparse.Namespace) -> None:
+    """InputError if what is for a cluster makes no sense."""
+    named = values.cpus_per_run is not None or values.gpus_per_run or values.mixed
+    if named and values.ray is None:
+        raise InputError("--cpus-per-run, --gpus-per-run and --mixed are for clusters; add --ray ADDRESS")
+    if values.cpus_per_run is not None and values.cpus_per_run < 1:
+        raise InputError(f"--cpus-per-run is {values.cpus_per_run}; give at least 1")
+    if not (0 <= values.gpus_per_run < 1 or values.gpus_per_run % 1 == 0 < values.gpus_per_run):
+        raise InputError(f"--gpus-per-run is {values.gpus_per_run:g}; give a part of one, or a whole number")
+
+
+@contextlib.contextmanager
+def engine_of(values: argparse.Namespace, folder: Path, runs: "Sequence[Planned]") -> "Iterator[Engine]":
+    """Who starts the workers."""
+    if values.ray is None:
+        from steadyq.study.local import Local
+
+        yield Local(folder, workers=values.workers, runs=len(runs))
+        return
+
+    from steadyq.study.ray_cluster import Cluster
+
+    if not values.gpus_per_run and any(run.choices.get("device") == "cuda" for run in runs):
+        raise InputError(f"{values.file} asks for runs on a GPU; add --gpus-per-run")
+    if values.gpus_per_run and len({Path(run.folder).parent for run in runs}) < len(runs):
+        output.say("runs that differ in nothing but the seed share a GPU best as one process: seeds-together = true")
+    made = Cluster(
+        folder,
+        runs,
+        address=values.ray,
+        workers=values.workers,
+        cpus=values.cpus_per_run,
+        gpus=values.gpus_per_run,
+        mixed=values.mixed,
+        say=output.say,
+    )
+    with contextlib.closing(made) as engine:
+        yield engine
 
 
 def folder_of(values: argparse.Namespace) -> Path:

@@ -99,8 +99,12 @@ class Lines(NamedTuple):
         return found or self.tables.get(table) or self.keys.get(("", table.partition(" ")[0])) or 1
 
 
-def read(path: Path) -> list[Planned]:
+def read(path: Path, *, here: bool = True) -> list[Planned]:
     """The runs that a study file asks for, in the order in which they are made; a run asked for twice is made once.
+
+    Args:
+        path: of the file.
+        here: the runs are made on this machine, which then must have what they ask for, such as a GPU.
 
     Raises:
         InputError: it cannot be read, or `steadyq train` would refuse some of it. Every fault is named with its line.
@@ -123,7 +127,7 @@ def read(path: Path) -> list[Planned]:
         try:
             for choices, seeds in _combinations({**defaults, **table}, lines, name):
                 try:
-                    settings = _settings(choices, seeds, sizes)
+                    settings = _settings(choices, seeds, sizes, here=here)
                 except InputError as error:
                     faults.append(str(FaultError(lines.of(name, _named_in(str(error), choices)), str(error))))
                     continue
@@ -245,11 +249,13 @@ def _combinations(
         yield dict(zip(values, combination, strict=True)), sets
 
 
-def _settings(choices: dict[str, Any], seeds: list[tuple[int, ...]], sizes: dict[str, Sizes | str]) -> Settings:
+def _settings(
+    choices: dict[str, Any], seeds: list[tuple[int, ...]], sizes: dict[str, Sizes | str], *, here: bool
+) -> Settings:
     """What `steadyq train` would make of it, with the first of the seeds; InputError where it would refuse."""
     named = {key: value for key, value in choices.items() if key not in ("recipe", "env")}
     settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds[0]})
-    if settings.device == "cuda" or settings.compile == "on":
+    if here and (settings.device == "cuda" or settings.compile == "on"):
         choose_machine(settings)
     if settings.env not in sizes:
         sizes[settings.env] = sizes_of(settings.env, settings.env_kwargs)

@@ -44,6 +44,10 @@ class Local:
         self.free = machine.memory().available - coming
         return True
 
+    def elsewhere(self, run: Planned) -> bool:
+        """On one machine locks tell."""
+        return False
+
     def obstacle(self, run: Planned) -> str:
         """Whether there is memory for it."""
         if run.memory <= self.free:

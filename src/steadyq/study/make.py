@@ -1,6 +1,6 @@
 """Make the runs of a study, whoever starts their workers: the next open run is claimed, started and waited for.
 
-An engine decides where a worker has room and starts it there: `local.py` on this machine.
+An engine decides where a worker has room and starts it there: `local.py` on this machine, `ray_cluster.py` on many.
 """
 
 import contextlib
@@ -39,6 +39,9 @@ class Engine(Protocol):
 
     def look(self) -> bool:
         """Look at the machines anew; whether there may be room for one more worker."""
+
+    def elsewhere(self, run: Planned) -> bool:
+        """Whether another driver's worker may be at work on it, though its folder's lock does not tell."""
 
     def obstacle(self, run: Planned) -> str:
         """Why this run cannot be started now, in a sentence; nothing if it can. As of the last `look`."""
@@ -168,7 +171,7 @@ def take(driver: Driver) -> Planned | bool:
         name = state.look(driver.study, run).name
         if name in ("done", "failed"):
             driver.settled[run.folder] = name
-        elif name == "running":
+        elif name == "running" or driver.engine.elsewhere(run):
             later = True
         elif words := driver.engine.obstacle(run):
             short = short or words

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from steadyq.errors import InputError
 from steadyq.store import lock
-from steadyq.store.record import read_record
+from steadyq.store.record import Record, read_record
 from steadyq.store.state import TAIL
 from steadyq.study import state, tries
 from steadyq.study.plan import Planned, command
@@ -27,36 +28,60 @@ LEAST_DISK = 100_000_000  # bytes: with less, a failure is the disk's and not th
 Outcome = Literal["done", "more", "held", "failed", "set aside", "full disk"]
 
 
-def begin(study: Path, run: Planned, *, threads: int, minutes: float | None) -> "subprocess.Popen[bytes]":
+def begin(
+    study: Path,
+    run: Planned,
+    *,
+    threads: int,
+    minutes: float | None,
+    before_start: Callable[[], None] | None = None,
+    **environment: str,
+) -> "subprocess.Popen[bytes]":
     """Start a worker on a run; what it says goes to the run's log.
 
     Args:
         study: the study's folder.
         run: the run.
-        threads: for a run that was not begun yet, unless the study file says how many.
+        threads: of a run that was not begun yet, unless the study file says how many.
         minutes: after which it is to save and stop; None for never.
+        before_start: called in the new process.
+        **environment: variables that it is to have besides ours.
     """
     place = tries.place(study, run)
     place.mkdir(parents=True, exist_ok=True)
     more = {} if minutes is None else {"max_minutes": minutes}
-    if "threads" not in run.choices and (number := _threads(study / run.folder, threads)):
+    record = begun(study, run)
+    if "threads" not in run.choices and (number := record.settings.threads if record else threads):
         more["threads"] = number
+    threads = threads_of(run, record, threads)
     words = [sys.executable, "-m", "steadyq.cli", *command(run, study, **more)]
     with (place / LOG).open("ab") as log:
         log.write(f"$ {' '.join(words)}\n".encode())
         log.flush()
-        # A session of its own: Ctrl-C reaches the driver alone, which passes it on.
         return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A session of its own: Ctrl-C reaches the driver alone, which passes it on.
+            start_new_session=True,
+            preexec_fn=before_start,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **environment},
         )
 
 
-def _threads(place: Path, threads: int) -> int | None:
-    """How many threads to ask for: a run that was begun keeps its number, on which its bits depend."""
+def begun(study: Path, run: Planned) -> Record | None:
+    """The record of a run that was begun, if it can be read."""
     try:
-        return read_record(place).settings.threads
+        return read_record(study / run.folder)
     except (InputError, OSError):
-        return threads
+        return None
+
+
+def threads_of(run: Planned, record: Record | None, threads: int) -> int:
+    """How many threads a run has: what the study file says, or what it was begun with, or else so many."""
+    number = run.choices.get("threads") or (record.stretches[-1]["threads"] if record else threads)
+    return int(number)
 
 
 def conclude(study: Path, run: Planned, code: int, *, stopped: bool = False) -> tuple[Outcome, str]:
