@@ -1,7 +1,7 @@
 """The toy environment, in which a process dies at chosen steps: each file of the folder DEADLY is one death.
 
-Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent) or `33-both`.
-Whoever removes the file dies, so that each happens once.
+Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent), `33-both`,
+`33-grandparent` or the process of a number, `33-4321`. Whoever removes the file kills, so that each happens once.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import psutil
 
 from toy import Point
 
@@ -26,6 +27,10 @@ class Deadly(Point):
             who = death.name.partition("-")[2]
             if who in ("driver", "both"):
                 os.kill(os.getppid(), signal.SIGKILL)
+            if who == "grandparent":
+                psutil.Process().parent().parent().kill()
+            if who.isdecimal():
+                os.kill(int(who), signal.SIGKILL)
             if who in ("worker", "both"):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)

@@ -15,7 +15,6 @@ import csv
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from ray.cluster_utils import Cluster
 
 import steadyq
 from steadyq.engine import machine
+from steadyq.store.record import read_record
 from steadyq.study import plan, state
 from steadyq.study.collect import collect
 from tools.same_state import differences
@@ -119,8 +119,7 @@ def is_training(process: psutil.Process, study: Path) -> bool:
 def starts(study: Path) -> Iterator[list[int]]:
     """For each run, the frames at which its processes began to train."""
     for run in plan.read(study):
-        log = (study / "workers" / run.folder / "log.txt").read_text()
-        yield [int(frame.replace(",", "")) for frame in re.findall(r": frames ([\d,]+) to ", log)]
+        yield [stretch["from_frame"] for stretch in read_record(study / run.folder).stretches]
 
 
 def rows(study: Path) -> str:

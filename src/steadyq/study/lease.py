@@ -70,19 +70,19 @@ def hold(place: Path, number: int, *, clock: Callable[[], float] = time.monotoni
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
         raise Taken from None
-    left, lost = threading.Event(), threading.Event()
+    left, lost, begun = threading.Event(), threading.Event(), clock()
 
     def keep() -> None:
-        beat, kept = 0, clock()
-        while True:
-            if path.with_name(f"{NAME}{number + 1}").exists() or clock() - kept > ENDS / 2:
+        beat, kept = 0, begun
+        while not left.is_set():
+            now = clock()
+            if path.with_name(f"{NAME}{number + 1}").exists() or now - kept > ENDS / 2:
                 lost.set()
                 return
             with contextlib.suppress(OSError):  # until half of the time is over
                 disk.write(path, f"{owner} {beat}".encode())
-                beat, kept = beat + 1, clock()
-            if left.wait(BEAT):
-                return
+                beat, kept = beat + 1, now
+            left.wait(BEAT)
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()

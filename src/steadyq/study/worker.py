@@ -129,7 +129,10 @@ def full_disk(study: Path) -> str:
 
 def last_words(study: Path, run: Planned) -> str:
     """The sentence with which the newest worker of a run ended, or else the last line of what it said."""
-    with (tries.place(study, run) / LOG).open("rb") as log:
+    path = tries.place(study, run) / LOG
+    if not path.exists():  # nobody came so far
+        return ""
+    with path.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
         lines = log.read().decode(errors="replace").split("\n$ ")[-1].splitlines()[1:]
     sentences = [line.removeprefix("steadyq: ") for line in lines if line.startswith("steadyq: ")]
