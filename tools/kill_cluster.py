@@ -55,7 +55,7 @@ threads = 1
 VICTIMS = ("training process",) * 4 + ("Ray worker",) * 2 + ("raylet",) * 2 + ("driver",) * 2
 """In which shares they are killed."""
 
-PAUSE = 2.0, 10.0  # seconds between two kills
+PAUSE = 5.0, 20.0  # seconds between two kills; a node or a driver takes as long to come back
 SOURCES = [str(Path(steadyq.__file__).parents[1])]
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "memory": 6 * 10**9}
 
@@ -87,8 +87,10 @@ class Campaign:
         return True
 
     def kill(self, victim: str, rng: random.Random) -> bool:
-        """Kill one of these, if there is one."""
+        """Kill one of these, if a run is being made."""
         trained = [one for one in psutil.process_iter() if is_training(one, self.study)]
+        if not trained:
+            return False
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):
             if victim == "driver":
                 rng.choice(self.drivers).kill()
