@@ -268,7 +268,7 @@ def test_without_a_node_of_its_kind_a_run_waits(start: Callable, tmp_path: Path)
 def test_no_node_is_given_more_than_it_has(start: Callable) -> None:
     engine, _ = start(FakeRay(a=HERE, b=HERE))
     large, wide = run_of("large", memory=8 * 10**9), run_of("wide", choices={"threads": 2})
-    assert engine.obstacle(run_of("a", memory=10**11)).startswith("runs/a needs 1 CPUs and 100.0 GB, and no node has")
+    assert engine.obstacle(run_of("a", memory=10**11)).startswith("runs/a needs 1 CPUs and 100.3 GB, and no node has")
     assert engine.obstacle(large) == ""
     first = engine.start(large, None)
     assert engine.obstacle(large._replace(folder="runs/again")) == ""
@@ -285,7 +285,9 @@ def test_what_ray_reserves_is_what_a_run_gets(start: Callable) -> None:
     assert engine.obstacle(run_of("a")) == ""
     engine.start(run_of("a"), 3.0)
     (sent,) = fake.sent
-    assert sent[1].items() >= {"num_cpus": 2, "num_gpus": 0, "memory": 10, "max_retries": 0, "threads": 2}.items()
+    assert (
+        sent[1].items() >= {"num_cpus": 2, "num_gpus": 0, "memory": 300_000_010, "max_retries": 0, "threads": 2}.items()
+    )
     assert sent[1]["environment"] == {"CUDA_VISIBLE_DEVICES": ""}
     assert sent[1]["minutes"] == 3.0
     with pytest.raises(InputError, match=r"no node of the cluster has 1 CPUs, 0\.5 GPUs"):
@@ -358,6 +360,7 @@ def test_a_node_looks_at_what_the_driver_wrote(tmp_path: Path, monkeypatch: pyte
         (["--mixed"], "--cpus-per-run, --gpus-per-run and --mixed are for clusters; add --ray"),
         (["--ray", "auto", "--cpus-per-run", "0"], "--cpus-per-run is 0; give at least 1"),
         (["--ray", "auto", "--gpus-per-run", "1.5"], "--gpus-per-run is 1.5; give a part of one"),
+        (["--ray", "127.0.0.1:1"], "there is no Ray cluster at 127.0.0.1:1 (["),
         (["--ray", "ray://head:10001"], "--ray is ray://head:10001, for a client outside of the cluster"),
     ],
 )

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ from steadyq.study.worker import Outcome
 LOOK = 2.0  # seconds between two looks at the nodes of the cluster
 SEEN_WITHIN = 30.0  # seconds after which a network's file system shows what another machine wrote
 ANSWERS_WITHIN = 180.0  # seconds that nodes have at the start to say what they are; they import PyTorch
+CONNECTS_WITHIN = 10.0  # seconds that the head of a cluster has to take a call
+WAITING = 300_000_000  # bytes of a Ray worker that waits for a run; it has imported PyTorch
 PR_SET_PDEATHSIG = 1  # Linux's sys/prctl.h
 POLL = 0.2  # seconds between two looks at a process, when also Ray's wish to cancel is seen
 
@@ -336,7 +339,9 @@ class Cluster:
         if not nodes:
             return self.troubles()
         record = worker.begun(self.study, run)
-        need = self.least._replace(cpus=self.cpus or worker.threads_of(run, record, 1), memory=float(run.memory))
+        need = self.least._replace(
+            cpus=self.cpus or worker.threads_of(run, record, 1), memory=float(run.memory + WAITING)
+        )
         nodes = {name: node for name, node in nodes.items() if need.fits(node.whole)}
         if not nodes:
             return f"{run.folder} needs {need}, and no node has that; start a larger one, or give a smaller buffer-size"
@@ -426,6 +431,12 @@ def connect(address: str, log: Path) -> Any:
             f"--ray is {address}, for a client outside of the cluster; give this command on one of its nodes, and "
             f"HOST:PORT of its head"
         )
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"there is no Ray cluster at {address} ({error}); start it with `ray start --head`") from None
 
     def keep(data: Mapping[str, Any], ignore_prefix: bool) -> None:
         with log.open("a") as file:
@@ -435,7 +446,6 @@ def connect(address: str, log: Path) -> Any:
     mine: dict[str, Any] = (
         {"num_cpus": machine.usable_cores(), "include_dashboard": False} if address == "local" else {}
     )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
     except Exception as error:  # of anyone's network
