@@ -263,6 +263,7 @@ def test_without_a_node_of_its_kind_a_run_waits(start: Callable, tmp_path: Path)
         "runs/a was begun on another kind of node (it has no C++ compiler that works"
     )
     assert engine.obstacle(run_of("b")) == ""
+    assert "no node has a C++ compiler" in engine.obstacle(run_of("b", choices={"compile": "on"}))
 
 
 def test_no_node_is_given_more_than_it_has(start: Callable) -> None:

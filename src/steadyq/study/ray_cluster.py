@@ -351,6 +351,10 @@ class Cluster:
             if not nodes:
                 words = next(iter(odd.values()))
                 return f"{run.folder} was begun on another kind of node ({words}); start one of that kind"
+        elif run.choices.get("compile") == "on":
+            nodes = {name: node for name, node in nodes.items() if node.facts and not node.facts.compiler}
+            if not nodes:
+                return f"{run.folder} is to be compiled, and no node has a C++ compiler that works; install one"
         free = {name: node.free for name, node in nodes.items() if need.fits(node.free)}
         if not free:
             return f"the nodes that could make {run.folder} are busy; wait for them"
