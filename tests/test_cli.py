@@ -1,11 +1,17 @@
 """The command line: one clear sentence for a mistake, the agreed exit codes, help without PyTorch."""
 
+import os
+import pydoc
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+import steadyq
+from steadyq.algorithm.recipes import RECIPES
 from steadyq.cli.main import COMMANDS, main
 from steadyq.cli.train import progress
 
@@ -25,7 +31,8 @@ from steadyq.cli.train import progress
         ("train --env walker-run crossq_wn --width 3", "the recipe comes first, before --env: steadyq train RECIPE"),
         ("train crossq_wn --env walker-run --utd 0", "--utd is 0; give a number above 0"),
         ("train crossq_wn --env walker-run --target slow", "unknown value of target 'slow'"),
-        ("train crossq_wn --env walker-run --lr fast", "invalid float value: 'fast'"),
+        ("train crossq_wn --env walker-run --lr fast", "lr is 'fast', of type str; give one of type float"),
+        ("train crossq_wn --env walker-run --frames 200kk", "--frames is 200kk; give a whole number of at least 1"),
         ("resume nowhere", "nowhere is not a run folder"),
         ("evaluate nowhere", "nowhere is not a run folder"),
         ("list colours", "invalid choice: 'colours'"),
@@ -54,6 +61,30 @@ def test_help_lists_the_commands_and_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     for name in ("train", "resume", "evaluate", "diagnose", "compare", "figures", "report", "watch", "list", "doctor"):
         assert f"\n  {name:10}{COMMANDS[name].help}\n" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train crossq_wn --env walker-run", "resume runs"])
+def test_the_first_words_come_before_pytorch_does(command: str, tmp_path: Path) -> None:
+    """Which takes seconds to import: here it never comes."""
+    (tmp_path / "torch.py").write_text("import os, sys; sys.stdout.flush(); os._exit(42)")
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(steadyq.__file__).parents[1])])}
+    program = [sys.executable, "-m", "steadyq.cli", *command.split()]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | path)
+    assert (done.returncode, done.stderr) == (42, "loading PyTorch\n")
+
+
+def test_python_lists_what_there_is() -> None:
+    assert dir(steadyq) == sorted(steadyq.__all__)
+    assert steadyq.__version__ == version("steadyq")
+    assert all(getattr(steadyq, name) for name in dir(steadyq))
+    help = pydoc.render_doc(steadyq.train, renderer=pydoc.plaintext)
+    for words in ("frames: int = 1000000", "seeds: tuple[int, ...] = (0,)", "length of the run", "on_log: "):
+        assert words in help
+    for name in RECIPES:
+        assert f"    {name}: width: int = " in help
+    assert "keep: int | None = None" in pydoc.render_doc(steadyq.resume)
+    with pytest.raises(AttributeError, match="has no attribute 'evaluate'"):
+        steadyq.evaluate  # noqa: B018
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -376,10 +377,16 @@ class Clock:
         return self.now
 
 
-def board(clock: Clock, *, seeds: tuple[int, ...] = (0, 1), start: int = 0) -> views.Board:
-    return views.Board(
-        exp_name="crossq_wn-utd2", env_name="walker-run", seeds=seeds, frames=100_000, start=start, clock=clock
-    )
+def board(clock: Clock, **changes: Any) -> views.Board:
+    about = {"exp_name": "crossq_wn-utd2", "env_name": "walker-run", "seeds": (0, 1), "frames": 100_000}
+    return views.Board(clock=clock, **{**about, **changes})
+
+
+def reach(seen: views.Board, clock: Clock, *, frames: int, seconds: float) -> None:
+    """Train for so many frames, at so many seconds each."""
+    for _ in range(frames):
+        clock.now += seconds
+        seen.reach(seen.frame + 1)
 
 
 MEASURED = {
@@ -408,7 +415,7 @@ def test_plain_lines() -> None:
         "precision float32",
         "frame 0/100,000 (0%)  seed 0  eval 10.0",
         "frame 25,000/100,000 (25%)  seed 1  eval 312.4 +- 20.1  train 280.0  q 31.2  alpha 0.0314  entropy -2.10  "
-        "962 frames/s  ETA 0:01:18",  # 25,000 frames in 26 seconds; 75,000 to go
+        "1,000 frames/s  ETA 0:01:15",  # 75,000 to go
     ]
 
 
@@ -416,10 +423,10 @@ def test_plain_lines() -> None:
 def test_a_slow_runs_speed_is_not_rounded_to_whole_frames(seconds: float, shown: str) -> None:
     clock, stream = Clock(), io.StringIO()
     view = views.PlainView(board(clock), stream)
-    view.progress(0)
+    view.progress(1)
     clock.now += 1000 * seconds
-    view.progress(1000)
-    view.update(seed=0, frame=1000, metrics={"eval/mean_reward": 10.0})
+    view.progress(1001)
+    view.update(seed=0, frame=1001, metrics={"eval/mean_reward": 10.0})
     assert f"  {shown} frames/s  ETA" in stream.getvalue()
 
 
@@ -438,24 +445,31 @@ def test_a_slow_run_says_every_ten_minutes_how_far_it_is() -> None:
     ]
 
 
-def test_speed_forgets_a_slow_start() -> None:
+def test_the_speed_is_that_of_training_with_updates() -> None:
+    """Neither of the warm-up, which makes none, nor of what is done instead of training; and so is the time to come."""
     clock = Clock()
-    seen = board(clock)
-    assert seen.speed() is None
-    clock.now += 1000  # compiling
-    for frame in range(1, 1001):
-        clock.now += 0.5
-        assert seen.due(frame)
+    seen = board(clock, warm_up=1_000, frames=3_000, pauses={"time/evaluation_seconds": 1_000})
+    assert seen.pace() == []
+    clock.now += 500  # until everything is made
+    reach(seen, clock, frames=1_000, seconds=0.5)
     assert seen.speed() == pytest.approx(2.0)
-    assert seen.pace() == ["2 frames/s", "ETA 13:45:00"]  # 99,000 to go
-    seen.note(0, 500, {"train/n_updates": 1000.0})
-    seen.note(0, 1000, {"train/n_updates": 2500.0})
-    assert seen.update_speed() == pytest.approx(2.0 * 3)
-    clock.now += 0.1
-    assert not seen.due(1001)
+    assert seen.pace() == ["2 frames/s (warm-up to frame 1,000)"]
+    seen.pause("compiling the updates")
+    clock.now += 96
+    assert seen.pace() == ["2 frames/s (warm-up to frame 1,000)"]
+    reach(seen, clock, frames=1, seconds=30.0)  # the first update
+    assert seen.pace() == []
+    reach(seen, clock, frames=499, seconds=2.0)
+    assert seen.pace() == ["0.5 frames/s", "ETA 0:50:00"]  # 1,500 to go
+    seen.pause("evaluating")
+    clock.now += 100
+    for seed in (0, 1):
+        seen.note(seed, {"time/evaluation_seconds": 50.0})
+    reach(seen, clock, frames=1, seconds=2.0)
+    assert seen.left() == pytest.approx(1_499 * 2 + 2 * 100)  # at frames 2,000 and 3,000
 
 
-def live(clock: Clock, **options: int) -> tuple[views.LiveView, io.StringIO]:
+def live(clock: Clock, **options: Any) -> tuple[views.LiveView, io.StringIO]:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, color_system=None, width=100, height=30, highlight=False)
     return views.LiveView(board(clock, **options), console), stream
@@ -463,10 +477,10 @@ def live(clock: Clock, **options: int) -> tuple[views.LiveView, io.StringIO]:
 
 def test_the_live_table_shows_each_seed() -> None:
     clock = Clock()
-    view, stream = live(clock)
+    view, stream = live(clock, updates_per_frame=0.5)
     try:
         view.message("saved [bold]as it is[/bold]")
-        for frame, value in ((0, 10.0), (25_000, 400.0), (50_000, 300.0)):
+        for frame, value in ((1, 10.0), (25_001, 400.0), (50_001, 300.0)):
             clock.now += 60
             view.progress(frame)
             view.update(seed=0, frame=frame, metrics=MEASURED | {"eval/mean_reward": value})
@@ -476,9 +490,9 @@ def test_the_live_table_shows_each_seed() -> None:
     shown = stream.getvalue()
     assert "saved [bold]as it is[/bold]" in shown
     last = shown[shown.rindex("walker-run") :].splitlines()
-    assert "50,000 / 100,000 frames" in last[1]
+    assert "50,001 / 100,000 frames" in last[1]
     assert "50%" in last[1]
-    assert last[2].split() == ["elapsed", "0:03:00", "ETA", "0:03:00", "278", "frames/s"]
+    assert last[2].split() == ["elapsed", "0:03:00", "ETA", "0:02:00", "417", "frames/s", "208", "updates/s"]
     assert last[4].split() == ["0", "300.0", "400.0", "280.0", "31.2", "0.0314", "-2.10", "▁█▆"]
     assert last[5].split() == ["1", "-", "-", "-", "-", "-", "-"]
 
@@ -496,12 +510,51 @@ def test_the_live_table_is_drawn_four_times_a_second_at_most() -> None:
         view.close()
 
 
+def test_the_live_view_shows_that_time_passes_whatever_is_done() -> None:
+    clock = Clock()
+    view, stream = live(clock)
+    view.pause("compiling the updates")
+    for _ in range(960):  # as the loop waits
+        clock.now += 0.1
+        view.tick()
+    shown = re.findall(r"elapsed (\S+) .*compiling the updates", stream.getvalue())
+    assert list(dict.fromkeys(shown)) == [f"0:{second // 60:02}:{second % 60:02}" for second in range(97)]
+    view.progress(1)
+    view.close()
+    assert "compiling" not in stream.getvalue().splitlines()[-6:]
+
+
+def test_the_live_view_asks_for_the_window_in_progress_once_a_second() -> None:
+    clock = Clock()
+    view, stream = live(clock)
+    asked = []
+
+    def look() -> dict[int, dict[str, float]]:
+        asked.append(clock.now)
+        return {1: {"train/q_mean": 10.0 * len(asked), "train/ent_coef": 0.0314, "rollout/ep_rew_mean": 12.5}}
+
+    for frame in range(1, 193):
+        clock.now += 1 / 64
+        view.progress(frame, look)
+    view.close()
+    assert [now - asked[0] for now in asked] == [0, 1, 2]  # the first at the first step
+    newest = re.findall(r"^ +1 .*$", stream.getvalue(), re.MULTILINE)[-1]
+    assert newest.split() == ["1", "-", "-", "12.5", "30.0", "0.0314", "-"]
+
+
 def test_a_resumed_view_knows_what_was_before() -> None:
-    earlier = [Row("a", "b", 4, "eval/mean_reward", frame, value) for frame, value in ((0, 1.0), (10, 9.0), (20, 5.0))]
+    earlier = [
+        Row("a", "b", 4, metric, frame, value)
+        for frame, metric, value in (
+            (0, "eval/mean_reward", 1.0),
+            (10, "eval/mean_reward", 9.0),
+            (20, "eval_end/mean_reward", 5.0),
+        )
+    ]
     stream = io.StringIO()
-    view = views.choose_view(
-        exp_name="a", env_name="b", seeds=[4], frames=100, start=20, earlier=earlier, stream=stream
-    )
+    view = views.choose_view(board(Clock(), seeds=[4], start=20), stream)
+    for row in [*earlier, earlier[0]._replace(seed=5)]:
+        view.board.recall(row)
     assert isinstance(view, views.PlainView)  # not a terminal
     assert view.board.evaluations == {4: [1.0, 9.0, 5.0]}
     assert view.board.frame == 20
@@ -514,7 +567,7 @@ def test_a_terminal_gets_the_live_view_unless_it_is_dumb(monkeypatch: pytest.Mon
         with open(terminal, "w", closefd=False) as stream:
             for name, kind in (("xterm-256color", views.LiveView), ("dumb", views.PlainView)):
                 monkeypatch.setenv("TERM", name)
-                view = views.choose_view(exp_name="a", env_name="b", seeds=[0], frames=100, stream=stream)
+                view = views.choose_view(board(Clock()), stream)
                 view.close()
                 assert isinstance(view, kind)
     finally:
@@ -547,8 +600,8 @@ def test_a_view_that_fails_falls_silent(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_reader_who_leaves_does_not_end_the_program() -> None:
     code = """
-from steadyq.run.views import choose_view
-shown = choose_view(exp_name="a", env_name="b", seeds=[0], frames=100_000)
+from steadyq.run.views import Board, choose_view
+shown = choose_view(Board(exp_name="a", env_name="b", seeds=[0], frames=100_000))
 for frame in range(100_000):
     shown.update(seed=0, frame=frame, metrics={"eval/mean_reward": 1.0})
 assert shown.silent

@@ -1,21 +1,31 @@
 """Whole runs at toy size: a stopped run resumes bit-exactly, and nothing next to a run changes it."""
 
+import io
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+import steadyq
 from runs import digest, records, stopped_at, transitions
 from runs import run_at as at_full_length
 from small import same_bits
 from steadyq.algorithm.options import options
 from steadyq.algorithm.tree import leaves
 from steadyq.engine.learner import Learners
-from steadyq.errors import InputError
+from steadyq.errors import InputError, RunError
+from steadyq.results.read import read_folder
+from steadyq.run import go, views
 from steadyq.run.resume import resume
-from steadyq.store import checkpoint, metrics_csv
+from steadyq.run.stop import Stop
+from steadyq.store import checkpoint, folder, metrics_csv
+from steadyq.store.metrics_csv import Row
+from toy import Point
 
 run_at = partial(at_full_length, utd="2/3")  # a third of the updates
 
@@ -24,14 +34,14 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     result = run_at(tmp_path / "run", utd=2)
     assert result.finished
     assert result.frame == 90
-    assert sorted(result.returns(0)) == [0, 40, 80]
+    assert sorted(result.returns(0)) == [0, 40, 80, 90]
     rows = {(row.metric, row.env_step): row.value for row in metrics_csv.read(tmp_path / "run" / "metrics.csv")}
     assert rows["train/n_updates", 90] == 100
     assert rows["train/utd", 90] == 2
     assert {"train/critic_loss", "train/critic_grad_norm", "train/actor_weight_norm"} <= {m for m, f in rows if f == 60}
     assert ("train/critic_loss", 30) not in rows
     assert {path.name for path in (tmp_path / "run" / "seed-0" / "snapshots").iterdir()} == {
-        f"{frame:012d}.safetensors" for frame in (0, 40, 80)
+        f"{frame:012d}.safetensors" for frame in (0, 40, 80, 90)
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["settings"]["utd"] == "2"
@@ -46,7 +56,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("step", [0, 7, 40, 41, 63, 89])
+@pytest.mark.parametrize("step", [0, 7, 40, 41, 63, 89, 90])
 def test_a_resumed_run_is_the_undisturbed_run(
     step: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,14 +176,125 @@ def test_a_run_with_a_schedule_is_not_stretched_unasked(tmp_path: Path) -> None:
     assert resume(longer.folder, frames=95).frame == 95
 
 
+RUNS = ("short", "long")
+
+
 def test_an_extended_run_is_the_longer_run(tmp_path: Path) -> None:
     run_at(tmp_path / "long")
     run_at(tmp_path / "short", frames=70)
+    assert [line.split(",")[3:5] for line in records(tmp_path / "short")[-3:]] == [
+        [f"eval_end/{name}", "70"] for name in ("mean_ep_length", "mean_reward", "std_reward")
+    ]
     resume(tmp_path / "short", frames=90)
     assert records(tmp_path / "short") == records(tmp_path / "long")
     assert digest(tmp_path / "short", 0) == digest(tmp_path / "long", 0)
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / run).glob("seed-0/snapshots/*")} for run in RUNS]
+    assert kept[0] == kept[1]
     with pytest.raises(InputError, match="has done 90 already"):
         resume(tmp_path / "short", frames=80)
+
+
+def test_the_end_of_a_short_run_is_what_it_is_known_by(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run", frames=60, eval_every=1_000, utd=2).folder
+    found = folder.returns(run, 0)
+    assert [*found] == [0, 60]
+    assert found[60] > found[0]
+    (curve,) = read_folder(run)["eval/mean_reward"]
+    assert (curve.env_step.tolist(), curve.value.tolist()) == ([0, 60], [*found.values()])
+    for which in ("last", "best", 60):
+        trained = steadyq.load_policy(run, checkpoint=which).spec.trained
+        assert (trained["frame"], trained["return"]) == (60, found[60])
+    before = (run / "metrics.csv").read_bytes()
+    assert resume(run).finished  # nothing is left to do
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+def test_an_end_whose_snapshot_cannot_be_written_is_evaluated_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    run_at(tmp_path / "whole", frames=30)
+    with monkeypatch.context() as patch:
+        patch.setattr("steadyq.store.snapshot.write_snapshot", full)
+        with pytest.raises(RunError, match="no snapshot at frame 30: No space left"):
+            run_at(tmp_path / "run", frames=30)
+    assert ",eval_end/" not in (tmp_path / "run" / "metrics.csv").read_text()
+    assert resume(tmp_path / "run").finished
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+# What a user's program is told
+
+
+def test_callbacks_are_called_with_the_rows_just_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[Row] = []
+    evaluated: list[Row] = []
+    calls = {"on_log": logged.extend, "on_evaluation": evaluated.extend}
+    with monkeypatch.context() as patch:
+        stopped_at(50, patch)
+        run_at(tmp_path / "run", seeds=[0, 1], **calls)
+    assert {row.env_step for row in logged} == {30}
+    assert {row.env_step for row in evaluated} == {0, 40}
+    resume(tmp_path / "run", **calls)
+    rows = metrics_csv.read(tmp_path / "run" / "metrics.csv")
+    regular = [row for row in rows if row.metric.startswith("eval") or row.metric == "time/evaluation_seconds"]
+    assert evaluated == regular
+    assert logged == [row for row in rows if row not in regular]
+
+
+@pytest.mark.parametrize(("when", "frame"), [("on_log", 60), ("on_evaluation", 40), ("on_evaluation", 90)])
+def test_what_a_callback_raises_stops_the_run_saved(when: str, frame: int, undisturbed: Path, tmp_path: Path) -> None:
+    def prune(rows: Sequence[Row]) -> None:
+        if rows[0].env_step == frame:
+            raise LookupError("pruned")
+
+    with pytest.raises(LookupError, match="pruned") as caught:
+        run_at(tmp_path / "run", seeds=[0, 1], **{when: prune})
+    assert caught.value.__notes__ == [
+        f"raised by a callback at frame {frame}; the run in {tmp_path / 'run'} has stopped there"
+    ]
+    assert checkpoint.load(tmp_path / "run" / "seed-0").frame == frame
+    assert run_at(tmp_path / "run", seeds=[0, 1], resume=True).finished
+    assert records(tmp_path / "run") == records(undisturbed)
+    assert digest(tmp_path / "run", 1) == digest(undisturbed, 1)
+
+
+# What is seen of a run
+
+
+def test_the_screen_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock moves while updates are compiled, and numbers are there from the first update on, read now and then."""
+    stream, now, waited, looks = io.StringIO(), [0.0], [0], [0]
+    console = Console(file=stream, force_terminal=True, color_system=None, width=100, height=30)
+    take, means = Point.step, Learners.means
+
+    def step(env: Point, action: np.ndarray) -> tuple:
+        now[0] += 0.25
+        return take(env, action)
+
+    def wait(learner: Learners, seconds: float) -> None:
+        now[0], waited[0] = now[0] + 1, waited[0] + 1
+
+    def look(learner: Learners) -> list[dict[str, float]]:
+        looks[0] += 1
+        return means(learner)
+
+    monkeypatch.setattr(Point, "step", step)
+    monkeypatch.setattr(Learners, "wait", wait)
+    monkeypatch.setattr(Learners, "means", look)
+    monkeypatch.setattr(Learners, "compiling", property(lambda learner: waited[0] < 96))
+    monkeypatch.setattr("steadyq.run.train.Stop", partial(Stop, clock=lambda: now[0]))
+    monkeypatch.setattr(go, "choose_view", lambda board: views.LiveView(board, console))
+    run_at(tmp_path / "run", utd=1, frames=60, eval_every=0, log_every=1_000)
+    drawn = [screen.splitlines() for screen in stream.getvalue().split("toy:Point-v0  ")[1:]]
+    compiling = [screen[2].split()[1] for screen in drawn if "compiling the updates" in screen[2]]
+    assert len({*compiling}) == 97
+    updated = [screen for screen in drawn if int(screen[1].split("/")[0].split()[-1]) > 44]
+    assert all("frames/s" in screen[2] and "warm-up" not in screen[2] for screen in updated)
+    assert all("-" not in screen[4].split()[3:7] for screen in updated)  # train, q, alpha, entropy
+    assert 10 <= looks[0] <= 60 / 4 + 1
 
 
 def test_a_crash_before_the_first_checkpoint_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +318,7 @@ def test_a_seed_beside_others_is_the_seed_alone(tmp_path: Path) -> None:
 def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
     run_at(tmp_path / "on")
     run_at(tmp_path / "off", eval_every=0)
-    kept = [line for line in records(tmp_path / "on") if ",eval/" not in line]
+    kept = [line for line in records(tmp_path / "on") if ",eval" not in line]
     assert kept == records(tmp_path / "off")
     on = checkpoint.load(tmp_path / "on" / "seed-0").tensors
     off = checkpoint.load(tmp_path / "off" / "seed-0").tensors

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steadyq.algorithm.options import make_recipe, options
@@ -97,8 +98,15 @@ def test_settings_survive_json() -> None:
         ({"threads": 0}, "--threads is 0"),
         ({"threads": 5_000}, "--threads is 5000; give a whole number from 1 to 4096"),
         ({"keep": True}, "--keep is True; give a whole number of at least 1"),
-        ({"eval_episodes": 2.0}, "--eval-episodes is 2.0; give a whole number of at least 1"),
-        ({"gamma": "0.9"}, r"--gamma is 0.9; give a number in \[0, 1\]"),
+        ({"eval_episodes": 2.5}, "--eval-episodes is 2.5; give a whole number of at least 1"),
+        ({"frames": "1e999999999"}, "--frames is 1e999999999; give a whole number of at least 1"),
+        ({"frames": "many"}, "--frames is many; give a whole number"),
+        ({"action_repeat": "two"}, "--action-repeat is two; give a whole number"),
+        ({"gamma": "nan"}, r"--gamma is nan; give a number in \[0, 1\]"),
+        ({"lr": "fast"}, "lr is 'fast', of type str; give one of type float"),
+        ({"seeds": 3}, r"--seeds is 3; give a list: \[3\] is seed 3 alone, range\(3\) is seeds 0, 1 and 2"),
+        ({"seeds": "0 1"}, "--seeds is 0 1; give a list"),
+        ({"seeds": [True]}, "--seeds is True; give distinct whole numbers"),
         ({"env_timeout": float("inf")}, "--env-timeout is inf; give a number from 0 to 1,000,000"),
         ({"save_every": "0min"}, "--save-every is 0min; give frames, a whole number of at least 1, or minutes"),
         ({"save_every": 0}, "--save-every is 0; give frames"),
@@ -116,7 +124,7 @@ def test_settings_survive_json() -> None:
             {"eval_episodes": 10**9},
             "--eval-episodes is 1000000000; give a whole number of at least 1, and at most 100000",
         ),
-        ({"seeds": range(1_001)}, "--seeds has 1,001 numbers; give at most 1,000"),
+        ({"seeds": range(10**12)}, "--seeds has more than 1,000 numbers; give the others in another run"),
         ({"name": "a\x1b[2J"}, r"--name is 'a\\x1b\[2J'; give a name without .* control characters"),
         ({"name": "a\u202eb"}, "give a name without .* control characters"),
         ({"tau": 0.0}, r"tau is 0.0; give a number in \(0, 1\]"),
@@ -126,6 +134,33 @@ def test_settings_survive_json() -> None:
 def test_what_cannot_work_is_refused(choices: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         completed(**choices)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"frames": "1000"}, 1_000),
+        ({"frames": 1e6}, 1_000_000),
+        ({"frames": "1e6"}, 1_000_000),
+        ({"frames": "200k"}, 200_000),
+        ({"frames": "1.5M"}, 1_500_000),
+        ({"frames": np.int64(1_000)}, 1_000),
+        ({"buffer_size": "100_000"}, 100_000),
+        ({"gamma": "0.9"}, 0.9),
+        ({"gamma": np.float32(0.5)}, 0.5),
+        ({"env_timeout": 1}, 1.0),
+        ({"save_every": "10k"}, 10_000),
+        ({"save_every": "15min"}, "15min"),
+        ({"seeds": np.arange(2)}, (0, 1)),
+        ({"lr": "3e-3"}, 3e-3),
+        ({"width": 64.0}, 64),
+    ],
+)
+def test_numbers_may_be_text_or_of_another_type(given: dict[str, Any], kept: object) -> None:
+    (key,) = given
+    settings = completed(**given)
+    found = settings.options[key] if key in settings.options else getattr(settings, key)
+    assert (found, type(found)) == (kept, type(kept))
 
 
 def test_none_stands_only_for_what_is_completed() -> None:

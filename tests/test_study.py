@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import steadyq
+from runs import run_at
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
@@ -555,6 +556,19 @@ def test_a_running_run_is_read_off_the_end_of_its_record(tmp_path: Path) -> None
         with (tmp_path / run.folder / "metrics.csv").open("a") as file:
             file.write(f'sac,e,0,a,{"9" * 5_000},1\nsac,e,0,a,"\nsac,e,0,a,5000,1\n')
         assert state.look(tmp_path, run).frame == 5_000
+
+
+def test_a_run_is_done_once_its_end_is_evaluated(tmp_path: Path) -> None:
+    (run,) = asked(tmp_path, TINY + '[[runs]]\nrecipe = "crossq_wn"\nenv = "toy:Point-v0"\n')
+    place = run_at(tmp_path / run.folder).folder
+    record, checkpoints = place / "metrics.csv", sorted(place.glob("seed-0/checkpoints/*"))
+    whole = record.read_text()
+    record.write_text(whole[: whole.index("eval_end/std_reward")])  # as if it had been killed then
+    assert state.look(tmp_path, run) == state.State("waiting", 90)
+    steadyq.resume(place)
+    assert state.look(tmp_path, run) == state.State("done", 90)
+    assert record.read_text().count("eval_end/mean_reward") == 1
+    assert sorted(place.glob("seed-0/checkpoints/*")) == checkpoints
 
 
 # Size

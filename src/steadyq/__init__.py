@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 # Before PyTorch loads OpenMP: let a thread that waits for the others sleep soon. GNU's spins on, and two runs of two
@@ -16,14 +17,29 @@ if TYPE_CHECKING:
     from steadyq.run.go import Result
     from steadyq.run.resume import resume
     from steadyq.run.train import train
+    from steadyq.store.metrics_csv import Row
     from steadyq.store.replay import Replay
 
-__all__ = ["Learner", "Replay", "Result", "check_env", "load_policy", "make_agent", "resume", "train"]
+    __version__: str
+
+__all__ = [
+    "Learner",
+    "Replay",
+    "Result",
+    "Row",
+    "__version__",
+    "check_env",
+    "load_policy",
+    "make_agent",
+    "resume",
+    "train",
+]
 
 WHERE = {
     "Learner": "steadyq.own_loop",
     "Replay": "steadyq.store.replay",
     "Result": "steadyq.run.go",
+    "Row": "steadyq.store.metrics_csv",
     "check_env": "steadyq.run.check_env",
     "load_policy": "steadyq.deploy.load",
     "make_agent": "steadyq.algorithm.actor_critic",
@@ -36,4 +52,10 @@ def __getattr__(name: str) -> Any:
     """Import PyTorch when something is used, not when the package is."""
     if name in WHERE:
         return getattr(import_module(WHERE[name]), name)
+    if name == "__version__":
+        return version("steadyq")
     raise AttributeError(f"module 'steadyq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,8 +15,12 @@ EVERY = 5.0  # seconds between two lines where the output is not a terminal
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[str], None]]:
-    """Gives a function that takes what is being done."""
+def shown(*, every: float = EVERY) -> Iterator[Callable[[str], None]]:
+    """Gives a function that takes what is being done.
+
+    Args:
+        every: seconds between two lines where the output is not a terminal; 0 prints each at once.
+    """
     console = Console(file=sys.stderr, highlight=False)
     if console.is_terminal:
         with console.status("") as status:
@@ -26,7 +30,7 @@ def shown() -> Iterator[Callable[[str], None]]:
 
     def say(text: str) -> None:
         nonlocal last
-        if time.monotonic() - last > EVERY:
+        if time.monotonic() - last >= every:
             last = time.monotonic()
             say_safely(text, stream=sys.stderr)
 

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from itertools import islice
 from math import floor
+from os import PathLike
 from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT, UP_TO_1, Range, from_
+from steadyq.algorithm.ranges import AT_LEAST_0, BELOW_1, COUNT, UP_TO_1, Range, from_, read
 from steadyq.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ PERIOD = r"(?=.*[1-9])\d{1,6}(\.\d{1,3})?" + MINUTES
 
 def frames_or_minutes(text: str) -> int | str:
     """How often to save, as it is written on the command line; `check` refuses what is neither."""
-    return int(text) if text.isdecimal() else text
+    return read(text, int)
 
 
 def is_period(every: Any) -> bool:
@@ -395,6 +397,29 @@ def name_of(recipe: str, utd: Fraction, changed: Iterable[tuple[str, Any]]) -> s
     return "-".join([recipe, f"utd{str(utd).replace('/', 'over')}", *(f"{key}={value}" for key, value in changed)])
 
 
+def take(key: str, value: Any) -> Any:
+    """The value of a setting as a run keeps it, from what a user gives: numbers may be text or of another type.
+
+    Raises:
+        InputError: it cannot work.
+    """
+    setting = SETTINGS[key]
+    if key == "seeds":
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InputError(f"--seeds is {value}; give a list: [3] is seed 3 alone, range(3) is seeds 0, 1 and 2")
+        value = tuple(read(seed, int) for seed in islice(value, MOST_SEEDS + 1))
+    elif key == "utd":
+        value = None if value is None else fraction(value)
+    elif setting.read in (int, float):
+        value = read(value, setting.read)
+    elif isinstance(value, PathLike):
+        value = str(value)
+    elif setting.range and isinstance(value, str):
+        value = setting.read(value)
+    check_value(key, value)
+    return value
+
+
 KINDS: dict[Any, tuple[type, ...]] = {int: (int,), float: (float, int)}
 """Of which types a number may be: exactly, True is none."""
 
@@ -405,14 +430,8 @@ def check(settings: Settings) -> None:
     parse_env(s.env)
     if not isinstance(s.env_object, str | None):
         raise InputError(f"env_object is {short(s.env_object)}; it is some text, or null")
-    for key, setting in SETTINGS.items():
-        value = getattr(s, key)
-        if setting.choices and value not in setting.choices:
-            raise unknown(f"value of {flag(key)}", str(value), setting.choices)
-        if setting.range and (value is not None or setting.default is not None):
-            fits = type(value) in KINDS.get(setting.read, (type(value),)) and setting.range.holds(value)
-            need(fits, s, key, setting.range.words)
-    check_seeds(s.seeds)
+    for key in SETTINGS:
+        check_value(key, getattr(s, key))
     if s.env_object and s.env_kwargs:
         raise InputError(
             f"--env-kwargs are for an environment's name, and this is {s.env_object}; give a function instead"
@@ -429,16 +448,18 @@ def check(settings: Settings) -> None:
             f"give 0"
         )
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
-    need(s.frames % repeat == 0, s, "frames", f"a multiple of the action repeat, {repeat}")
+    need(s.frames % repeat == 0, "frames", s.frames, f"a multiple of the action repeat, {repeat}")
     if s.load_replay is None or s.prior_share:  # else what is loaded counts too
-        need(batch <= s.resolved("learning_starts"), s, "batch_size", f"at most --learning-starts, {s.learning_starts}")
+        most = f"at most --learning-starts, {s.learning_starts}"
+        need(batch <= s.resolved("learning_starts"), "batch_size", batch, most)
     if s.prior_share and s.load_replay is None:
         raise InputError(f"--prior-share is {s.prior_share}, of nothing; give --load-replay as well")
     if s.prior_share:
-        need(0 < s.prior_rows < batch, s, "prior_share", f"one that leaves some of a batch of {batch} to both")
-    need(batch <= s.resolved("buffer_size"), s, "batch_size", f"at most --buffer-size, {s.buffer_size}")
+        both = f"one that leaves some of a batch of {batch} to both"
+        need(0 < s.prior_rows < batch, "prior_share", s.prior_share, both)
+    need(batch <= s.resolved("buffer_size"), "batch_size", batch, f"at most --buffer-size, {s.buffer_size}")
     name = s.resolved("name")
-    need(isinstance(name, str), s, "name", "some text")
+    need(isinstance(name, str), "name", name, "some text")
     if not name or name in (".", "..") or not name.isprintable() or any(c in name for c in '/\\",'):
         raise InputError(
             f"--name is {name!r}; give a name without slashes, quotes, commas, line breaks and other control characters"
@@ -447,10 +468,22 @@ def check(settings: Settings) -> None:
         raise InputError(f"--name has {len(name.encode())} bytes; give one of at most {LONGEST_NAME}")
 
 
+def check_value(key: str, value: Any) -> None:
+    """InputError if a setting cannot have this value, whatever the others are."""
+    setting = SETTINGS[key]
+    if key == "seeds":
+        check_seeds(value)
+    if setting.choices and value not in setting.choices:
+        raise unknown(f"value of {flag(key)}", str(value), setting.choices)
+    if setting.range and (value is not None or setting.default is not None):
+        fits = type(value) in KINDS.get(setting.read, (type(value),)) and setting.range.holds(value)
+        need(fits, key, value, setting.range.words)
+
+
 def check_seeds(seeds: Sequence[int]) -> None:
     """Seeds are distinct whole numbers that fit 63 bits."""
     if len(seeds) > MOST_SEEDS:
-        raise InputError(f"--seeds has {len(seeds):,} numbers; give at most {MOST_SEEDS:,}, more in another run")
+        raise InputError(f"--seeds has more than {MOST_SEEDS:,} numbers; give the others in another run")
     if not seeds or len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**63 for s in seeds):
         raise InputError(
             f"--seeds is {' '.join(map(str, seeds))[:200] or 'empty'}; give distinct whole numbers from 0 up"
@@ -462,7 +495,7 @@ def flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def need(holds: bool, settings: Settings, key: str, wanted: str) -> None:
+def need(holds: bool, key: str, value: Any, wanted: str) -> None:
     """InputError unless the condition holds, in one form of words."""
     if not holds:
-        raise InputError(f"{flag(key)} is {getattr(settings, key)}; give {wanted}")
+        raise InputError(f"{flag(key)} is {value}; give {wanted}")

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 
@@ -27,3 +29,24 @@ NOT_NEGATIVE = Range("a number of at least 0", lambda x: 0 <= x < math.inf)
 BELOW_1 = Range("a number in [0, 1)", lambda x: 0 <= x < 1)
 UP_TO_1 = Range("a number in [0, 1]", lambda x: 0 <= x <= 1)
 FRACTION = Range("a number in (0, 1]", lambda x: 0 < x <= 1)
+
+THOUSANDS = {"k": 10**3, "K": 10**3, "M": 10**6}
+
+
+def read(value: Any, kind: Any) -> Any:
+    """A whole number or a float from whatever stands for one: a number of any type, or text such as 1000, 1e6 or 200k.
+
+    What does not is returned as it is, for whoever knows what was wanted to refuse it; so is all if `kind` is neither.
+    """
+    if kind not in (int, float) or isinstance(value, bool) or not isinstance(value, str | Real):
+        return value
+    number: Any = value
+    try:
+        if isinstance(value, str):
+            scaled = value[-1:] in THOUSANDS
+            number = Decimal(value[:-1]) * THOUSANDS[value[-1]] if scaled else Decimal(value)
+        if kind is float:
+            return float(number)
+        return int(number) if abs(number) <= 10 * MOST and number == int(number) else value  # of 1e999999 no digits
+    except (ArithmeticError, ValueError):
+        return value

@@ -1,8 +1,10 @@
 """`steadyq train` and `steadyq resume`: their options, and the closing lines of a run."""
 
 import argparse
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,8 @@ def train(parser: Parser, arguments: list[str]) -> int:
     whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
     add_limits(parser)
     if arguments and not arguments[0].startswith("-"):
-        from steadyq.algorithm.options import options, summary
+        with loading():
+            from steadyq.algorithm.options import options, summary
 
         known = options(arguments[0])
         parser.prog = f"steadyq train {arguments[0]}"
@@ -52,11 +55,24 @@ def train(parser: Parser, arguments: list[str]) -> int:
     return conclude(train(values.pop("recipe"), **values))
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Tell whoever waits that PyTorch is being imported, which takes seconds; nothing if it is there."""
+    if "torch" in sys.modules:
+        yield
+        return
+    from steadyq.progress import shown
+
+    with shown(every=0) as show:
+        show("loading PyTorch")
+        yield
+
+
 def add_setting(parser: Parser, name: str, setting: Setting) -> None:
-    """An option of every run."""
+    """An option of every run; `train` and `resume` read its numbers, from text too."""
     default, words = setting.default, setting.help
     if name == "seeds":
-        parser.add_argument("--seeds", type=int, nargs="+", default=list(default), help=f"{words} [0]")
+        parser.add_argument("--seeds", nargs="+", default=list(default), help=f"{words} [0]")
         return
     shown = "the recipe's" if default is None and "[" not in words else default
     text = words if "[" in words else f"{words} [{shown}]"
@@ -65,7 +81,7 @@ def add_setting(parser: Parser, name: str, setting: Setting) -> None:
         return
     parser.add_argument(
         flag(name),
-        type=setting.read,
+        type=str if setting.read in (int, float) else setting.read,
         choices=setting.choices or None,
         default=default,
         help=text,
@@ -74,19 +90,19 @@ def add_setting(parser: Parser, name: str, setting: Setting) -> None:
 
 
 def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:
-    """An option of one recipe, in its own type."""
+    """An option of one recipe; `train` reads its numbers from text too."""
     text = f"{option.help} [{option.default}]"
     if option.kind is bool:
         group.add_argument(flag(option.name), action=argparse.BooleanOptionalAction, default=option.default, help=text)
     else:
         shown = "|".join(option.choices) or option.kind.__name__.upper()
-        group.add_argument(flag(option.name), type=option.kind, default=option.default, help=text, metavar=shown)
+        group.add_argument(flag(option.name), default=option.default, help=text, metavar=shown)
 
 
 def resume(parser: Parser, arguments: list[str]) -> int:
     """`steadyq resume RUN_DIR [--frames NEW_TOTAL]`."""
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
-    parser.add_argument("--frames", type=int, help="new total length [the old one]")
+    parser.add_argument("--frames", help="new total length [the old one]")
     parser.add_argument(
         "--past-schedule", action="store_true", help="even where a learning-rate schedule ends, at its last rate"
     )
@@ -98,7 +114,8 @@ def resume(parser: Parser, arguments: list[str]) -> int:
             add_setting(parser, name, setting._replace(default=None, help=words))
     values = vars(parse(parser, arguments))
 
-    from steadyq.run.resume import resume
+    with loading():
+        from steadyq.run.resume import resume
 
     return conclude(resume(values.pop("run"), **values))
 

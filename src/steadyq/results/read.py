@@ -26,7 +26,7 @@ from steadyq.store import metrics_csv, sealed, state
 from steadyq.store.disk import FileError
 from steadyq.store.folder import DIAGNOSTICS, newest_mark
 from steadyq.store.metrics_csv import Row
-from steadyq.store.names import EVALUATION
+from steadyq.store.names import EVALUATION, in_a_curve
 from steadyq.store.state import State
 
 COLUMNS: dict[str, Callable[[str], Any]] = {
@@ -217,8 +217,9 @@ def is_made(name: str) -> bool:
 def read_rows(folder: Path, complaints: list[str]) -> list[Row]:
     """What a run's own record has, and then what was measured later, of each metric at the frames it did not have.
 
-    A last line that is still being written is left out, so the folder of a run in progress can be read. What was
-    measured later is left out, with a complaint, where it cannot be read.
+    The evaluation at a run's end is the last one of its curve. A last line that is still being written is left out, so
+    the folder of a run in progress can be read. What was measured later is left out, with a complaint, where it cannot
+    be read.
 
     Raises:
         InputError: as `read_folder`; a record without a row is fine.
@@ -228,7 +229,7 @@ def read_rows(folder: Path, complaints: list[str]) -> list[Row]:
         raise InputError(
             f"{folder} is not the folder of a run: it holds no {metrics_csv.FILE}; give one `steadyq train` made"
         )
-    own = _in_order(path)
+    own = [row._replace(metric=in_a_curve(row.metric)) for row in _in_order(path)]
     later = attempt(functools.partial(_later, folder, own), complaints, failing=f"{folder / DIAGNOSTICS} is left out")
     return own + (later or [])
 

@@ -20,15 +20,16 @@ from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import examiner
 from steadyq.output import plural
-from steadyq.run import views
 from steadyq.run.loop import begin_episode, loop
 from steadyq.run.save import restore, save
 from steadyq.run.stop import Stop
-from steadyq.run.training import Seed, Training
+from steadyq.run.training import Callbacks, Seed, Training
+from steadyq.run.views import Board, View, choose_view
 from steadyq.settings import Settings
 from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
-from steadyq.store.folder import PRIOR, REPLAY, seed_folder
+from steadyq.store.folder import PRIOR, REPLAY, seed_folder, snapshot_path
 from steadyq.store.lock import Held
+from steadyq.store.names import DIAGNOSIS_SECONDS, EVALUATION_SECONDS
 from steadyq.store.record import Record, write_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import check_replays, replays_of
@@ -74,6 +75,7 @@ def go(
     mark: metrics_csv.Mark | None = None,
     notes: Sequence[str] = (),
     source: Source | None = None,
+    callbacks: Callbacks,
 ) -> Result:
     """Run the loop from a verified checkpoint of every seed, or from the beginning if there is none.
 
@@ -88,14 +90,20 @@ def go(
         mark: where the record of measurements continues.
         notes: sentences for the person watching.
         source: the environment, if it was given as an object of Python.
+        callbacks: the user's functions.
     """
     with ExitStack() as made:
-        run = assemble(made, held, record, env, source, start=start, saved=saved, mark=mark, clock=stop.clock)
         frame = saved[0].frame if saved else 0
+        view = begin_view(record, frame, stop.clock)  # first: the rest may take its time
+        made.callback(view.close)
         if env.spec.episode_frames is None:
             notes = [no_limit(env.spec.name), *notes]
         for line in (opening(record, frame), environments(record.settings, frame), *notes):
-            run.view.message(line)
+            view.message(line)
+        run = assemble(
+            made, held, record, env, source, start=start, saved=saved, mark=mark, view=view, clock=stop.clock
+        )
+        run.callbacks = callbacks
         begin(run, saved)
         stop.loop_begins = True
         with keeping_failures(held):
@@ -113,6 +121,7 @@ def assemble(
     start: Start,
     saved: Sequence[checkpoint.Checkpoint],
     mark: metrics_csv.Mark | None,
+    view: View,
     clock: Callable[[], float],
 ) -> Training:
     """All that a run needs, the transitions of its checkpoints among it; closed with `made`.
@@ -120,7 +129,6 @@ def assemble(
     Nothing in the folder is changed before the networks and the environments could be made.
     """
     run_folder, settings, how = held.path, record.settings, record.stretches[-1]
-    frame = saved[0].frame if saved else 0
     torch.set_num_threads(how["threads"])
     machine.keep_freed_memory()
     recipe = make_recipe(settings.recipe, settings.options)
@@ -168,15 +176,8 @@ def assemble(
         resume_at=mark,
     )
     made.callback(logger.close)
-    view = views.choose_view(
-        exp_name=settings.resolved("name"),
-        env_name=settings.env,
-        seeds=settings.seeds,
-        frames=settings.frames,
-        start=frame,
-        earlier=metrics_csv.read(run_folder / metrics_csv.FILE) if saved else (),
-    )
-    made.callback(view.close)
+    for row in metrics_csv.read(run_folder / metrics_csv.FILE):
+        view.board.recall(row)
     return Training(
         record=record,
         held=held,
@@ -191,6 +192,24 @@ def assemble(
     )
 
 
+def begin_view(record: Record, frame: int, clock: Callable[[], float]) -> View:
+    """The view of a run that begins or is resumed at a frame."""
+    settings = record.settings
+    repeat = settings.resolved("action_repeat")
+    board = Board(
+        exp_name=settings.resolved("name"),
+        env_name=settings.env,
+        seeds=settings.seeds,
+        frames=settings.frames,
+        start=frame,
+        warm_up=repeat * settings.resolved("learning_starts"),
+        updates_per_frame=float(settings.resolved("utd") / repeat),
+        pauses={EVALUATION_SECONDS: settings.eval_every, DIAGNOSIS_SECONDS: settings.diagnose_every},
+        clock=clock,
+    )
+    return choose_view(board)
+
+
 def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     """Put the checkpoints back, if there are any, and see that every seed is in an episode."""
     single = run.settings.single_env
@@ -201,6 +220,9 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
     if inexact := restore(run, saved) if saved else []:
         why = "is not made to repeat its episode" if single else "did not repeat its episode"
         run.view.message(f"{run.settings.env} {why}: seeds {inexact} resume at the episode boundary, not bit-exactly")
+    if saved and run.counters.evaluated != run.frame and run.step < run.settings.agent_steps:
+        for one in run.seeds:  # of the end that this frame no longer is
+            disk.remove(snapshot_path(run.folder, one.seed, run.frame))
     for one in run.seeds:
         if (
             one.stream.ended and not single

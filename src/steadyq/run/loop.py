@@ -4,6 +4,8 @@ What is due is an explicit `if` on the step counter, and every random draw is a 
 run that was stopped and resumed, extended, evaluated more often or trained next to other seeds takes the same steps.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -11,10 +13,11 @@ from steadyq.algorithm.random import Purpose, generator
 from steadyq.engine.learner import acting_noise, draw, warm_up_action
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.examine.play import Episode
-from steadyq.run.measure import diagnose, evaluate, log
+from steadyq.run.measure import diagnose, evaluate, log, so_far
 from steadyq.run.save import save
 from steadyq.run.stop import Stop
 from steadyq.run.training import Seed, Training
+from steadyq.store.names import AFTER_RESET, AT_THE_END
 
 POLL = 0.1  # seconds between two looks at whether to stop, while the updates are compiled
 
@@ -24,31 +27,37 @@ def loop(run: Training, stop: Stop) -> bool:
 
     Raises:
         RunError: afterwards, if the run came to a bad end, a seed was given up or the last save failed.
+        Exception: afterwards, whatever a callback of the user's has raised.
     """
-    settings, resumed_at = run.settings, run.step
+    settings, resumed_at, look = run.settings, run.step, partial(so_far, run)
     while True:
         moved = run.step > resumed_at
         if moved and run.crosses(settings.log_every):
             log(run)
         if run.evaluation_due:
             evaluate(run, stop)
-        if run.examiner and run.diagnosis_due:
+        if run.examiner and run.diagnosis_due and not run.raised:
             diagnose(run, run.examiner, stop)
         if run.reset_due and not (stop.asked or run.over):  # an evaluation that was cut off comes first, on resuming
             reset(run)
         if run.reset_evaluation_due:
-            evaluate(run, stop, after_reset=True)
+            evaluate(run, stop, AFTER_RESET)
         if run.learner.compiling and settings.updates(run.step) < settings.updates(run.step + 1):
-            run.view.message("waiting until the updates are compiled, once; this takes up to a minute")
-            while run.learner.compiling and not stop.asked:
+            run.view.message("waiting until the updates are compiled, once; this takes a minute or two")
+            run.view.pause("compiling the updates")
+            while run.learner.compiling and not (stop.asked or run.over):
                 run.learner.wait(POLL)
+                run.view.tick()
         ended = run.step >= settings.agent_steps or not run.active
         leaving = ended or stop.asked or run.over != ""
         if leaving or (moved and run.save_due):
             save(run)
+        if run.end_evaluation_due:
+            evaluate(run, stop, AT_THE_END)
         if leaving:
             run.check_over()
-            return ended and not (run.evaluation_due or run.diagnosis_due or run.reset_evaluation_due)
+            to_do = run.evaluation_due or run.diagnosis_due or run.reset_evaluation_due or run.end_evaluation_due
+            return ended and not to_do
         if settings.single_env and run.seeds[0].stream.ended:
             begin_episode(run, run.seeds[0])
             if run.over:
@@ -56,7 +65,7 @@ def loop(run: Training, stop: Stop) -> bool:
         act_and_store(run)
         learn(run)
         run.counters.step += 1
-        run.view.progress(run.frame)
+        run.view.progress(run.frame, look)
 
 
 def act_and_store(run: Training) -> None:

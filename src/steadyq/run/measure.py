@@ -1,6 +1,8 @@
 """What is measured during a run: log records, evaluations, diagnoses. None of it changes training."""
 
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +15,17 @@ from steadyq.examine.diagnosis import Examiner, examine
 from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
 from steadyq.run.save import write_snapshot
 from steadyq.run.stop import Stop
-from steadyq.run.training import Best, Training
+from steadyq.run.training import Best, Seed, Training
+from steadyq.store.metrics_csv import Row
+from steadyq.store.names import (
+    AFTER_RESET,
+    AT_THE_END,
+    EPISODES,
+    EVALUATION,
+    EVALUATION_SECONDS,
+    REGULAR,
+    in_a_curve,
+)
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import snapshot_tensors
 from steadyq.store.state import resume_command
@@ -29,7 +41,7 @@ def log(run: Training) -> None:
     window, run.window_started = now - run.window_started, now
     updates = run.settings.updates(run.step)
     learning = run.step - run.settings.resolved("learning_starts")
-    means, tallies = run.learner.means(), run.learner.tallies
+    means, tallies, rows = run.learner.means(), run.learner.tallies, list[Row]()
     for i, one in run.active:
         norms = {
             name: frobenius_norms(net.params) for name, net in run.agent.networks(run.learner.seed(i).state).items()
@@ -43,10 +55,8 @@ def log(run: Training) -> None:
         }
         if learning > 0:
             metrics["train/utd"] = updates / learning
-        if one.counters.finished:
-            metrics["rollout/ep_rew_mean"] = float(np.mean([episode.ret for episode in one.counters.finished]))
-            metrics["rollout/ep_len_mean"] = float(np.mean([episode.length for episode in one.counters.finished]))
-            one.counters.finished.clear()
+        metrics |= of_episodes(one)
+        one.counters.finished.clear()
         troubles = {
             "rollout/bad_steps": one.counters.bad_steps,
             "rollout/env_restarts": one.counters.restarts,
@@ -54,12 +64,30 @@ def log(run: Training) -> None:
         }
         metrics |= {name: float(count) for name, count in troubles.items() if count}
         one.counters.bad_steps = one.counters.restarts = 0
-        write(run, one.seed, metrics)
+        rows += write(run, one.seed, metrics)
     if any(means) and not run.memory_said:
         run.view.message(f"memory: about {memory_at_the_end(run) / 1e9:.2f} GB at the end")
         run.memory_said = True
     run.learner.open_window()
     run.window_step = run.step
+    run.tell(run.callbacks.on_log, rows)
+
+
+def so_far(run: Training) -> dict[int, dict[str, float]]:
+    """What a log record at this step would have of updates and episodes, by seed; asks the device."""
+    means = run.learner.means()
+    return {one.seed: means[i] | of_episodes(one) for i, one in run.active}
+
+
+def of_episodes(one: Seed) -> dict[str, float]:
+    """The means of the episodes since the last log record; nothing if there were none."""
+    finished = one.counters.finished
+    if not finished:
+        return {}
+    return {
+        EPISODES: float(np.mean([episode.ret for episode in finished])),
+        "rollout/ep_len_mean": float(np.mean([episode.length for episode in finished])),
+    }
 
 
 def memory_at_the_end(run: Training) -> float:
@@ -69,22 +97,27 @@ def memory_at_the_end(run: Training) -> float:
     return machine.resident() + sum(size * (1 - one.replay.size / capacity) for _, one in run.active)
 
 
-def write(run: Training, seed: int, metrics: dict[str, float]) -> None:
+def write(run: Training, seed: int, metrics: Mapping[str, float]) -> list[Row]:
     """Into the record and onto the screen; rows that cannot be written wait, which is reported once."""
-    run.logger.write(seed=seed, frame=run.frame, metrics=metrics)
-    run.view.update(seed=seed, frame=run.frame, metrics=metrics)
+    rows = run.logger.write(seed=seed, frame=run.frame, metrics=metrics)
+    curves = {in_a_curve(name): value for name, value in metrics.items()}
+    run.view.update(seed=seed, frame=run.frame, metrics=curves)
     if run.logger.trouble and not run.log_trouble:
         run.view.message(run.logger.trouble)
     run.log_trouble = run.logger.trouble
+    return rows
 
 
-def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
+def evaluate(run: Training, stop: Stop, which: str = REGULAR) -> None:
     """Deterministic episodes of each active seed's policy, and a snapshot of its weights; nothing if asked to stop.
 
-    Right after a reset, the episodes of the present evaluation are played again, under names of their own and without
-    a snapshot: this is the dip that a regular evaluation just before the reset does not show.
+    Under the names that begin with `which`. Right after a reset, the episodes of the present evaluation are played
+    again, without a snapshot: this is the dip that a regular evaluation just before the reset does not show. What is
+    measured at the end is not part of what a run resumes from: no counter takes note of it, and its rows come after
+    the last checkpoint, so that a run that is extended is the longer run.
     """
     settings, started = run.settings, run.clock()
+    run.view.pause("evaluating")
     if settings.single_env:
         run.seeds[0].stream.leave()
     first = run.frame // settings.eval_every * settings.eval_episodes
@@ -96,24 +129,34 @@ def evaluate(run: Training, stop: Stop, *, after_reset: bool = False) -> None:
         episodes = [whole_episode(run, act, seed, stop) for seed in seeds]
         if any(episode is None for episode in episodes):
             return
-        results.append((summarise([episode for episode in episodes if episode]), state))
-    if after_reset:
-        for (_, one), (metrics, _) in zip(run.active, results, strict=True):
-            renamed = {name.replace("eval/", "eval_after_reset/"): value for name, value in metrics.items()}
-            run.logger.write(seed=one.seed, frame=run.frame, metrics=renamed)
-        run.counters.resets_evaluated = run.counters.resets
-        return
+        metrics = summarise([episode for episode in episodes if episode])
+        results.append(({which + name.removeprefix(REGULAR): value for name, value in metrics.items()}, state))
     seconds = (run.clock() - started) / max(len(results), 1)
     if not run.find_folder():
         return
+    rows = list[Row]()
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
-        write_snapshot(run, one.seed, run.frame, snapshot_tensors(state))
-        write(run, one.seed, metrics | {"time/evaluation_seconds": seconds})
+        if which != AFTER_RESET:
+            write_snapshot(run, one.seed, run.frame, snapshot_tensors(state))
+            metrics[EVALUATION_SECONDS] = seconds
+        if which == AT_THE_END and run.unwritten:  # which no save tries again: a resumed run evaluates its end anew
+            return
+        rows += write(run, one.seed, metrics)
         best = one.counters.best
-        if run.step and (best is None or metrics["eval/mean_reward"] > best.mean_return):
-            one.counters.best = Best(metrics["eval/mean_reward"], run.frame)
+        if which == REGULAR and run.step and (best is None or metrics[EVALUATION] > best.mean_return):
+            one.counters.best = Best(metrics[EVALUATION], run.frame)
             run.save_now = True
-    run.counters.evaluated = run.frame
+    if which == REGULAR:
+        run.counters.evaluated = run.frame
+    elif which == AFTER_RESET:
+        run.counters.resets_evaluated = run.counters.resets
+    run.tell(run.callbacks.on_evaluation, rows)
+
+
+def interrupted(run: Training, stop: Stop) -> bool:
+    """Whether asked to stop, for whoever is busy for long; the view meanwhile shows that time passes."""
+    run.view.tick()
+    return stop.asked
 
 
 def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | None:
@@ -145,7 +188,7 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
                 act,
                 seed=seed,
                 bad_step_ends=tolerant,
-                interrupted=lambda: stop.asked,
+                interrupted=partial(interrupted, run, stop),
                 patience=patience,
                 impatient=impatient,
             )
@@ -177,7 +220,8 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
 
 def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
     """What each active seed's networks are like (see `docs/diagnostics.md`); nothing if asked to stop."""
-    results = []
+    results, asked = [], partial(interrupted, run, stop)
+    run.view.pause("diagnosing")
     for i, one in run.active:
         state = tree_map(lambda leaf: leaf.detach().cpu(), run.learner.seed(i).state)
         try:
@@ -188,7 +232,7 @@ def diagnose(run: Training, examiner: Examiner, stop: Stop) -> None:
                 frame=run.frame,
                 replay=one.replay,
                 earlier=run.record.prefilled(one.seed),
-                interrupted=lambda: stop.asked,
+                interrupted=asked,
             )
         except Interrupted:
             return

@@ -12,12 +12,14 @@ from steadyq.errors import InputError, unknown
 from steadyq.run import save
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
 from steadyq.run.go import Result, check_memory, go
+from steadyq.run.keywords import listed
 from steadyq.run.save import earliest, to_come
 from steadyq.run.stop import Stop
-from steadyq.settings import Settings, check, flag, resumable
+from steadyq.run.training import Callback, Callbacks
+from steadyq.settings import Settings, check, flag, resumable, take
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
-from steadyq.store.folder import is_run, seed_folder
+from steadyq.store.folder import is_evaluated_at_the_end, is_run, seed_folder
 from steadyq.store.record import Record, check_spec, check_trust, read_record, record_from_json
 from steadyq.store.snapshot import replay_sizes
 from steadyq.store.start import NOTHING, find_again
@@ -26,7 +28,9 @@ FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
 
 
-def go_on_with(settings: Settings, env: Source | None, *, inexact: bool, max_minutes: float | None) -> Result:
+def go_on_with(
+    settings: Settings, env: Source | None, *, inexact: bool, max_minutes: float | None, callbacks: Callbacks
+) -> Result:
     """Resume the run that these settings would begin."""
     changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
     return resume(
@@ -36,6 +40,7 @@ def go_on_with(settings: Settings, env: Source | None, *, inexact: bool, max_min
         inexact=inexact,
         trust=True,
         max_minutes=max_minutes,
+        **callbacks._asdict(),
         like=settings,
         **changes,
     )
@@ -64,6 +69,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in {**flat, **options}.items() if key not in FREE}
 
 
+@listed((name for name in (*FREE, *MACHINE) if name != "frames"), kept=True)
 def resume(
     run_folder: Path | str,
     *,
@@ -73,6 +79,8 @@ def resume(
     inexact: bool = False,
     trust: bool = False,
     max_minutes: float | None = None,
+    on_log: Callback | None = None,
+    on_evaluation: Callback | None = None,
     like: Settings | None = None,
     **changes: Any,
 ) -> Result:
@@ -87,6 +95,8 @@ def resume(
             although the record of measurements is damaged.
         trust: run the code that the run's environment names.
         max_minutes: stop and save after so long.
+        on_log: called with the rows of each log record, see `steadyq.train`.
+        on_evaluation: called with the rows of each evaluation.
         like: refuse another run than the one that these settings would begin.
         **changes: other values of settings that are `resumable`, see `steadyq resume --help`. None changes nothing.
 
@@ -95,6 +105,7 @@ def resume(
             that nobody asked for; nothing was changed.
         RunError: the run could not continue, gave a seed up, or could not save.
         Unreadable: something in the folder cannot be read now; nothing was changed.
+        Exception: whatever `on_log` or `on_evaluation` has raised, once the run is saved.
     """
     run_folder = Path(run_folder)
     if not is_run(run_folder):
@@ -103,6 +114,8 @@ def resume(
     for key in changes:
         if key not in (*FREE, *MACHINE):
             raise unknown("setting", key, (*FREE, *MACHINE))
+    changes = {key: take(key, value) for key, value in changes.items()}
+    frames = None if frames is None else take("frames", frames)
     disk.refuse_links(run_folder)
     with Stop(max_minutes=max_minutes) as stop, lock.hold(run_folder) as held:
         record, notes = find_record(run_folder)
@@ -131,14 +144,26 @@ def resume(
             if different:
                 notes.append(f"from here on perhaps not bit-exact: {different}")
             disk.sweep(run_folder)
-            mark = earliest(found.saved).metrics if found.saved else None
+            mark, log = earliest(found.saved).metrics if found.saved else None, run_folder / metrics_csv.FILE
             if found.log_is_damaged:
-                notes.append(metrics_csv.mend(run_folder / metrics_csv.FILE, done, missing=to_come(found.saved)))
-                mark = metrics_csv.mark(run_folder / metrics_csv.FILE)
+                notes.append(metrics_csv.mend(log, done, missing=to_come(found.saved)))
+                mark = metrics_csv.mark(log)
+            elif settings.frames == done and is_evaluated_at_the_end(metrics_csv.read(log), done, settings.seeds):
+                mark = metrics_csv.mark(log)  # what was measured at the end stays, unless that is another one now
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
-            start = NOTHING if found.saved else find_again(record, trust=trust)
             notes += found.complaints
-            return go(held, record, made, stop, start=start, saved=found.saved, mark=mark, notes=notes, source=env)
+            return go(
+                held,
+                record,
+                made,
+                stop,
+                start=NOTHING if found.saved else find_again(record, trust=trust),
+                saved=found.saved,
+                mark=mark,
+                notes=notes,
+                source=env,
+                callbacks=Callbacks(on_log, on_evaluation),
+            )
 
 
 def check_source(record: Record, env: Source | None) -> None:

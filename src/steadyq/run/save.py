@@ -16,6 +16,7 @@ from steadyq.store import checkpoint, snapshot
 from steadyq.store.disk import FileError
 from steadyq.store.folder import snapshot_path
 from steadyq.store.metrics_csv import Mark
+from steadyq.store.names import AFTER_RESET, AT_THE_END, DIAGNOSES, DIAGNOSIS_SECONDS, EVALUATION_SECONDS, REGULAR
 from steadyq.store.record import Record, record_json
 from steadyq.store.typed import from_json
 
@@ -147,9 +148,10 @@ def to_come(saved: Sequence[checkpoint.Checkpoint]) -> tuple[str, ...]:
     evaluated, diagnosed = run.evaluated == frame, run.diagnosed == frame
     after_reset = evaluated and run.resets_evaluated == run.resets
     return (
-        *(() if evaluated else ("eval/", "time/evaluation_seconds")),
-        *(() if diagnosed else ("diag/", "time/diagnosis_seconds")),
-        *(() if after_reset else ("eval_after_reset/",)),
+        *(() if evaluated else (REGULAR, EVALUATION_SECONDS)),
+        *(() if diagnosed else (DIAGNOSES, DIAGNOSIS_SECONDS)),
+        *(() if after_reset else (AFTER_RESET,)),
+        AT_THE_END,  # which no checkpoint takes note of
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyq.algorithm.options import make_recipe, options, stranger
+from steadyq.algorithm.ranges import read
 from steadyq.envs import guard, suites
 from steadyq.envs.env import EnvError, Spec
 from steadyq.envs.guard import Guarded, repeats
@@ -15,16 +16,19 @@ from steadyq.errors import InputError
 from steadyq.output import say
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
+from steadyq.run.keywords import listed
 from steadyq.run.resume import go_on_with
 from steadyq.run.stop import Stop
-from steadyq.settings import SETTINGS, Settings, check, complete, discounted, fraction, json_object
+from steadyq.run.training import Callback, Callbacks
+from steadyq.settings import SETTINGS, Settings, check, complete, discounted, take
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
-from steadyq.store.record import INIT, LOAD, Record
+from steadyq.store.record import Record
 from steadyq.store.start import find
 
 
+@listed(SETTINGS, recipes=True)
 def train(
     recipe: str,
     *,
@@ -33,6 +37,8 @@ def train(
     resume: bool = False,
     inexact: bool = False,
     max_minutes: float | None = None,
+    on_log: Callback | None = None,
+    on_evaluation: Callback | None = None,
     **choices: Any,
 ) -> Result:
     """Train a recipe on an environment; the same as `steadyq train`.
@@ -46,7 +52,10 @@ def train(
         resume: resume that run instead, if it is the same one.
         inexact: resume although bits may differ from here on, see `steadyq.resume`.
         max_minutes: stop and save after so long.
-        **choices: fields of `Settings` (`frames`, `utd`, `seeds`, ...) and options of the recipe (`lr`, `width`, ...).
+        on_log: called with the rows of each log record, as they are in `metrics.csv`, of all seeds.
+        on_evaluation: the same for each evaluation, those after a reset and at the end included.
+        **choices: settings of the run (`frames`, `utd`, `seeds`, ...) and options of the recipe (`lr`, `width`, ...),
+            as listed below. Numbers may be of any type, or text as on the command line, such as "200k".
 
     Returns:
         Where the run is, and how far it came.
@@ -54,12 +63,14 @@ def train(
     Raises:
         InputError: a choice that cannot work, or a folder that already holds a run; nothing was started.
         RunError: the run could not continue, gave a seed up, or could not save.
+        Exception: whatever `on_log` or `on_evaluation` has raised, once the run is saved.
     """
+    callbacks = Callbacks(on_log, on_evaluation)
     settings = settings_of(recipe, env=env, choices=choices)
     run_folder, unwanted = settings.folder, not (overwrite or resume)
     source = None if isinstance(env, str) else env
     if holds_run(run_folder, unwanted=unwanted) and resume:
-        return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes)
+        return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes, callbacks=callbacks)
     with Stop(max_minutes=max_minutes) as stop, closing(guard.of_run(settings, source)) as made:
         record = record_of(discounted(settings, made.spec.episode_frames), made.spec)
         start = find(record)
@@ -75,8 +86,8 @@ def train(
             if not (holds_run(run_folder, unwanted=unwanted) and resume):
                 how["reproducible"] = not settings.single_env and repeats_itself(settings, source, made)
                 record = record._replace(stretches=[stretch(0, how)])
-                return go(held, record, made, stop, start=start, source=source)
-    return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes)
+                return go(held, record, made, stop, start=start, source=source, callbacks=callbacks)
+    return go_on_with(settings, source, inexact=inexact, max_minutes=max_minutes, callbacks=callbacks)
 
 
 def repeats_itself(settings: Settings, source: Source | None, made: Guarded) -> bool:
@@ -107,17 +118,10 @@ def settings_of(recipe: str, *, env: Source, choices: Mapping[str, Any]) -> Sett
     for key in choices:
         if key not in SETTINGS and key not in known_options:
             raise stranger(recipe, key, SETTINGS.keys() | known_options.keys())
-    chosen = {key: value for key, value in choices.items() if key in known_options}
+    chosen = {key: read(value, known_options[key].kind) for key, value in choices.items() if key in known_options}
     made = make_recipe(recipe, chosen)
     defaults = {key: option.default for key, option in known_options.items()}
-    given = {key: value for key, value in choices.items() if key in SETTINGS}
-    if given.get("utd") is not None:
-        given["utd"] = fraction(given["utd"])
-    if "seeds" in given:
-        given["seeds"] = tuple(given["seeds"])
-    given |= {key: str(given[key]) for key in (INIT, LOAD) if given.get(key) is not None}
-    if isinstance(given.get("env_kwargs"), str):
-        given["env_kwargs"] = json_object(given["env_kwargs"])
+    given = {key: take(key, value) for key, value in choices.items() if key in SETTINGS}
     name, words, is_env = origin(env)
     if is_env:
         given["single_env"] = True

@@ -1,7 +1,7 @@
 """The run in progress: everything that moves while it lasts."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,8 @@ from steadyq.settings import Settings
 from steadyq.store.checkpoint import History
 from steadyq.store.folder import PRIOR, REPLAY, seed_folder
 from steadyq.store.lock import Held
-from steadyq.store.metrics_csv import Logger
+from steadyq.store.metrics_csv import Logger, Row
+from steadyq.store.names import EVALUATED_AT_THE_END
 from steadyq.store.record import Record
 from steadyq.store.replay import Replay
 from steadyq.store.state import resume_command
@@ -34,6 +35,17 @@ RESTARTS, HOUR = 10, 3600.0
 
 UNWRITTEN = 16
 """Snapshots that wait in memory for a disk that takes them; of more, the newest."""
+
+
+Callback = Callable[[Sequence[Row]], object]
+"""A user's function: takes the rows that were just written, of all seeds. What it raises ends the run, saved."""
+
+
+class Callbacks(NamedTuple):
+    """What a user's program has called."""
+
+    on_log: Callback | None = None
+    on_evaluation: Callback | None = None
 
 
 class Best(NamedTuple):
@@ -114,6 +126,7 @@ class Training:
     view: LiveView | PlainView
     clock: Callable[[], float]  # seconds since any moment; what a run does by time, it does by this one
     examiner: Examiner | None = None  # where diagnoses are due
+    callbacks: Callbacks = Callbacks()
     counters: Counters = field(default_factory=Counters)
     elapsed: float = 0.0  # seconds of earlier stretches
     started: float = field(init=False)
@@ -128,6 +141,7 @@ class Training:
     save_now: bool = False  # a checkpoint is due whatever the frame
     memory_said: bool = False
     over: str = ""  # why the run cannot continue
+    raised: Exception | None = None  # by a user's callback, which is why the run is over
     evaluation_failed: bool = False  # the environment of evaluations has, and must be replaced
     longest: int = 0  # agent steps of the longest episode of an evaluation so far
     frames_shown: set[tuple[str, ...]] = field(default_factory=set)  # of failures of environments
@@ -201,6 +215,14 @@ class Training:
         return free and every > 0 and self.frame // every > last // every
 
     @property
+    def end_evaluation_due(self) -> bool:
+        """Whether the policies are to be evaluated because the run ends here, and were not yet."""
+        every = self.settings.eval_every
+        ends_between = every > 0 and self.step == self.settings.agent_steps and not self.crosses(every)
+        seeds = [one.seed for _, one in self.active]
+        return ends_between and not all(self.logger.has(EVALUATED_AT_THE_END, seed=s, frame=self.frame) for s in seeds)
+
+    @property
     def diagnosis_due(self) -> bool:
         """Whether the networks are to be diagnosed at this frame, and were not yet."""
         return self._is_due(self.settings.diagnose_every, self.counters.diagnosed)
@@ -249,6 +271,15 @@ class Training:
             for line in frames:
                 self.view.message(line)
 
+    def tell(self, callback: Callback | None, rows: Sequence[Row]) -> None:
+        """Call a user's function, if there is one; what it raises is raised again once the run is saved."""
+        try:
+            if callback is not None:
+                callback(rows)
+        except Exception as error:
+            self.raised = error
+            self.over = f"raised by a callback at frame {self.frame:,}; the run in {self.folder} has stopped there"
+
     def tolerate(self, error: Exception) -> None:
         """RunError over numbers that nobody can learn from, unless their episode may just end.
 
@@ -262,7 +293,7 @@ class Training:
             )
 
     def check_over(self) -> None:
-        """RunError if anything has gone wrong that the run did not get over."""
+        """RunError if anything has gone wrong that the run did not get over; or what a callback has raised."""
         lost = [
             f"seed {one.seed} was given up at frame {one.counters.given_up_at:,}: {tally.failure} was not finite in "
             f"{tally.failed_in_a_row} updates in a row; none of them was applied"
@@ -271,5 +302,8 @@ class Training:
         ]
         snapshots = [f"no snapshot at frame {one.frame:,}: {one.why}" for one in self.unwritten]
         troubles = [*filter(None, [self.over, self.save_trouble]), *snapshots, *lost]
+        if self.raised:
+            self.raised.add_note("; ".join(troubles))
+            raise self.raised
         if troubles:
             raise RunError("; ".join(troubles))

@@ -6,16 +6,16 @@ diagnostics.csv          what `steadyq diagnose` measured on the snapshots, in t
 tensorboard/seed-0/      metrics.csv as TensorBoard events
 learning_curve.png       drawn when a run ends
 seed-0/checkpoints/      to resume
-seed-0/snapshots/FRAME   weights, statistics and temperature at each evaluation
+seed-0/snapshots/FRAME   weights, statistics and temperature at each evaluation, that at the end included
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from steadyq.errors import InputError
 from steadyq.store import metrics_csv, sealed
 from steadyq.store.disk import FileError
-from steadyq.store.names import EVALUATION
+from steadyq.store.names import EVALUATED_AT_THE_END, EVALUATION, in_a_curve
 from steadyq.store.typed import from_json
 
 DIAGNOSTICS = "diagnostics.csv"
@@ -63,6 +63,11 @@ def best_frame(run: Path, seed: int) -> int:
 
 
 def returns(run: Path, seed: int) -> Mapping[int, float]:
-    """Mean evaluation return by frame."""
+    """Mean evaluation return by frame, that at the end included."""
     rows = metrics_csv.read(run / metrics_csv.FILE)
-    return {row.env_step: row.value for row in rows if row.seed == seed and row.metric == EVALUATION}
+    return {row.env_step: row.value for row in rows if row.seed == seed and in_a_curve(row.metric) == EVALUATION}
+
+
+def is_evaluated_at_the_end(rows: Iterable[metrics_csv.Row], frame: int, seeds: Iterable[int]) -> bool:
+    """Whether these rows of a record have the evaluation at the end, at this frame, of all of these seeds."""
+    return {*seeds} <= {row.seed for row in rows if (row.metric, row.env_step) == (EVALUATED_AT_THE_END, frame)}

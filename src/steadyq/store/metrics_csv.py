@@ -97,30 +97,33 @@ class Logger:
         self._file = disk.Appender(self._path, size=len(kept))
         self._events = _event_writers(folder / "tensorboard", seeds, rows, say) if tensorboard else {}
 
-    def write(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> None:
-        """Append one row per metric, sorted by name. A value that is not finite is left out.
+    def has(self, metric: str, *, seed: int, frame: int) -> bool:
+        """Whether the newest row of a metric is that of this frame."""
+        return self._last.get((seed, metric)) == frame
+
+    def write(self, *, seed: int, frame: int, metrics: Mapping[str, float]) -> list[Row]:
+        """Append one row per metric, sorted by name, and return them. A value that is not finite is left out.
 
         Raises:
             ValueError: the frame is not later than the metric's last one, so that a row would be there twice or out of
                 order. That is a mistake in the program; nothing is written.
         """
-        finite = {}
+        rows = []
         for name, value in sorted(metrics.items()):
             last = self._last.get((seed, name), -1)
             if frame <= last:
                 raise ValueError(f"{name} of seed {seed} at frame {frame} cannot follow the one at frame {last}")
             if math.isfinite(value):
-                finite[name] = float(value)
+                rows.append(Row(self._exp_name, self._env_name, seed, name, frame, float(value)))
         text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        for name, value in finite.items():
-            rows.writerow([self._exp_name, self._env_name, seed, name, frame, _text(value)])
-            self._last[seed, name] = frame
+        csv.writer(text, lineterminator="\n").writerows((*row[:-1], _text(row.value)) for row in rows)
+        self._last |= {(seed, row.metric): frame for row in rows}
         data = text.getvalue().encode()
         self._sha256.update(data)
         with contextlib.suppress(OSError), self._noting_trouble():
             self._file.append(data)  # at once, for whoever reads along
-        self._copy(seed, frame, finite)
+        self._copy(seed, frame, {row.metric: row.value for row in rows})
+        return rows
 
     def offset(self) -> Mark:
         """Put everything on the disk and return where `metrics.csv` ends, for a checkpoint to record.
@@ -237,9 +240,10 @@ def check_prefix(path: Path, mark: Mark) -> bytes:
 
 
 def mark(path: Path) -> Mark:
-    """The end of a record."""
+    """The end of a record; a last line without its end does not count."""
     data = disk.read(path)
-    return Mark(len(data), hashlib.sha256(data).hexdigest())
+    whole = data[: data.rfind(b"\n") + 1]
+    return Mark(len(whole), hashlib.sha256(whole).hexdigest())
 
 
 def mend(path: Path, frame: int, *, missing: tuple[str, ...] = ()) -> str:

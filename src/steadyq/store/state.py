@@ -16,13 +16,14 @@ from steadyq.settings import flag, parse_env
 from steadyq.store import disk, lock, metrics_csv, sealed
 from steadyq.store.folder import seed_folder
 from steadyq.store.lock import Held
+from steadyq.store.names import EVALUATED_AT_THE_END
 
 FAILED = ".failed"
 """Why the run ended that nobody has resumed since: one sentence."""
 LONGEST = 2_000
 """Bytes of it that are shown: a folder may come from anyone."""
-TAIL = 65_536
-"""Bytes at the end of a record, which hold its newest rows."""
+TAIL = 2**18
+"""Bytes at the end of a record, which hold its newest rows: of hundreds of seeds, too."""
 
 
 class State(NamedTuple):
@@ -96,28 +97,40 @@ def _is_last(run: Path, seed: int, frame: int, frames: int, eval_every: int, dia
             if every and frame // every > (frame - repeat) // every and counters[name] != frame
         ]
         to_come = bool(eval_every) and counters["resets_evaluated"] < counters["resets"]
+        between = bool(eval_every) and counters["evaluated"] != frame  # so its end is evaluated apart, and written last
     except (InputError, KeyError, TypeError):  # damaged: resuming sees to it
         return False
-    return frame > frames or not (given_up or due or to_come)
+    if frame > frames:
+        return True
+    at_the_end = [str(seed), EVALUATED_AT_THE_END, str(frame)]
+    return not (given_up or due or to_come or (between and at_the_end not in [row[2:5] for row in _last_rows(run)]))
 
 
 def _newest(run: Path) -> tuple[int, float | None]:
     """Frame and frames per second of the last rows of a record, which are further than its newest checkpoint."""
     frame, speeds = 0, dict[str, float]()
-    try:
-        with disk.open_to_read(run / metrics_csv.FILE) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            lines = file.read().decode(errors="replace").split("\n")[1:-1]  # whole ones, without the header
-    except (InputError, OSError):  # not begun, or being resumed
-        lines = []
-    for line in lines:
-        with contextlib.suppress(ValueError, csv.Error):  # of a line that no run writes
-            (row,) = csv.reader([line])
+    for row in _last_rows(run):
+        with contextlib.suppress(ValueError):  # of a line that no run writes
             if len(row) == 6:
                 frame = max(frame, int(row[4]))
                 if row[3] == "time/fps":
                     speeds[row[2]] = float(row[5])
     return frame, min(speeds.values(), default=None)
+
+
+def _last_rows(run: Path) -> list[list[str]]:
+    """The newest rows of a record; none where it cannot be read now."""
+    try:
+        with disk.open_to_read(run / metrics_csv.FILE) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().decode(errors="replace").split("\n")[1:-1]  # whole ones, without the header
+    except (InputError, OSError):  # not begun, or being resumed
+        return []
+    rows = list[list[str]]()
+    for line in lines:
+        with contextlib.suppress(csv.Error):  # of a line that no run writes
+            rows += csv.reader([line])
+    return rows
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import product
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,7 +312,7 @@ def _planned(one: Asked, sizes: Mapping[str, Sizes | str]) -> Planned:
     seeds = len(settings.seeds)
     replay = Replay.bytes_needed(settings.capacity(), found.obs_dim, found.action_dim)
     learned = 4 * learned_by(settings, found)
-    snapshots = settings.frames // settings.eval_every + 1 if settings.eval_every else 0
+    snapshots = ceil(settings.frames / settings.eval_every) + 1 if settings.eval_every else 0
     return Planned(
         recipe=settings.recipe,
         env=settings.env,
