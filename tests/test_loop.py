@@ -185,6 +185,7 @@ def test_an_extended_run_is_the_longer_run(tmp_path: Path) -> None:
     assert [line.split(",")[3:5] for line in records(tmp_path / "short")[-3:]] == [
         [f"eval_end/{name}", "70"] for name in ("mean_ep_length", "mean_reward", "std_reward")
     ]
+    assert resume(tmp_path / "short").finished  # with nothing to do
     resume(tmp_path / "short", frames=90)
     assert records(tmp_path / "short") == records(tmp_path / "long")
     assert digest(tmp_path / "short", 0) == digest(tmp_path / "long", 0)

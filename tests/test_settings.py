@@ -14,6 +14,7 @@ from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.run.conditions import MACHINE
 from steadyq.run.resume import FREE
+from steadyq.run.stop import Stop
 from steadyq.run.train import settings_of
 from steadyq.settings import SETTINGS, Settings, check, complete, discounted, flag, from_json
 from steadyq.store.record import FORMAT, Record, record_from_json, record_json
@@ -161,6 +162,12 @@ def test_numbers_may_be_text_or_of_another_type(given: dict[str, Any], kept: obj
     settings = completed(**given)
     found = settings.options[key] if key in settings.options else getattr(settings, key)
     assert (found, type(found)) == (kept, type(kept))
+
+
+def test_a_limit_that_is_no_number_is_refused() -> None:
+    soon: Any = "soon"
+    with pytest.raises(InputError, match="max_minutes is soon; give a number such as 55"):
+        Stop(max_minutes=soon)
 
 
 def test_none_stands_only_for_what_is_completed() -> None:

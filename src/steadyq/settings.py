@@ -205,7 +205,9 @@ class Settings:
         resumable="inexactly",
     )
     threads: int | None = option(None, "threads of a CPU update [all cores]", THREADS, resumable="inexactly")
-    eval_every: int = option(25_000, "frames between evaluations, the first at frame 0; 0 for none", AT_LEAST_0)
+    eval_every: int = option(
+        25_000, "frames between evaluations, the first at frame 0; the end is evaluated as well; 0 for none", AT_LEAST_0
+    )
     eval_episodes: int = option(5, "episodes per evaluation, with the mean action", EPISODES)
     diagnose_every: int = option(
         0, "frames between diagnoses (docs/diagnostics.md), the first at frame 0; 0 for none", AT_LEAST_0

@@ -50,7 +50,7 @@ def loop(run: Training, stop: Stop) -> bool:
                 run.view.tick()
         ended = run.step >= settings.agent_steps or not run.active
         leaving = ended or stop.asked or run.over != ""
-        if leaving or (moved and run.save_due):
+        if (leaving and not run.end_evaluated) or (moved and run.save_due):
             save(run)
         if run.end_evaluation_due:
             evaluate(run, stop, AT_THE_END)

@@ -137,9 +137,9 @@ def evaluate(run: Training, stop: Stop, which: str = REGULAR) -> None:
     rows = list[Row]()
     for (_, one), (metrics, state) in zip(run.active, results, strict=True):
         if which != AFTER_RESET:
-            write_snapshot(run, one.seed, run.frame, snapshot_tensors(state))
+            write_snapshot(run, one.seed, run.frame, snapshot_tensors(state), quiet=which == AT_THE_END)
             metrics[EVALUATION_SECONDS] = seconds
-        if which == AT_THE_END and run.unwritten:  # which no save tries again: a resumed run evaluates its end anew
+        if which == AT_THE_END and run.unwritten:  # `check_over` reports it; a resumed run evaluates its end anew
             return
         rows += write(run, one.seed, metrics)
         best = one.counters.best

@@ -59,7 +59,7 @@ def save(run: Training) -> None:
     waiting = [*run.unwritten]
     run.unwritten.clear()
     for late in waiting:
-        write_snapshot(run, late.seed, late.frame, late.tensors, again=True)
+        write_snapshot(run, late.seed, late.frame, late.tensors, quiet=True)
     written: list[checkpoint.History] = []
     try:
         mark, elapsed = run.logger.offset(), run.elapsed + run.clock() - run.started
@@ -84,14 +84,14 @@ def save(run: Training) -> None:
         checkpoint.prune(history, keep=run.settings.keep, best=best.frame if best else None)
 
 
-def write_snapshot(run: Training, seed: int, frame: int, tensors: Mapping[str, Tensor], *, again: bool = False) -> None:
-    """A snapshot of one seed; what the disk refuses is said, and tried `again` at each save."""
+def write_snapshot(run: Training, seed: int, frame: int, tensors: Mapping[str, Tensor], *, quiet: bool = False) -> None:
+    """A snapshot of one seed; what the disk refuses is tried again at each save, and said unless `quiet`."""
     meta = {"frame": frame, "seed": seed, "recipe": run.settings.recipe, "env": run.settings.env}
     try:
         snapshot.write_snapshot(snapshot_path(run.folder, seed, frame), tensors, meta)
     except OSError as error:
         why = error.strerror or str(error)
-        if not again:
+        if not quiet:
             run.view.message(f"no snapshot at frame {frame:,}: {why}; it is tried again at each save")
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # training goes on in the same memory
         run.unwritten.append(Unwritten(seed, frame, tensors, why))

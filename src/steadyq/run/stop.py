@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from steadyq.errors import Stopped
+from steadyq.algorithm.ranges import read
+from steadyq.errors import InputError, Stopped
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, what schedulers send before they take a machine away, and what a closing terminal sends."""
@@ -24,10 +25,13 @@ class Stop:
     """
 
     def __init__(self, *, max_minutes: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        minutes = read(max_minutes, float)
+        if minutes is not None and not isinstance(minutes, float):
+            raise InputError(f"max_minutes is {max_minutes}; give a number such as 55, or None for no limit")
         self.clock = clock
         self.loop_begins = False
         self._asked = False
-        self._deadline = None if max_minutes is None else clock() + 60 * max_minutes
+        self._deadline = None if minutes is None else clock() + 60 * minutes
         self._before: dict[int, Any] = {}
 
     @property

@@ -1,7 +1,7 @@
 """The run in progress: everything that moves while it lasts."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ UNWRITTEN = 16
 """Snapshots that wait in memory for a disk that takes them; of more, the newest."""
 
 
-Callback = Callable[[Sequence[Row]], object]
+Callback = Callable[[list[Row]], object]
 """A user's function: takes the rows that were just written, of all seeds. What it raises ends the run, saved."""
 
 
@@ -218,9 +218,15 @@ class Training:
     def end_evaluation_due(self) -> bool:
         """Whether the policies are to be evaluated because the run ends here, and were not yet."""
         every = self.settings.eval_every
-        ends_between = every > 0 and self.step == self.settings.agent_steps and not self.crosses(every)
+        at_the_end = every > 0 and self.step == self.settings.agent_steps
+        between = self.counters.evaluated != self.frame and not self.evaluation_due  # two regular ones
+        return at_the_end and between and bool(self.active) and not self.end_evaluated
+
+    @property
+    def end_evaluated(self) -> bool:
+        """Whether the run was evaluated at this frame because it ends here: then all is done, and saved."""
         seeds = [one.seed for _, one in self.active]
-        return ends_between and not all(self.logger.has(EVALUATED_AT_THE_END, seed=s, frame=self.frame) for s in seeds)
+        return bool(seeds) and all(self.logger.has(EVALUATED_AT_THE_END, seed=s, frame=self.frame) for s in seeds)
 
     @property
     def diagnosis_due(self) -> bool:
@@ -271,7 +277,7 @@ class Training:
             for line in frames:
                 self.view.message(line)
 
-    def tell(self, callback: Callback | None, rows: Sequence[Row]) -> None:
+    def tell(self, callback: Callback | None, rows: list[Row]) -> None:
         """Call a user's function, if there is one; what it raises is raised again once the run is saved."""
         try:
             if callback is not None:
