@@ -182,7 +182,7 @@ def test_the_view_of_a_run_is_safe(terminal: bool) -> None:
 
 def test_a_run_whose_output_is_closed_has_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)  # of a daemon, or after `>&-`
-    view = views.choose_view(exp_name="x", env_name="y", seeds=[0], frames=10)
+    view = views.choose_view(views.Board(exp_name="x", env_name="y", seeds=[0], frames=10))
     view.message("nobody reads this")
     assert not view.silent
     sys.stdout.close()
