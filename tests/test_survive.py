@@ -804,7 +804,7 @@ def test_a_foreign_module_is_not_imported_unasked(
     monkeypatch.syspath_prepend(tmp_path)
     record = read_record(halfway)
     write_record(halfway, record._replace(settings=replace(record.settings, env="trap:Point-v0")))
-    with pytest.raises(InputError, match=r"imports the Python module 'trap'.*--trust"):
+    with pytest.raises(InputError, match=r"runs the Python code of 'trap'.*--trust"):
         resume(halfway)
 
 
