@@ -416,7 +416,7 @@ def take(key: str, value: Any) -> Any:
         value = read(value, setting.read)
     elif isinstance(value, PathLike):
         value = str(value)
-    elif setting.range and isinstance(value, str):
+    elif setting.range and isinstance(value, str) and setting.read is not bool:
         value = setting.read(value)
     check_value(key, value)
     return value

@@ -217,10 +217,10 @@ class Training:
     @property
     def end_evaluation_due(self) -> bool:
         """Whether the policies are to be evaluated because the run ends here, and were not yet."""
-        every = self.settings.eval_every
-        at_the_end = every > 0 and self.step == self.settings.agent_steps
-        between = self.counters.evaluated != self.frame and not self.evaluation_due  # two regular ones
-        return at_the_end and between and bool(self.active) and not self.end_evaluated
+        wanted = self.settings.eval_every > 0 and not self.settings.single_env  # which may be in an episode
+        if not wanted or self.step < self.settings.agent_steps or self.evaluation_due:
+            return False
+        return self.counters.evaluated != self.frame and bool(self.active) and not self.end_evaluated
 
     @property
     def end_evaluated(self) -> bool:

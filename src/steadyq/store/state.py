@@ -97,7 +97,8 @@ def _is_last(run: Path, seed: int, frame: int, frames: int, eval_every: int, dia
             if every and frame // every > (frame - repeat) // every and counters[name] != frame
         ]
         to_come = bool(eval_every) and counters["resets_evaluated"] < counters["resets"]
-        between = bool(eval_every) and counters["evaluated"] != frame  # so its end is evaluated apart, and written last
+        several = not meta["record"]["settings"]["single_env"]  # environments, so that the end can be evaluated
+        between = bool(eval_every) and several and counters["evaluated"] != frame  # apart, and is written last
     except (InputError, KeyError, TypeError):  # damaged: resuming sees to it
         return False
     if frame > frames:
