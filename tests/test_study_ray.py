@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.run.train import train
 from steadyq.store.record import read_record, write_record
-from steadyq.study import file, lease, plan, ray_cluster, state, tries
+from steadyq.study import file, lease, plan, ray_cluster, state, tries, worker
 from steadyq.study.plan import Planned
 from steadyq.study.ray_cluster import Facts
 from test_study import FOUR, command, done, run_of, table, written
@@ -152,6 +153,22 @@ def test_a_lost_lease_is_noticed(why: str, tmp_path: Path, monkeypatch: pytest.M
             monkeypatch.setattr(lease.disk, "write", lambda *_: (_ for _ in ()).throw(OSError("the disk is away")))
             clock.now += lease.ENDS
         assert lost.wait(60)
+
+
+def test_a_training_process_ends_with_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, process = run_of("a"), subprocess.Popen(["sleep", "600"])
+
+    def begin(*_: object, **__: object) -> "subprocess.Popen[bytes]":
+        (tries.place(tmp_path, run) / "lease-2").touch()  # somebody has waited long enough
+        return process
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lease, "BEAT", 0.0)
+    monkeypatch.setattr(worker, "begin", begin)
+    make = partial(ray_cluster.see_through, tmp_path, run, folder=tmp_path, threads=1, minutes=None, environment={})
+    assert make(number=1) == ("held", "its lease ended here")
+    assert process.returncode == -signal.SIGKILL
+    assert make(number=1) == ("held", "another driver was quicker")
 
 
 # The engine, with a cluster that is made up
