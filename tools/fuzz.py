@@ -663,7 +663,7 @@ def main() -> int:
             arena.lay()
             told, names = trick(trial, random.Random(f"{values.trick} {values.seed} {trial}"), arena.place)
             told, before = told.encode(errors="backslashreplace").decode(), arena.outside()
-            count["damages"] += 1
+            count["damages"] += bool(names)
             for name in names:
                 answer = arena.ask(name)
                 findings, verdict = judge(answer), VERDICTS.get(answer.code, "no answer")
