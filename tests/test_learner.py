@@ -19,7 +19,7 @@ from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import leaves, named_leaves, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Transition
 from steadyq.engine import compiler
-from steadyq.engine.compiled import Compiled
+from steadyq.engine.compiled import Compiled, trace
 from steadyq.engine.learner import Draws, Lane, Learners, in_place
 
 U = 4
@@ -311,6 +311,23 @@ def widened() -> None:
 
 def test_bfloat16_products_in_float32() -> None:
     in_its_own_process("widened")
+
+
+def test_what_rows_have_in_common_is_computed_once() -> None:
+    """What a loop over rows takes that was computed per column is kept; inputs, and what is as large, are not."""
+    pytest.importorskip("torch._inductor")
+    from steadyq.engine.once import compute_once
+
+    def normalised(x: Tensor, scale: Tensor) -> Tensor:
+        centred = x - x.mean(0)
+        return (centred * torch.rsqrt(centred.square().mean(0) + 1e-3)).exp() * scale
+
+    x, scale = normal(0, 16, 3), normal(1, 3)
+    graph, _ = trace(normalised, (x, scale))
+    compute_once(graph.graph)
+    kept = [node.args[0].name for node in graph.graph.nodes if "as_strided" in str(node.target)]
+    assert sorted(kept) == ["mean", "rsqrt"]
+    assert torch.equal(graph(x, scale), normalised(x, scale))
 
 
 def in_its_own_process(*arguments: str) -> None:
