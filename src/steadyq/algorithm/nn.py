@@ -256,7 +256,8 @@ def _norm_init(rng: np.random.Generator, d_in: int) -> tuple[Norm, Moments, int]
 
 def _moments(x: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "I"], Float[Tensor, "I"]]:
     mean = x.mean(0)
-    return mean, (x - mean).square().mean(0)  # two passes: E[x^2] - E[x]^2 cancels in float32
+    # Two passes: E[x^2] - E[x]^2 cancels in float32. The variance's slope in the mean is 0 and need not be summed.
+    return mean, (x - mean.detach()).square().mean(0)
 
 
 def _advance(stats: Moments, mean: Tensor, var: Tensor, momentum: float) -> Moments:
