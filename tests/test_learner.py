@@ -313,6 +313,23 @@ def test_bfloat16_products_in_float32() -> None:
     in_its_own_process("widened")
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_products_by_onednn(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One or stacked, factors transposed or shared by the stack: by the function that PyTorch hides, or without it."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    from steadyq.engine import onednn
+
+    if not direct:
+        monkeypatch.setattr(onednn, "_matmul", None)
+    x, w = normal(0, 2, 9, 12), normal(1, 2, 12, 10)
+    turned = [(x, w), (x.mT.contiguous().mT, w), (x, w.mT.contiguous().mT), (x[:1].expand(2, -1, -1), w)]
+    for a, b in [*turned, *((a[0], b[0]) for a, b in turned), (x[:, ::2], w[:, :, 1:])]:
+        product = torch.ops.steadyq.product(a, b)
+        assert product.is_contiguous()
+        torch.testing.assert_close(product.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-5)
+
+
 def test_what_rows_have_in_common_is_computed_once() -> None:
     """What a loop over rows takes that was computed per column is kept; inputs, and what is as large, are not."""
     pytest.importorskip("torch._inductor")
