@@ -35,7 +35,8 @@ def compute_once(graph: Graph) -> None:
         with graph.inserting_after(value):  # to see a tensor under other strides, here its own, the compiler stores it
             stored = graph.call_function(aten.as_strided.default, (value, list(of.shape), list(of.stride())))
         stored.meta.update(value.meta)
-        value.replace_all_uses_with(stored, delete_user_cb=lambda user, stored=stored: user is not stored)
+        value.replace_all_uses_with(stored)
+        stored.args = (value, *stored.args[1:])
 
 
 def size(node: Node) -> int:
@@ -47,7 +48,7 @@ def size(node: Node) -> int:
 def source(node: Node) -> Node:
     """What a view, or a view of a view, looks at."""
     while node.target in VIEWS:
-        node = node.args[0]
+        node = node.all_input_nodes[0]
     return node
 
 
