@@ -270,7 +270,7 @@ def _settings(
     return settings
 
 
-def sizes_of(env: str, kwargs: Mapping[str, Any] | None) -> Sizes | str:
+def sizes_of(env: str, kwargs: Mapping[str, Any] | None = None) -> Sizes | str:
     """The sizes of an environment, which is made for that; or why it cannot be made, in a sentence."""
     try:
         with closing(suites.make(env, kwargs=kwargs)) as made:
