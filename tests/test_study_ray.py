@@ -70,14 +70,13 @@ def test_killed_workers_nodes_and_drivers_leave_no_trace(cluster: Cluster, death
     assert ends[0][0] == -signal.SIGKILL
     code, out, err = ends[1]
     assert code == 0, out + err
-    assert out.count("gone       ") == 1
     assert "2 runs done, 0 set aside, 0 to do" in out
     assert not list(deaths.iterdir())
     assert [row.replace("deadly:", "toy:") for row in table(study)] == table(alone)
     begun = [
         [stretch["from_frame"] for stretch in read_record(study / run.folder).stretches] for run in plan.read(study)
     ]
-    assert sum(map(len, begun)) >= 2 + 3  # of the four deaths, the driver's may wait until its workers have ended
+    assert sum(map(len, begun)) >= 2 + 2  # what a raylet's or a driver's death ends may have come to its end before
     for frames in begun:
         assert frames == sorted(frames)
 
