@@ -436,7 +436,9 @@ def run_of(folder: str, **changes: Any) -> Planned:
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[make.Count, list[str]]]:
     """Makes a study whose workers end with the codes given, in turn, each after it has said a sentence."""
 
-    def made(runs: list[Planned], *codes: int, said: str = "", lies: bool = False) -> tuple[make.Count, list[str]]:
+    def made(
+        runs: list[Planned], *codes: int, said: str = "", lies: bool = False, workers: int = 1
+    ) -> tuple[make.Count, list[str]]:
         left, lines = list(codes), list[str]()
         for run in runs:
             tries.place(tmp_path, run).mkdir(parents=True, exist_ok=True)
@@ -459,7 +461,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
             patch.setattr(state, "look", look)
             patch.setattr(local, "NICE", 0)
             patch.setattr(make, "POLL", 0.0)
-            engine = local.Local(tmp_path, workers=1, runs=len(runs))
+            engine = local.Local(tmp_path, workers=workers, runs=len(runs))
             return make.make(tmp_path, runs, engine, say=lines.append), lines
 
     return made
@@ -484,6 +486,11 @@ def test_a_worker_that_is_killed_is_started_again_but_not_for_ever(fake: Callabl
     count, lines = fake([run_of("b")], *[-9] * tries.KILLS)
     assert count.set_aside == 1
     assert lines[-1].endswith("killed by signal 9 after the checkpoint of frame 0")
+
+
+def test_the_last_run_is_tried_again_when_there_are_more_workers_than_runs(fake: Callable) -> None:
+    count, lines = fake([run_of("a")], -9, 1, 0, workers=3)
+    assert count == make.Count(done=1, set_aside=0, more=0), lines
 
 
 def test_kills_count_only_where_a_run_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def make(
                 later, look_again = fill(driver), time.monotonic() + POLL
             for run, outcome, words in engine.ended(min(TICK, POLL)):
                 conclude(driver, run, outcome, words)
-                look_again = 0.0
+                later, look_again = True, 0.0  # its run may be open again
     names = [driver.settled.get(run.folder) or state.look(study, run).name for run in runs]
     done, failed = names.count("done"), names.count("failed")
     return Count(done, failed, len(runs) - done - failed)
