@@ -38,6 +38,7 @@ from steadyq.algorithm.recipes import RECIPES
 from steadyq.cli.main import main as steadyq
 from steadyq.engine import machine
 from steadyq.store import checkpoint, disk, metrics_csv
+from steadyq.store.record import read_record
 from steadyq.study import plan
 from tools.process import OPENING, Process, run_to_end
 from tools.same_state import differences, without_clocks
@@ -305,7 +306,20 @@ def examine_study(case: Case, folder: Path, *, kills: int, rng: random.Random) -
     run_to_end([*study, str(disturbed), "--retry"], log=folder / "again.log")
     runs = [run.folder for run in plan.read(undisturbed)]
     unlike = [f"{run}: {words}" for run in runs for words in differences(undisturbed / run, disturbed / run)]
+    for run in runs:
+        life = [stretch["from_frame"] for stretch in read_record(disturbed / run).stretches]
+        if life != sorted(life):
+            unlike.append(f"{run}: made twice, by processes that began at frames {life}")
+    if collected(undisturbed) != collected(disturbed):
+        unlike.append("the collected tables differ")
     return {"kills": found, "differences": unlike}
+
+
+def collected(study: Path) -> list[str]:
+    """The lines of a study's table that do not depend on a clock."""
+    table = study.with_suffix(".csv")
+    steadyq(["study", "collect", str(study), str(table)])
+    return [line for line in table.read_text().splitlines() if ",time/" not in line]
 
 
 def newest_checkpoint(run: Path, case: Case) -> int:

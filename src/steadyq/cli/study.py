@@ -13,6 +13,7 @@ from steadyq.cli.parser import DONE, FAILED, STOPPED, Parser, parse
 from steadyq.cli.results import complain
 from steadyq.cli.train import minutes
 from steadyq.errors import InputError, unknown
+from steadyq.settings import flag
 
 if TYPE_CHECKING:
     from steadyq.study.make import Engine
@@ -22,7 +23,7 @@ EVERY = 2.0  # seconds between two looks of a live table
 
 
 def study(parser: Parser, arguments: list[str]) -> int:
-    """`steadyq study run|plan|status|collect ...`."""
+    """`steadyq study run|plan|status|collect|slurm ...`."""
     if arguments and not arguments[0].startswith("-"):
         name, *rest = arguments
         if name not in COMMANDS:
@@ -40,18 +41,18 @@ def study(parser: Parser, arguments: list[str]) -> int:
 def run(parser: Parser, arguments: list[str]) -> int:
     """run FILE: Make the runs of a study file that are not done yet; interrupt it and give it again at any time."""
     add_file(parser)
-    parser.add_argument(
-        "--workers", type=int, help="runs at once [one per core; with --ray all that there is room for]"
-    )
+    parser.add_argument("--workers", type=int, help="runs at once [all that the cores, or the cluster, have room for]")
+    parser.add_argument("--threads", type=int, help="of each run that FILE gives none [the cores, shared out]")
     parser.add_argument("--max-minutes", type=minutes, metavar="MINUTES", help="save and stop after so long [never]")
-    parser.add_argument("--retry", action="store_true", help="try again what was set aside")
+    parser.add_argument("--no-wait", action="store_true", help="end when other commands make all that is left")
+    add_retry(parser)
     cluster = parser.add_argument_group("on a Ray cluster")
     cluster.add_argument("--ray", metavar="ADDRESS", help="HOST:PORT of its head, auto, or local [this machine alone]")
     cluster.add_argument("--cpus-per-run", type=int, metavar="CPUS", help="to reserve for a run [its threads]")
     cluster.add_argument("--gpus-per-run", type=float, default=0.0, metavar="GPUS", help="to reserve, such as 0.25 [0]")
     cluster.add_argument("--mixed", action="store_true", help="use nodes of several kinds, whose bits differ")
     values = parse(parser, arguments)
-    check_workers(values.workers)
+    check_counts(workers=values.workers, threads=values.threads)
     check_cluster(values)
 
     from steadyq.study import file, make, plan, tries
@@ -63,11 +64,11 @@ def run(parser: Parser, arguments: list[str]) -> int:
             tries.forget(folder, one)
 
     with engine_of(values, folder, runs) as engine:
-        count = make.make(folder, runs, engine, minutes=values.max_minutes, say=output.say)
+        count = make.make(folder, runs, engine, minutes=values.max_minutes, wait=not values.no_wait, say=output.say)
     output.say(
         f"{folder}: {output.plural(count.done, 'run')} done, {count.set_aside:,} set aside, {count.more:,} to do"
     )
-    if count.more:
+    if count.more and count.stopped:
         return STOPPED
     return FAILED if count.set_aside else DONE
 
@@ -75,15 +76,28 @@ def run(parser: Parser, arguments: list[str]) -> int:
 def plan(parser: Parser, arguments: list[str]) -> int:
     """plan FILE: Show the runs in their order with the time, memory and disk they need; nothing is started."""
     add_file(parser)
-    parser.add_argument("--workers", type=int, help="runs at once [one per core]")
+    parser.add_argument("--workers", type=int, help="runs at once [all that the cores have room for]")
+    parser.add_argument(
+        "--calibrate",
+        type=float,
+        nargs="?",
+        const=0.5,
+        metavar="MINUTES",
+        help="first let each kind of run that was not measured yet learn for so long, in a folder that is removed "
+        "afterwards [0.5]",
+    )
     values = parse(parser, arguments)
-    check_workers(values.workers)
+    if values.calibrate is not None and not 0 < values.calibrate < float("inf"):
+        raise InputError(f"--calibrate is {values.calibrate:g}; give minutes above 0")
+    check_counts(workers=values.workers)
 
-    from steadyq.engine import machine
-    from steadyq.study import estimate, file
+    from steadyq.study import estimate, file, local
 
-    found = estimate.forecast(folder_of(values), file.read(values.file))
-    workers = min(values.workers or machine.usable_cores(), len(found))
+    folder, runs = folder_of(values), file.read(values.file)
+    threads, workers = local.share_out(runs, workers=values.workers)
+    if values.calibrate:
+        estimate.calibrate(folder, runs, threads=threads, workers=workers, minutes=values.calibrate, say=output.say)
+    found = estimate.forecast(folder, runs)
     for line in estimate.lines(found, workers=workers):
         output.say(line)
     return DONE
@@ -134,11 +148,52 @@ def collect(parser: Parser, arguments: list[str]) -> int:
     return DONE
 
 
+def slurm(parser: Parser, arguments: list[str]) -> int:
+    """slurm FILE: Submit an array job that makes the runs; its elements take one after the other until time is up."""
+    parser.usage = "steadyq study slurm FILE [options] [-- options of sbatch]"
+    add_file(parser)
+    parser.add_argument("--workers", type=int, help="runs at once, elements of the array [one per run, up to 1,000]")
+    parser.add_argument("--threads", type=int, default=1, help="of each run that FILE gives none [1]")
+    parser.add_argument(
+        "--max-minutes",
+        type=int,
+        default=240,
+        metavar="MINUTES",
+        help="that an element makes runs before it saves and is requeued [240]",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the job script, and submit nothing")
+    add_retry(parser)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    values = parse(parser, arguments[:end])
+    check_counts(workers=values.workers, threads=values.threads, max_minutes=values.max_minutes)
+
+    from steadyq.study import file, plan, slurm, state, tries
+
+    folder, runs = folder_of(values), file.read(values.file, here=False)
+    if values.retry and not values.dry_run:
+        for one in runs:
+            tries.forget(folder, one)
+    left = [one for one in runs if state.look(folder, one).name in ("waiting", "running")]
+    if not left:
+        output.say(f"{folder}: nothing is left to do")
+        return DONE
+    text = slurm.script(
+        values.file, folder, left, workers=values.workers, threads=values.threads, minutes=values.max_minutes
+    )
+    if values.dry_run:
+        print(text, end="")
+        return DONE
+    plan.write(folder, runs)
+    output.say(slurm.submit(folder, text, arguments[end + 1 :]))
+    return DONE
+
+
 COMMANDS: dict[str, Callable[[Parser, list[str]], int]] = {
     "run": run,
     "plan": plan,
     "status": status,
     "collect": collect,
+    "slurm": slurm,
 }
 
 
@@ -148,10 +203,16 @@ def add_file(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study [studies/ and the file's name]")
 
 
-def check_workers(workers: int | None) -> None:
-    """InputError if it is no number of workers."""
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers is {workers}; give at least 1")
+def add_retry(parser: Parser) -> None:
+    """Whether to begin anew with what was set aside."""
+    parser.add_argument("--retry", action="store_true", help="try again what was set aside")
+
+
+def check_counts(**counts: int | None) -> None:
+    """InputError if an option is no number of workers, threads or the like."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(f"{flag(name)} is {count}; give at least 1")
 
 
 def check_cluster(values: argparse.Namespace) -> None:
@@ -159,6 +220,8 @@ def check_cluster(values: argparse.Namespace) -> None:
     named = values.cpus_per_run is not None or values.gpus_per_run or values.mixed
     if named and values.ray is None:
         raise InputError("--cpus-per-run, --gpus-per-run and --mixed are for clusters; add --ray ADDRESS")
+    if values.threads is not None and values.ray is not None:
+        raise InputError("--threads is for this machine; with --ray give --cpus-per-run")
     if values.cpus_per_run is not None and values.cpus_per_run < 1:
         raise InputError(f"--cpus-per-run is {values.cpus_per_run}; give at least 1")
     if not (0 <= values.gpus_per_run < 1 or values.gpus_per_run % 1 == 0 < values.gpus_per_run):
@@ -171,7 +234,7 @@ def engine_of(values: argparse.Namespace, folder: Path, runs: "Sequence[Planned]
     if values.ray is None:
         from steadyq.study.local import Local
 
-        yield Local(folder, workers=values.workers, runs=len(runs))
+        yield Local(folder, runs, workers=values.workers, threads=values.threads)
         return
 
     from steadyq.study.ray_cluster import Cluster

@@ -76,6 +76,19 @@ def find(record: Record) -> Start:
     return Start(sources, states, replays)
 
 
+def most_transitions(place: Path) -> int:
+    """How many transitions `--load-replay` may find in a place, at most, without reading them; 0 if it finds none."""
+    try:
+        if is_run(place):
+            record = read_record(place)
+            return max(record.settings.capacity(record.prefilled(seed)) for seed in record.settings.seeds)
+        with safetensors.safe_open(place, "numpy") as file:
+            shape: list[int] = file.get_slice("obs").get_shape()
+            return shape[0]
+    except (InputError, SafetensorError, OSError, IndexError):  # of which the run itself will complain
+        return 0
+
+
 def find_again(record: Record, *, trust: bool) -> Start:
     """What a run started from, which it had no time to save.
 

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import product
@@ -31,7 +31,7 @@ from steadyq.errors import InputError, unknown
 from steadyq.run.conditions import choose_machine
 from steadyq.run.train import settings_of
 from steadyq.settings import Settings, check_seeds, flag
-from steadyq.store import disk
+from steadyq.store import disk, start
 from steadyq.store.disk import FileError
 from steadyq.store.replay import Replay
 from steadyq.study.plan import Planned
@@ -123,6 +123,7 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
     except FaultError as fault:
         raise InputError(f"{path}, {fault}") from None
     sizes: dict[str, Sizes | str] = {task: found for tasks in SETS.values() for task, found in tasks.items()}
+    loaded = functools.cache(start.most_transitions)  # of each place once
     for number, table in enumerate(tables):
         name = f"runs {number}"
         try:
@@ -146,7 +147,7 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
             faults.append(str(FaultError(one.line, f"{words}; give one of them a `name`")))
     if faults:
         raise InputError(f"{path}, {'; '.join(dict.fromkeys(faults))}")
-    return [_planned(one, sizes) for one in asked.values()]
+    return [_planned(one, sizes, loaded) for one in asked.values()]
 
 
 class Asked(NamedTuple):
@@ -305,12 +306,15 @@ def _sorted(found: list[Asked], order: list[str]) -> list[Asked]:
     return [found[i] for i in sorted(range(len(found)), key=ranks.__getitem__)]
 
 
-def _planned(one: Asked, sizes: Mapping[str, Sizes | str]) -> Planned:
+def _planned(one: Asked, sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]) -> Planned:
     """A run with what it is expected to need of memory and disk."""
     settings, found = one.settings, sizes[one.settings.env]
     assert isinstance(found, Sizes)
     seeds = len(settings.seeds)
-    replay = Replay.bytes_needed(settings.capacity(), found.obs_dim, found.action_dim)
+    more = loaded(Path(settings.load_replay)) if settings.load_replay else 0
+    # A replay of its own for what is kept apart is as large as one that has it all, but for its bounds.
+    transitions = settings.capacity() + more if settings.prior_share else settings.capacity(more)
+    replay = Replay.bytes_needed(transitions, found.obs_dim, found.action_dim)
     learned = 4 * learned_by(settings, found)
     snapshots = ceil(settings.frames / settings.eval_every) + 1 if settings.eval_every else 0
     return Planned(

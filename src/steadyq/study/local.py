@@ -4,11 +4,14 @@ import contextlib
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from steadyq.engine import machine
+from steadyq.run.conditions import differences
 from steadyq.study import worker
 from steadyq.study.plan import Planned
 from steadyq.study.worker import Outcome
@@ -16,19 +19,33 @@ from steadyq.study.worker import Outcome
 NICE = 10  # workers leave the machine to whoever works on it
 
 
+def share_out(runs: Sequence[Planned], *, threads: int | None = None, workers: int | None = None) -> tuple[int, int]:
+    """Threads of each run that the file gives none, and runs at once, so that no core has two threads.
+
+    By the runs and not by the workers the cores are shared out, since the bits of a run depend on its threads.
+    """
+    cores = machine.usable_cores()
+    threads = threads or max(1, cores // len(runs))
+    most = max(int(run.choices.get("threads", threads)) for run in runs)
+    return threads, workers or max(1, cores // most)
+
+
 class Local:
     """Starts workers on this machine.
 
     Args:
         study: the study's folder.
-        workers: at once; None for one per core.
-        runs: how many there are in all. By them and not by the workers the cores are shared out, since the bits of a
-            run depend on its number of threads.
+        runs: all of them.
+        workers: at once; None for as many as the cores have room for.
+        threads: of each run that the file gives none; None to share out the cores.
     """
 
-    def __init__(self, study: Path, *, workers: int | None, runs: int) -> None:
-        cores = machine.usable_cores()
-        self.study, self.workers, self.threads = study, workers or cores, max(1, cores // runs)
+    def __init__(
+        self, study: Path, runs: Sequence[Planned], *, workers: int | None = None, threads: int | None = None
+    ) -> None:
+        self.study = study
+        self.threads, self.workers = share_out(runs, threads=threads, workers=workers)
+        self.here: dict[str, Any] = {}  # what this machine is, once somebody asks
         self.processes: dict[str, tuple[Planned, subprocess.Popen[bytes]]] = {}  # by run folder
         self.free = 0  # bytes
         self.stopping = False
@@ -49,13 +66,21 @@ class Local:
         return False
 
     def obstacle(self, run: Planned) -> str:
-        """Whether there is memory for it."""
-        if run.memory <= self.free:
-            return ""
-        return (
-            f"{run.folder} needs about {run.memory / 1e9:.1f} GB of memory and {max(0, self.free) / 1e9:.1f} GB are "
-            f"available; free some, or give a smaller buffer-size"
-        )
+        """Whether there is memory for it, and it goes on here as it was begun."""
+        if run.memory > self.free:
+            return (
+                f"{run.folder} needs about {run.memory / 1e9:.1f} GB of memory and {max(0, self.free) / 1e9:.1f} GB "
+                f"are available; free some, or give a smaller buffer-size"
+            )
+        if record := worker.begun(self.study, run):
+            before = record.stretches[-1]
+            self.here = self.here or {"machine": machine.facts(), "versions": machine.versions()}
+            if words := differences(before, {**before, **self.here}, asked=())[0]:
+                return (
+                    f"{run.folder} was begun on another machine ({words}); see to it there, or with `steadyq resume "
+                    f"{self.study / run.folder} --inexact`"
+                )
+        return ""
 
     def start(self, run: Planned, minutes: float | None) -> str:
         """Start a process, at low priority."""

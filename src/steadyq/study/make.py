@@ -62,6 +62,7 @@ class Count(NamedTuple):
     done: int
     set_aside: int
     more: int
+    stopped: bool  # before there was nothing left to start
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Driver:
     runs: Sequence[Planned]
     engine: Engine
     deadline: float | None  # on the monotonic clock
+    wait: bool  # for runs that others make
     say: Callable[[str], None]
     asked: int = 0  # how often we were asked to stop
     trouble: str = ""  # why nothing more can be started
@@ -90,6 +92,7 @@ def make(
     engine: Engine,
     *,
     minutes: float | None = None,
+    wait: bool = True,
     say: Callable[[str], None] = print,
 ) -> Count:
     """Make the runs of a study that are not done, in their order.
@@ -101,10 +104,12 @@ def make(
         runs: in the order in which they are to be made.
         engine: who starts the workers.
         minutes: after which everything is saved and stopped; None for never.
+        wait: also for runs that others make, which are then resumed if those others die.
         say: takes a line about each start and end.
     """
     disk.refuse_links(study, only=tries.WORKERS)  # what workers say is written there
-    driver = Driver(study, runs, engine, None if minutes is None else time.monotonic() + 60 * minutes, say)
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    driver = Driver(study, runs, engine, deadline, wait, say)
     told, since, later, look_again = 0, 0.0, True, 0.0
     with signals(driver):
         while driver.claims or (later and not driver.stopping()):
@@ -112,13 +117,13 @@ def make(
                 told, since = told + 1, time.monotonic()
                 stop(driver, at_once=told == 2)
             if time.monotonic() >= look_again:
-                later, look_again = fill(driver), time.monotonic() + POLL
+                later, look_again = fill(driver) and wait, time.monotonic() + POLL
             for run, outcome, words in engine.ended(min(TICK, POLL)):
                 conclude(driver, run, outcome, words)
                 later, look_again = True, 0.0  # its run may be open again
     names = [driver.settled.get(run.folder) or state.look(study, run).name for run in runs]
     done, failed = names.count("done"), names.count("failed")
-    return Count(done, failed, len(runs) - done - failed)
+    return Count(done, failed, len(runs) - done - failed, driver.stopping())
 
 
 @contextlib.contextmanager
@@ -179,7 +184,7 @@ def take(driver: Driver) -> Planned | bool:
             return run
         else:
             later = True
-    if short and not (later or driver.claims):
+    if short and not driver.claims and not (later and driver.wait):
         give_up(driver, f"{short}, and give the same command again")
     return later or bool(short)
 

@@ -115,7 +115,10 @@ def conclude(study: Path, run: Planned, code: int, *, stopped: bool = False) -> 
             words = "it ended as if it were done, and its folder has no finished run"
         known.failures.append(words)
         known.refused = code == REFUSED
-    tries.write(study, run, known)
+    try:
+        tries.write(study, run, known)
+    except OSError as error:  # a quota, say
+        return "full disk", f"{error}; see to it, and give the same command again"
     return ("set aside" if known.reason else "failed"), words
 
 
