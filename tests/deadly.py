@@ -1,7 +1,8 @@
 """The toy environment, in which a process dies at chosen steps: each file of the folder DEADLY is one death.
 
 Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent), `33-both`,
-`33-grandparent` or the process of a number, `33-4321`. Whoever removes the file kills, so that each happens once.
+`33-grandparent` or the process of a number, `33-4321`. At `33-warned` the grandparent gets SIGUSR1, as from Slurm.
+Whoever removes the file kills, so that each happens once.
 """
 
 import os
@@ -29,6 +30,8 @@ class Deadly(Point):
                 os.kill(os.getppid(), signal.SIGKILL)
             if who == "grandparent":
                 psutil.Process().parent().parent().kill()
+            if who == "warned":
+                psutil.Process().parent().parent().send_signal(signal.SIGUSR1)
             if who.isdecimal():
                 os.kill(int(who), signal.SIGKILL)
             if who in ("worker", "both"):

@@ -18,6 +18,7 @@ WHOLE_RUNS = (
     "test_own_loop",
     "test_probes",
     "test_start",
+    "test_study",
     "test_survive",
 )
 """Tests that repeat thousands of times what others check once: here the check would take half of the time."""

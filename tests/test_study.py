@@ -8,22 +8,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
 import steadyq
-from runs import run_at
+from runs import run_at, stopped_at
 from steadyq.cli.main import main
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
 from steadyq.run.train import settings_of
 from steadyq.store import lock, metrics_csv
 from steadyq.store.metrics_csv import Row
+from steadyq.store.record import read_record
 from steadyq.study import collect, estimate, file, local, make, plan, state, status, tries, worker
 from steadyq.study.plan import Planned
+from toy import Point
 
 TINY = """
 [defaults]
@@ -49,15 +53,18 @@ seeds = [0, 1]
 utd = ["1/2", 1]
 """
 )
+ONE = TINY + '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\nseeds = [0]\n'
 LIMIT = 300  # seconds after which a command has hung
 
 
-def command(*words: object, deaths: Path | None = None) -> "subprocess.Popen[str]":
+def command(
+    *words: object, deaths: Path | None = None, program: tuple[str, ...] = ("-m", "steadyq.cli")
+) -> "subprocess.Popen[str]":
     """`steadyq study ...` as a process."""
-    source = Path(steadyq.__file__).parents[1]
-    environment = {**os.environ, "DEADLY": str(deaths or "/nowhere"), "PYTHONPATH": str(source)}
+    sources = os.pathsep.join(map(str, (Path(steadyq.__file__).parents[1], Path(__file__).parents[1])))
+    environment = {**os.environ, "DEADLY": str(deaths or "/nowhere"), "PYTHONPATH": sources}
     return subprocess.Popen(
-        [sys.executable, "-m", "steadyq.cli", "study", *map(str, words)],
+        [sys.executable, *program, "study", *map(str, words)],
         cwd=Path(__file__).parent,
         env=environment,
         stdout=subprocess.PIPE,
@@ -78,20 +85,70 @@ def written(path: Path, text: str) -> Path:
 
 
 def table(study: Path) -> list[str]:
-    """The collected table of a study, without what depends on a clock, or on commits made meanwhile."""
+    """The collected table of a study, without what depends on a clock, on commits made meanwhile, or on who dies."""
     out = study.with_suffix(".csv")
     assert main(["study", "collect", str(study), str(out)]) == 0
-    rows = [line.split(",") for line in out.read_text().splitlines()]
+    rows = [line.split(",") for line in out.read_text().replace("deadly:", "toy:").splitlines()]
     return [",".join([*row[:8], *row[9:]]) for row in rows if not row[3].startswith("time/")]
+
+
+class Fake:
+    """A process that has ended with this code."""
+
+    pid = os.getpid()
+
+    def __init__(self, code: int) -> None:
+        self.returncode = code
+
+    def poll(self) -> int:
+        return self.returncode
+
+    wait = poll
+
+    def send_signal(self, number: int) -> None:
+        raise AssertionError("nobody asked")
+
+    def terminate(self) -> None:
+        pass
+
+
+class Here:
+    """Starts workers in this process, where PyTorch is imported already; `first` is called before the first one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.first: list[Callable[[Path, Planned], None]] = []
+        patch.setattr(worker, "begin", self.begin)
+        patch.setattr(local, "NICE", 0)
+        patch.setattr(make, "POLL", 0.0)
+        patch.setenv("DEADLY", "/nowhere")
+
+    def begin(self, study: Path, run: Planned, **_: object) -> Fake:
+        if self.first:
+            self.first.pop(0)(study, run)
+        place = tries.place(study, run)
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / worker.LOG).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            print("$ in this process")
+            return Fake(main(plan.command(run, study)))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    return Here(monkeypatch)
+
+
+def run_study(path: Path, study: Path, *words: str) -> int:
+    """`steadyq study run` in this process; its exit code."""
+    return main(["study", "run", str(path), "--out", str(study), *words])
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study of four runs, made by two workers."""
+    """The study of four runs, each made without a process of its own."""
     place = tmp_path_factory.mktemp("undisturbed")
-    code, out, err = done(command("run", written(place / "four.toml", FOUR), "--out", place / "study", "--workers", 2))
-    assert code == 0, out + err
-    assert out.endswith("4 runs done, 0 set aside, 0 to do\n")
+    with pytest.MonkeyPatch.context() as patch:
+        Here(patch)
+        assert run_study(written(place / "four.toml", FOUR.replace("deadly", "toy")), place / "study") == 0
     return place / "study"
 
 
@@ -274,7 +331,7 @@ def test_what_workers_say_is_not_written_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / tries.WORKERS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is a symbolic link"):
-        make.make(tmp_path, runs, local.Local(tmp_path, workers=1, runs=1))
+        make.make(tmp_path, runs, local.Local(tmp_path, runs))
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -331,42 +388,109 @@ def test_other_commands_take_its_folder_and_its_table(undisturbed: Path, tmp_pat
         assert main(words) == 0
 
 
-def test_killed_workers_and_drivers_leave_no_trace(undisturbed: Path, tmp_path: Path) -> None:
-    deaths = tmp_path / "deaths"
+def starts(study: Path) -> list[list[int]]:
+    """For each run, the frames at which its processes began."""
+    runs = plan.read(study)
+    return [[stretch["from_frame"] for stretch in read_record(study / run.folder).stretches] for run in runs]
+
+
+def test_two_drivers_and_kills_leave_no_trace(undisturbed: Path, tmp_path: Path) -> None:
+    """Two drivers at once; workers and a driver are killed."""
+    deaths, study, path = tmp_path / "deaths", tmp_path / "study", written(tmp_path / "four.toml", FOUR)
     deaths.mkdir()
-    for name in ("15-worker", "37-driver", "52-worker", "64-both"):
+    words, how = ("run", path, "--out", study, "--workers", 1), {"deaths": deaths, "program": ("forked.py",)}
+    drivers = [command(*words, **how), command(*words, **how)]
+    for name in ("15-worker", f"37-{drivers[0].pid}", "52-worker", "77-worker"):
         (deaths / name).touch()
-    study = tmp_path / "study"
-    for _ in range(4):
-        again = command("run", written(tmp_path / "four.toml", FOUR), "--out", study, "--workers", 2, deaths=deaths)
-        code, out, err = done(again)
-        if code != -signal.SIGKILL:
-            break
+    ends = [done(driver) for driver in drivers]
+    assert ends[0][0] == -signal.SIGKILL
+    code, out, err = ends[1]
     assert code == 0, out + err
+    assert "4 runs done, 0 set aside, 0 to do" in out
     assert not list(deaths.iterdir())
     assert table(study) == table(undisturbed)
+    assert sum(map(len, starts(study))) == 4 + 3 - 1  # the first kill came before there was a checkpoint
+    for frames in starts(study):
+        assert frames == sorted(frames)
 
 
-def test_two_drivers_share_a_study(undisturbed: Path, tmp_path: Path) -> None:
-    words = ("run", written(tmp_path / "four.toml", FOUR), "--out", tmp_path / "study", "--workers", 1)
-    both = [command(*words), command(*words)]
-    for code, out, err in map(done, both):
-        assert code == 0, out + err
-    assert table(tmp_path / "study") == table(undisturbed)
-    for log in (tmp_path / "study/workers").rglob("log.txt"):
-        assert log.read_text().count("frames 0 to 90") == 1  # each was begun once
+SBATCH = """#!/bin/bash
+echo "$*" > "$FAKE/options"
+script="${@: -1}"
+for element in $(seq $(sed -n "s/^#SBATCH --array=1-//p" "$script")); do
+    touch "$FAKE/requeued"
+    while [ -e "$FAKE/requeued" ]; do
+        rm "$FAKE/requeued"
+        SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$element bash "$script" >> "$FAKE/log" 2>&1
+        echo "$element ended with $?" >> "$FAKE/log"
+    done
+done
+echo Submitted batch job 7
+"""
+SCONTROL = """#!/bin/bash
+[ "$*" = "requeue 7_1" ] && touch "$FAKE/requeued"
+"""
 
 
-def test_what_fails_is_set_aside_and_the_rest_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_element_of_a_slurm_array_is_warned_and_requeued(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(gymnasium.registry, "Point-v0")  # until deadly has one
+    text = FOUR.replace('["1/2", 1]', "1").replace("[0, 1]", "[1]")
+    path, study = written(tmp_path / "it's one.toml", text), tmp_path / "a b"
+    words = ["study", "slurm", str(path), "--out", str(study), "--max-minutes", "600"]
+    assert main([*words, "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert {"#SBATCH --array=1-1", "#SBATCH --time=605", "#SBATCH --signal=B:USR1@120"} < {*script.splitlines()}
+    assert not study.exists()
+    for name, text in (("sbatch", SBATCH), ("scontrol", SCONTROL)):
+        written(tmp_path / name, text).chmod(0o755)
+    written(tmp_path / "60-warned", "")
+    for name, value in (("PATH", f"{tmp_path}:{os.environ['PATH']}"), ("FAKE", tmp_path), ("DEADLY", tmp_path)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("PYTHONPATH", str(Path(steadyq.__file__).parents[1]))
+    monkeypatch.chdir(Path(__file__).parent)
+    assert main([*words, "--", "--partition=short"]) == 0
+    assert capsys.readouterr().out == "Submitted batch job 7\n"
+    assert (study / "slurm.sh").read_text() == script.replace(f"cd {Path.cwd()}", f"cd {Path(__file__).parent}")
+    assert (tmp_path / "options").read_text() == f"--partition=short {study}/slurm.sh\n"
+    log = (tmp_path / "log").read_text()
+    assert re.findall("ended with (.*)", log) == ["75", "0"], log
+    (frames,) = starts(study)
+    assert frames[0] == 0 < frames[1]
+    assert {*table(study)} == {
+        row for row in table(undisturbed) if row.startswith(("exp", "crossq_wn-utd1,")) and ",0," not in row
+    }
+    assert main(words) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_a_command_that_does_not_wait_leaves_a_run_to_whoever_has_it(
+    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, study = written(tmp_path / "study.toml", ONE.replace("[0]", "[0, 1]")), tmp_path / "study"
+    first, second = file.read(path)
+    with lock.hold(study / first.folder) as held:
+        assert held.path
+        assert run_study(path, study, "--no-wait") == 0
+    assert capsys.readouterr().out.endswith("1 run done, 0 set aside, 1 to do\n")
+    assert state.look(study, second).name == "done"
+    assert run_study(path, study, "--no-wait") == 0
+    assert state.look(study, first).name == "done"
+
+
+def test_what_fails_is_set_aside_and_the_rest_goes_on(
+    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = TINY + '[[runs]]\nrecipe = "sac"\nenv = ["toy:BadPoint-v0", "toy:Point-v0"]\nseeds = [0]\nutd = "1/2"\n'
     by_hand = '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\nutd = 3\n'
     study, path = tmp_path / "study", written(tmp_path / "study.toml", text + by_hand)
     bad, good, taken = file.read(path)
     (study / taken.folder).mkdir(parents=True)
     written(study / taken.folder / "notes.txt", "mine")
-    code, out, _ = done(command("run", path, "--out", study))
-    assert code == 1, out
-    assert "1 run done, 2 set aside, 0 to do" in out
+    assert run_study(path, study) == 1
+    assert "1 run done, 2 set aside, 0 to do" in capsys.readouterr().out
     assert "exists and is not a run folder" in state.look(study, taken).reason
     assert (study / taken.folder / "notes.txt").read_text() == "mine"
     assert main(["study", "status", str(study)]) == 0
@@ -378,53 +502,98 @@ def test_what_fails_is_set_aside_and_the_rest_goes_on(tmp_path: Path, capsys: py
     assert failed.name == "failed"
     assert "reward" in failed.reason
     assert len(tries.read(study, bad).failures) == 3
-    code, out, _ = done(command("run", path, "--out", study))  # not tried again
-    assert code == 1
-    assert "started" not in out
+    assert run_study(path, study) == 1  # not tried again
+    assert "started" not in capsys.readouterr().out
     # An edited file: the bad run is asked for otherwise, the good one goes on, and there is a seed more.
     edited = text.replace("[0]", "[0, 1]").replace("frames = 90", 'frames = 120\non_bad_step = "end-episode"')
-    code, out, err = done(command("run", written(path, edited), "--out", study))
-    assert code == 0, out + err
-    assert "4 runs done" in out
+    assert run_study(written(path, edited), study) == 0
+    assert "4 runs done" in capsys.readouterr().out
     assert {state.look(study, run).frame for run in plan.read(study)} == {120}
     begun = (study / "workers" / good.folder / "log.txt").read_text()
     assert begun.count("frames 0 to 90") == begun.count("frames 90 to 120") == 1
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    text = TINY.replace("frames = 90", "frames = 1_000_000") + '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\n'
-    path, study = written(tmp_path / "study.toml", text), tmp_path / "study"
-    (run,) = file.read(path)
-    driver = command("run", path, "--out", study)
-    while driver.poll() is None and state.look(study, run).frame == 0:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(0.2)
-    driver.send_signal(signal.SIGINT)
-    code, out, err = done(driver)
-    assert code == 75, out + err
-    assert "0 set aside, 1 to do" in out
-    found = state.look(study, run)
-    assert found.name == "waiting"
-    assert found.frame > 0
-    assert not lock.is_held(study / run.folder)
+def test_a_file_that_changes_under_a_command_counts_for_the_next_one(
+    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, study = written(tmp_path / "study.toml", ONE.replace("[0]", "[0, 1]")), tmp_path / "study"
+    here.first.append(lambda *_: written(path, "nonsense"))
+    assert run_study(path, study) == 0
+    before = table(study)
+    capsys.readouterr()
+    assert run_study(path, study) == 2
+    assert capsys.readouterr().err.startswith(f"steadyq: {path} is not TOML: ")
+    # The same run, to be made longer and evaluated otherwise: what is there stays as it is.
+    written(path, ONE.replace("frames = 90", "frames = 120").replace("eval_episodes = 2", "eval_episodes = 3"))
+    assert run_study(path, study) == 1
+    assert "eval" in state.look(study, plan.read(study)[0]).reason
+    assert table(study) == before
+
+
+def test_an_environment_that_raises_is_named(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(env: Point, action: object) -> None:
+        raise RuntimeError("the motor is gone")
+
+    monkeypatch.setattr(Point, "step", step)
+    path, study = written(tmp_path / "study.toml", ONE), tmp_path / "study"
+    assert run_study(path, study) == 1
+    reason = state.look(study, file.read(path)[0]).reason
+    assert "the motor is gone" in reason
+    assert "\n" not in reason
+
+
+def test_clocks_that_differ_by_an_hour_change_nothing(
+    here: Here, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, study = written(tmp_path / "four.toml", FOUR.replace("deadly", "toy")), tmp_path / "study"
+    real, shift = time.time, [0]
+    monkeypatch.setattr(time, "time", lambda: real() + shift[0])
+    stops = pytest.MonkeyPatch()
+
+    def ahead(*_: object) -> None:  # a node whose run is stopped in its middle
+        shift[0] = 3_600
+        stopped_at(45, stops)
+
+    def behind(*_: object) -> None:  # another, which resumes it
+        stops.undo()
+        shift[0] = -3_600
+        for place in study.rglob("*"):
+            os.utime(place, (real() + 3_600,) * 2)
+
+    here.first += [ahead, behind]
+    assert run_study(path, study) == 0
+    assert [len(frames) for frames in starts(study)] == [2, 1, 1, 1]
+    assert table(study) == table(undisturbed)
+
+
+def test_ctrl_c_stops_workers_politely_and_is_heard_as_long_as_a_study_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Busy(Fake):
+        def __init__(self) -> None:
+            self.heard: list[int] = []
+
+        def poll(self) -> int | None:
+            if not self.heard:
+                signal.raise_signal(signal.SIGINT)
+            return 75 if self.heard else None
+
+        def send_signal(self, number: int) -> None:
+            self.heard.append(number)
+
+    busy, before = Busy(), signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(worker, "begin", lambda *_, **__: busy)
+    monkeypatch.setattr(local, "NICE", 0)
+    path = written(tmp_path / "study.toml", ONE.replace("[0]", "[0, 1]"))
+    assert run_study(path, tmp_path / "study", "--workers", "1") == 75
+    assert busy.heard == [signal.SIGTERM]
+    out = capsys.readouterr().out
+    assert "workers save and stop (1)" in out
+    assert out.endswith("0 runs done, 0 set aside, 2 to do\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # The engine, with workers that are made up
-
-
-class Fake:
-    """A process that has ended with this code."""
-
-    pid = os.getpid()
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-    def poll(self) -> int:
-        return self.code
-
-    def send_signal(self, number: int) -> None:
-        raise AssertionError("nobody asked")
 
 
 def run_of(folder: str, **changes: Any) -> Planned:
@@ -461,7 +630,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
             patch.setattr(state, "look", look)
             patch.setattr(local, "NICE", 0)
             patch.setattr(make, "POLL", 0.0)
-            engine = local.Local(tmp_path, workers=workers, runs=len(runs))
+            engine = local.Local(tmp_path, runs, workers=workers)
             return make.make(tmp_path, runs, engine, say=lines.append), lines
 
     return made
@@ -470,7 +639,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
 def test_a_refusal_is_not_tried_again(fake: Callable) -> None:
     runs = [run_of("a"), run_of("b")]
     count, lines = fake(runs, 2, 0, said="runs/a exists and is not a run folder")
-    assert count == make.Count(done=1, set_aside=1, more=0)
+    assert count == make.Count(done=1, set_aside=1, more=0, stopped=False)
     assert "set aside  runs/a: runs/a exists and is not a run folder" in lines
 
 
@@ -509,7 +678,7 @@ def test_a_worker_that_only_says_it_is_done_is_not_believed(fake: Callable) -> N
 
 def test_what_does_not_fit_into_memory_is_not_started(fake: Callable) -> None:
     count, lines = fake([run_of("a", memory=10**15), run_of("b")], 0)
-    assert count == make.Count(done=1, set_aside=0, more=1)
+    assert count == make.Count(done=1, set_aside=0, more=1, stopped=True)
     assert lines[-1].startswith("nothing more is started: runs/a needs about 1000000.0 GB of memory and ")
 
 
@@ -611,7 +780,7 @@ def test_time_is_read_off_runs_of_the_same_kind(tmp_path: Path) -> None:
     assert [one.exact for one in found] == [True, False, False, True]
     assert [one.left and round(one.left) for one in found] == [60, 180, None, 2_000]
     text = "\n".join(estimate.lines(found, workers=2))
-    assert "3 of them take about 19 min more, 2 at once" in text
+    assert "3 of them take about 33 min more, 2 at once" in text
 
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))

@@ -286,25 +286,33 @@ def examine_study(case: Case, folder: Path, *, kills: int, rng: random.Random) -
     file = folder / "study.toml"
     file.write_text("\n".join([*["[defaults]"], *chosen, "[[runs]]", lists, ""]))
     study = ["study", "run", str(file), "--workers", "2", "--out"]
-    seconds = run_to_end([*study, str(undisturbed)], log=folder / "undisturbed.log").seconds
-    found = list[dict[str, Any]]()
+    span = 2 * run_to_end([*study, str(undisturbed)], log=folder / "undisturbed.log").seconds / kills
+    runs = [run.folder for run in plan.read(undisturbed)]
+    found, newest, longest = list[dict[str, Any]](), -1, span
+    process = None
     while len(found) < kills:
-        process = Process([*study, str(disturbed)], log=folder / f"life-{len(found):02d}.log")
-        if not process.runs_for(rng.uniform(0, 3 * seconds / kills)):
-            break  # done before its time came
+        if process is None or process.popen.poll() is not None:
+            log = folder / f"life-{len(found):02d}.log"
+            process = Process([*study, str(disturbed), "--retry"], log=log)
+        if not process.runs_for(rng.uniform(0, longest)):
+            if process.popen.returncode == 0:
+                break  # done before its time came
+            continue
         workers = psutil.Process(process.popen.pid).children(recursive=True)
         who, ran = rng.choice(["driver", "workers", "both"]), process.seconds
+        before, newest = newest, sum(newest_checkpoint(disturbed / run, case._replace(seeds=run[-1])) for run in runs)
+        longest = span if newest > before else 1.5 * longest
         if who != "driver":
             for worker in workers:
-                worker.kill()
-                found.append(met("train", ran, "at work", 0, disturbed))
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                    found.append(met("train", ran, "at work", newest, disturbed))
         if who != "workers":
             process.end()
-            found.append(met("study run", ran, "driving", 0, disturbed))
-        else:
-            process.popen.wait()
+            found.append(met("study run", ran, "driving", newest, disturbed))
+    if process is not None:
+        process.popen.wait()
     run_to_end([*study, str(disturbed), "--retry"], log=folder / "again.log")
-    runs = [run.folder for run in plan.read(undisturbed)]
     unlike = [f"{run}: {words}" for run in runs for words in differences(undisturbed / run, disturbed / run)]
     for run in runs:
         life = [stretch["from_frame"] for stretch in read_record(disturbed / run).stretches]
