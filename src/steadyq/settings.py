@@ -67,6 +67,11 @@ def are_arguments(values: Any) -> bool:
     return same and isinstance(values, dict) and all(key.isidentifier() for key in values)
 
 
+TRACKERS = r"wandb(:([\w.-]{1,128}/)?[\w. -]{1,128})?"
+TRACK = Range(
+    "wandb, wandb:PROJECT or wandb:ENTITY/PROJECT",
+    lambda x: isinstance(x, str) and re.fullmatch(TRACKERS, x, re.ASCII) is not None,
+)
 ARGUMENTS = Range('a JSON object such as {"gain": 2}', are_arguments)
 TRUE_OR_FALSE = Range("True or False", lambda x: type(x) is bool)
 
@@ -234,6 +239,13 @@ class Settings:
         "seconds after which an environment that does not answer is replaced; 0 for never",
         WAIT,
         read=float,
+        resumable="freely",
+    )
+    track: str | None = option(
+        None,
+        "send what is measured to Weights & Biases: wandb, wandb:PROJECT or wandb:ENTITY/PROJECT (docs/track.md) [no]",
+        TRACK,
+        read=str,
         resumable="freely",
     )
 

@@ -110,7 +110,7 @@ def resume(parser: Parser, arguments: list[str]) -> int:
     add_trust(parser)
     for name, setting in SETTINGS.items():
         if setting.resumable and name != "frames":
-            words = setting.help.partition(" [")[0] + " [as before]"
+            words = setting.help if name == "track" else setting.help.partition(" [")[0] + " [as before]"
             add_setting(parser, name, setting._replace(default=None, help=words))
     values = vars(parse(parser, arguments))
 

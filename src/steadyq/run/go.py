@@ -23,6 +23,7 @@ from steadyq.output import plural
 from steadyq.run.loop import begin_episode, loop
 from steadyq.run.save import restore, save
 from steadyq.run.stop import Stop
+from steadyq.run.track import tracking
 from steadyq.run.training import Callbacks, Seed, Training
 from steadyq.run.views import Board, View, choose_view
 from steadyq.settings import Settings
@@ -106,7 +107,7 @@ def go(
         run.callbacks = callbacks
         begin(run, saved)
         stop.loop_begins = True
-        with keeping_failures(held):
+        with keeping_failures(held), tracking(run):
             finished = loop(run, stop)
         return Result(run.folder, finished, run.frame)
 

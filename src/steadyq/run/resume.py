@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from steadyq.envs import guard
 from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError, unknown
-from steadyq.run import save
+from steadyq.run import save, track
 from steadyq.run.conditions import MACHINE, conditions_again, differences, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.keywords import listed
@@ -123,8 +123,11 @@ def resume(
             check_same(like, record.settings, run_folder)
         check_trust(record, trust=trust)
         check_source(record, env)
-        settings = replace(record.settings, **changes)
+        settings = replace(record.settings, **{"track": None, **changes})  # nothing is sent on a folder's word alone
         check(settings)
+        track.check(settings)
+        if record.settings.track and settings.track is None:
+            notes.append(f"W&B gets nothing from here on; add --track {record.settings.track} to send it, later too")
         found = newest_whole(run_folder, record, despite_log=inexact)
         done = found.saved[0].frame if found.saved else 0
         if frames is not None:

@@ -14,6 +14,7 @@ from steadyq.envs.guard import Guarded, repeats
 from steadyq.envs.source import Source, origin
 from steadyq.errors import InputError
 from steadyq.output import say
+from steadyq.run import track
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.keywords import listed
@@ -67,6 +68,7 @@ def train(
     """
     callbacks = Callbacks(on_log, on_evaluation)
     settings = settings_of(recipe, env=env, choices=choices)
+    track.check(settings)
     run_folder, unwanted = settings.folder, not (overwrite or resume)
     source = None if isinstance(env, str) else env
     if holds_run(run_folder, unwanted=unwanted) and resume:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from steadyq.errors import InputError, RunError
-from steadyq.settings import flag, parse_env
+from steadyq.settings import TRACK, flag, parse_env
 from steadyq.store import disk, lock, metrics_csv, sealed
 from steadyq.store.folder import seed_folder
 from steadyq.store.lock import Held
@@ -157,6 +157,8 @@ def resume_command(run: Path | str, settings: Mapping[str, Any], **changed: str)
         settings: of the run, those of its environment at least; none where nobody knows them.
         changed: settings to be resumed with.
     """
+    if TRACK.holds(settings.get("track")):
+        changed = {"track": settings["track"], **changed}
     if settings.get("env_object"):
         more = "".join(f", {key}={value!r}" for key, value in changed.items())
         return f"steadyq.resume({str(run)!r}, env=...{more})"

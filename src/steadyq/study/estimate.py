@@ -19,7 +19,7 @@ from steadyq.study import state, worker
 from steadyq.study.plan import Planned
 from steadyq.study.status import duration
 
-FREE = ("name", "frames", "save_every", "keep", "env_timeout", "on_bad_step")
+FREE = ("name", "frames", "save_every", "keep", "env_timeout", "on_bad_step", "track")
 """Options that hardly change how long a frame takes."""
 
 CALIBRATION = "calibration.json"
