@@ -1,8 +1,13 @@
-"""`steadyq export`: a trained policy as a file for a robot."""
+"""`steadyq export` and `pack`: a trained policy as a file for a robot, and what is worth sharing of a run."""
 
+import contextlib
+import io
+import sys
 from pathlib import Path
 
-from steadyq.cli.parser import DONE, Parser, parse
+from steadyq.cli.parser import DONE, Parser, add_trust, parse
+from steadyq.errors import InputError
+from steadyq.output import say
 
 
 def export(parser: Parser, arguments: list[str]) -> int:
@@ -26,4 +31,40 @@ def export(parser: Parser, arguments: list[str]) -> int:
         which=values.checkpoint,
         timed=values.time,
     )
+    return DONE
+
+
+def pack(parser: Parser, arguments: list[str]) -> int:
+    """`steadyq pack RUN_DIR out.zip ...`."""
+    parser.epilog = "`steadyq.load_policy` and `steadyq compare` read it as it is; docs/deploy.md has what is in it."
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
+    parser.add_argument("file", metavar="FILE.zip", type=Path, help="the file to write")
+    parser.add_argument("--seed", type=int, help="which of the run's agents [all of them]")
+    parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
+    add_trust(parser)
+    values = parse(parser, arguments)
+
+    from steadyq.deploy import pack
+    from steadyq.examine.show import show
+    from steadyq.figures.learning_curve import write_learning_curve
+    from steadyq.store.record import read_record
+
+    def film(path: Path) -> None:
+        if read_record(values.run).settings.single_env:
+            raise InputError("the run has a single environment, which may be a robot; `steadyq evaluate` films it")
+        with contextlib.redirect_stdout(io.StringIO()):
+            show(
+                values.run,
+                seed=values.seed,
+                which=values.checkpoint,
+                episodes=1,
+                film_strip=path,
+                trust=values.trust,
+            )
+
+    pictures = {"learning_curve.png": lambda path: write_learning_curve(values.run, path), "film_strip.png": film}
+    left_out = pack.pack(values.run, values.file, seed=values.seed, which=values.checkpoint, pictures=pictures)
+    for sentence in left_out:
+        say(f"steadyq: {sentence}", stream=sys.stderr)
+    say(f"pack {values.file} ({values.file.stat().st_size / 1e6:.2f} MB)")
     return DONE

@@ -40,6 +40,7 @@ COMMANDS = {
     "diagnose": Command(examine.diagnose, "Measure Q-bias, norms, dead units and plasticity of a run's snapshots."),
     "study": Command(study.study, "Make many runs from one file, each once; their plan, state and table."),
     "export": Command(deploy.export, "Write a trained policy as a file for a robot: ONNX, or NumPy alone."),
+    "pack": Command(deploy.pack, "Put what is worth sharing of a run into one zip file, with a page about it."),
     "compare": Command(results.compare, "Compare methods: IQM with intervals, areas, verdicts."),
     "figures": Command(results.figures, "Draw the paper's figures from runs, as PNG and PDF."),
     "report": Command(results.report, "Write one HTML page about runs; it needs no network."),

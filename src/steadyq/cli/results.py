@@ -141,7 +141,7 @@ def watch(parser: Parser, arguments: list[str]) -> int:
 
 def add_places(parser: Parser, count: str) -> None:
     """Where the runs are: any number (`*`) of places, or at least one (`+`)."""
-    words = "run folders, folders that hold some, tidy CSV files"
+    words = "run folders, folders that hold some, zip files of `steadyq pack`, tidy CSV files"
     parser.add_argument("places", nargs=count, metavar="PLACE", type=Path, help=words)
 
 

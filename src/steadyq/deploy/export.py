@@ -79,16 +79,16 @@ def export(
     if onnx is None and numpy is None:
         raise InputError("there is nothing to write; give policy.onnx, or --numpy policy.npz")
     if onnx is not None:
-        _check_packages()
+        check_packages()
     loaded = load(run, seed=seed, checkpoint=which)
     obs = states(run, loaded)
     program = trace(loaded.agent, loaded.state, loaded.policy.spec)
     forms, files = {"run folder (PyTorch)": loaded.policy}, list[tuple[Path, bytes]]()
     if onnx is not None:
-        data, forms["ONNX Runtime"] = _checked(to_onnx, from_onnx, program, loaded.policy, obs, source=onnx)
+        data, forms["ONNX Runtime"] = checked(to_onnx, from_onnx, program, loaded.policy, obs, source=onnx)
         files.append((onnx, data))
     if numpy is not None:
-        data, forms["NumPy"] = _checked(to_npz, from_npz, program, loaded.policy, obs, source=numpy)
+        data, forms["NumPy"] = checked(to_npz, from_npz, program, loaded.policy, obs, source=numpy)
         files.append((numpy, data))
     for path, data in files:
         disk.give(path, data)
@@ -164,7 +164,7 @@ def latency(policy: Policy, obs: np.ndarray, *, clock: Callable[[], int]) -> tup
     return float(p50), float(p99)
 
 
-def _checked(
+def checked(
     write: Callable[[Spec, Program], bytes],
     read: Callable[..., Policy],
     program: Program,
@@ -189,7 +189,8 @@ def _checked(
     return data, read(data, source=str(source))
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """InputError without what it takes to write an ONNX file and to compare it."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -11,7 +11,9 @@ from torch import Tensor
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.types import State
 from steadyq.deploy.policy import Part, Policy, Spec
-from steadyq.store.folder import returns
+from steadyq.store import disk
+from steadyq.store.folder import returns, seed_folder
+from steadyq.store.packed import opened
 from steadyq.store.record import Record, read_record
 from steadyq.store.snapshot import agent_of, load_state
 
@@ -30,21 +32,23 @@ def load_policy(run: Path | str, *, seed: int | None = None, checkpoint: str | i
     """The policy that a run trained: NumPy in and out, in the environment's own units.
 
     Args:
-        run: the run folder.
-        seed: which of its agents; the first if None.
+        run: the run folder, or a zip file of `steadyq pack`.
+        seed: which of its agents; the first that is there if None.
         checkpoint: `last`, `best` (the evaluation with the highest return), or the frame of an evaluation.
 
     Raises:
         InputError: no such run, seed or checkpoint.
     """
-    return load(Path(run), seed=seed, checkpoint=checkpoint).policy
+    with opened(Path(run)) as folder:
+        return load(folder, seed=seed, checkpoint=checkpoint).policy
 
 
 def load(run: Path, *, seed: int | None, checkpoint: str | int) -> Loaded:
     """The policy, agent and record of a run; errors as of `load_policy`."""
     record = read_record(run)
     settings = record.settings
-    seed = settings.seeds[0] if seed is None else seed
+    if seed is None:  # a pack may have some of them only
+        seed = next((one for one in settings.seeds if disk.is_there(seed_folder(run, one))), settings.seeds[0])
     agent = agent_of(record)
     state, frame = load_state(run, record, seed=seed, which=str(checkpoint))
     spec = Spec(

@@ -16,6 +16,7 @@ from steadyq.results.read import RECORD, is_made, read_record, stands
 from steadyq.results.runs import Run
 from steadyq.results.untrusted import attempt, check_file
 from steadyq.store import disk
+from steadyq.store.packed import is_pack
 
 STRIP_WIDTH, STRIP_QUALITY = 1400, 82  # pixels, and of JPEG
 MOST_PIXELS = 20_000_000  # of a film strip, which is 1,600 wide: 60 MB of memory
@@ -72,9 +73,11 @@ def _one(origin: str, runs: list[Run]) -> Details:
     last = max(int(run.env_step[-1]) for run in runs)
     record = Path(origin) / RECORD
     if not os.path.isfile(record):
+        in_pack = "a pack: unpack it to see here how its runs were made"
+        kind = in_pack if is_pack(Path(origin)) else "a table: how the runs were made is not in it"
         counts = ((runs, "run"), (methods, "method"), (tasks, "task"))
         title = f"{origin}: {', '.join(plural(len(found), noun) for found, noun in counts)}"
-        return Details(origin, title, [("kind", "a table: how the runs were made is not in it")])
+        return Details(origin, title, [("kind", kind)])
     state = attempt(partial(stands, Path(origin)), [], failing="")
     unfinished = state is not None and (state.name != "stopped" or state.frame is not None)
     words = state.words if state and unfinished else f"to frame {last:,}"

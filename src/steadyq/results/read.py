@@ -22,7 +22,7 @@ from steadyq.results.csv_columns import finite, read_columns
 from steadyq.results.runs import Run, Setup, Study, by_method, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.settings import parse_env
-from steadyq.store import metrics_csv, sealed, state
+from steadyq.store import metrics_csv, packed, sealed, state
 from steadyq.store.disk import FileError
 from steadyq.store.folder import DIAGNOSTICS, newest_mark
 from steadyq.store.metrics_csv import Row
@@ -124,7 +124,7 @@ def read_runs(
     metric: str = EVALUATION,
     say: Callable[[str], None] = lambda text: None,
 ) -> Study:
-    """The runs in these places: run folders, folders with run folders anywhere below, and tidy CSV files.
+    """The runs in these places: run folders, folders with them anywhere below, packs (zip), and tidy CSV files.
 
     A tidy file has the columns `exp_name,env_name,seed,metric,env_step,value`, in any order and among others, and may
     be compressed with gzip. Experiments of one name are one method. Of a run still being written, what is there counts.
@@ -248,10 +248,12 @@ def _later(folder: Path, own: list[Row]) -> list[Row]:
 
 
 def check_record(folder: Path, complaints: list[str]) -> None:
-    """One more complaint where a run's newest checkpoint knows another `metrics.csv`."""
+    """One more complaint where a run's newest checkpoint, or the list of digests of a pack, knows another record."""
     try:
         if (mark := newest_mark(folder)) is not None:
             metrics_csv.check_prefix(folder / metrics_csv.FILE, mark)
+        else:
+            packed.check_sum(folder, metrics_csv.FILE)
     except FileError as error:
         complaints.append(f"{error}; its numbers are shown as they are now")
 
@@ -274,6 +276,8 @@ def _inputs(place: Path, complaints: list[str]) -> Iterator[tuple[Reader, Path]]
     """What there is to read in a place, in a fixed order."""
     if not os.path.exists(place):
         complaints.append(f"there is no {place}; give run folders or tidy CSV files")
+    elif packed.is_pack(place):
+        yield _from_pack, place
     elif os.path.isfile(place):
         of_run = place.name == metrics_csv.FILE and os.path.isfile(place.parent / RECORD)
         yield (_from_folder, place.parent) if of_run else (_from_table, place)
@@ -322,6 +326,16 @@ def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, 
         for name, runs in everything.items()
         if name == metric or measures.wanted(name)
     }
+
+
+def _from_pack(path: Path, metric: str, complaints: list[str]) -> dict[str, list[Run]]:
+    with packed.opened(path) as folder:
+        found = list[str]()
+        try:
+            everything = _from_folder(folder, metric, found)
+        finally:
+            complaints += [sentence.replace(str(folder), str(path)) for sentence in found]
+    return {name: [run._replace(origin=str(path)) for run in runs] for name, runs in everything.items()}
 
 
 def stands(folder: Path) -> State:

@@ -32,11 +32,16 @@ Arrays = dict[str, np.ndarray]
 
 def write(path: Path, kind: str, tensors: Mapping[str, "np.ndarray | torch.Tensor"], values: dict[str, Any]) -> None:
     """Seal tensors and JSON values into one file."""
+    disk.write(path, seal(kind, tensors, values))
+
+
+def seal(kind: str, tensors: Mapping[str, "np.ndarray | torch.Tensor"], values: dict[str, Any]) -> bytes:
+    """The content of such a file."""
     arrays = {name: _array(name, tensor) for name, tensor in tensors.items()}
     text = json.dumps(values, allow_nan=False)
-    seal = "\n".join([_format(kind), digest(kind, text, arrays), text])
+    lines = "\n".join([_format(kind), digest(kind, text, arrays), text])
     # One key: safetensors writes several in an order that changes from one process to the next.
-    disk.write(path, safetensors.numpy.save(arrays, {SEAL: seal}))
+    return safetensors.numpy.save(arrays, {SEAL: lines})
 
 
 def read(path: Path, kind: str) -> tuple[Arrays, dict[str, Any], str]:

@@ -84,7 +84,8 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
         run: the run folder.
         record: its run.json.
         seed: one of its seeds.
-        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+        which: `last` checkpoint (of a pack, which has none, the newest snapshot), `best` evaluation, or the frame of an
+            evaluation.
 
     Raises:
         InputError: no such seed, nothing saved yet, no such frame, or weights of other networks.
@@ -92,14 +93,15 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
     if seed not in record.settings.seeds:
         raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
     like = without_optimisers(agent_of(record).init(SHAPES))
-    if which == "last":
-        saved = checkpoint.load(seed_folder(run, seed))
-        return state_of(saved, like, seed_folder(run, seed)), saved.frame
-    frame = best_frame(run, seed) if which == "best" else _frame(which)
+    place = seed_folder(run, seed)
+    snapshots = sealed.frames(place / "snapshots")
+    if which == "last" and (checkpoint.frames(place) or not snapshots):
+        saved = checkpoint.load(place)
+        return state_of(saved, like, place), saved.frame
+    frame = snapshots[-1] if which == "last" else best_frame(run, seed) if which == "best" else _frame(which)
     path = snapshot_path(run, seed, frame)
     if not disk.is_there(path):
-        frames = sealed.frames(path.parent)
-        known = f"{frames[0]:,} to {frames[-1]:,}, {len(frames)} in all" if frames else "none yet"
+        known = f"{snapshots[0]:,} to {snapshots[-1]:,}, {len(snapshots)} in all" if snapshots else "none yet"
         raise InputError(f"there is no snapshot at frame {frame}; evaluations with one: {known}")
     tensors, _ = read_snapshot(path)
     return fill(like, tensors, path), frame
