@@ -22,6 +22,7 @@ from steadyq.deploy import Policy, export
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
 from steadyq.store import disk, packed
+from steadyq.store.folder import returns
 from toy import Point
 
 FILES = {"policy.onnx", "policy.npz", "snapshots/000000000090.safetensors"}
@@ -43,7 +44,7 @@ gymnasium.register("DrawnPoint-v0", entry_point=Drawn, max_episode_steps=10)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two seeds, with evaluations at 0, 40, 80 frames and none at its end, 90."""
+    """A run of two seeds, with evaluations at 0, 40, 80 and 90 frames."""
     return run_at(tmp_path_factory.mktemp("run") / "mine", seeds=(3, 4), name="mine").folder
 
 
@@ -75,8 +76,7 @@ def test_what_is_in_a_pack(run: Path, whole: Path) -> None:
     page = found["README.md"].decode()
     assert page.startswith("# mine on toy:Point-v0\n")
     assert re.findall(r"^\| (\d) \| (\d+) \| (.*?) \| .*e-0\d \| .*e-0\d \|$", page, re.M) == [
-        ("3", "90", "not evaluated"),
-        ("4", "90", "not evaluated"),
+        (str(seed), "90", f"{returns(run, seed)[90]:.1f}") for seed in (3, 4)
     ]
     protocol = json.loads(page.partition("```json\n")[2].partition("```")[0])
     assert protocol.items() >= {"utd": "2", "frames": 90, "eval_episodes": 2, "action_repeat": 1}.items()
@@ -107,7 +107,9 @@ def test_a_single_environment_is_left_alone(tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr().err
     assert "film_strip.png is left out: the run has a single environment, which may be a robot" in told
     assert "learning_curve.png is left out: no evaluation" in told
-    assert not {name for name in contents(tmp_path / "a.zip") if name.endswith(".png")}
+    found = contents(tmp_path / "a.zip")
+    assert not {name for name in found if name.endswith(".png")}
+    assert "| 0 | 60 | not evaluated |" in found["README.md"].decode()
 
 
 def test_the_same_run_makes_the_same_bytes(run: Path, whole: Path, tmp_path: Path) -> None:
