@@ -1,6 +1,7 @@
 """Studies: what a file asks for, and that every run of it is made once, whatever happens meanwhile."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -14,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import steadyq
-from runs import run_at, stopped_at
+from runs import run_at, steps_take, stopped_at
 from steadyq.cli.main import main
+from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
 from steadyq.run.train import settings_of
 from steadyq.store import lock, metrics_csv
 from steadyq.store.metrics_csv import Row
 from steadyq.store.record import read_record
+from steadyq.store.replay import Replay
 from steadyq.study import collect, estimate, file, local, make, plan, state, status, tries, worker
 from steadyq.study.plan import Planned
 from toy import Point
@@ -436,6 +441,7 @@ def test_an_element_of_a_slurm_array_is_warned_and_requeued(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(gymnasium.registry, "Point-v0")  # until deadly has one
+    monkeypatch.chdir(Path(__file__).parent)
     text = FOUR.replace('["1/2", 1]', "1").replace("[0, 1]", "[1]")
     path, study = written(tmp_path / "it's one.toml", text), tmp_path / "a b"
     words = ["study", "slurm", str(path), "--out", str(study), "--max-minutes", "600"]
@@ -450,10 +456,9 @@ def test_an_element_of_a_slurm_array_is_warned_and_requeued(
     for name, value in (("PATH", f"{tmp_path}:{os.environ['PATH']}"), ("FAKE", tmp_path), ("DEADLY", tmp_path)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("PYTHONPATH", str(Path(steadyq.__file__).parents[1]))
-    monkeypatch.chdir(Path(__file__).parent)
     assert main([*words, "--", "--partition=short"]) == 0
     assert capsys.readouterr().out == "Submitted batch job 7\n"
-    assert (study / "slurm.sh").read_text() == script.replace(f"cd {Path.cwd()}", f"cd {Path(__file__).parent}")
+    assert (study / "slurm.sh").read_text() == script
     assert (tmp_path / "options").read_text() == f"--partition=short {study}/slurm.sh\n"
     log = (tmp_path / "log").read_text()
     assert re.findall("ended with (.*)", log) == ["75", "0"], log
@@ -694,6 +699,66 @@ def test_a_full_disk_is_no_runs_fault(fake: Callable, monkeypatch: pytest.Monkey
     assert tries.read(tmp_path, run_of("a")).failures == []
 
 
+def test_a_quota_that_keeps_failures_from_being_written_down_is_no_runs_fault(
+    fake: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tries, "write", write)
+    count, lines = fake([run_of("a"), run_of("b")], 1)
+    assert count == make.Count(done=0, set_aside=0, more=2, stopped=True)
+    assert lines[-1].startswith("nothing more is started: ")
+    assert lines[-1].endswith("Disk quota exceeded; see to it, and give the same command again")
+
+
+@pytest.mark.parametrize(
+    ("runs", "threads", "workers", "shared"),
+    [
+        ([{}] * 20, None, None, (1, 8)),
+        ([{}] * 3, None, None, (2, 4)),
+        ([{}], None, None, (8, 1)),
+        ([{"threads": 4}, *[{}] * 20], None, None, (1, 2)),  # eight at once could be 32 threads
+        ([{"threads": 64}], None, None, (8, 1)),
+        ([{}] * 20, 2, None, (2, 4)),
+        ([{}] * 20, None, 3, (1, 3)),
+    ],
+)
+def test_no_core_has_two_threads_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, runs: list[dict], threads: int | None, workers: int | None, shared: tuple
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    planned = [run_of("a", choices=choices) for choices in runs]
+    assert local.share_out(planned, threads=threads, workers=workers) == shared
+
+
+def test_a_run_that_was_begun_elsewhere_is_left_alone(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = plan.read(undisturbed)
+    engine = local.Local(undisturbed, runs)
+    assert engine.look()
+    assert engine.obstacle(runs[0]) == ""
+    monkeypatch.setattr(machine, "versions", lambda: {"torch": "1.0"})
+    words = local.Local(undisturbed, runs)
+    words.look()
+    assert f"{runs[0].folder} was begun on another machine (torch was " in words.obstacle(runs[0])
+
+
+def test_transitions_to_be_loaded_take_memory(undisturbed: Path, tmp_path: Path) -> None:
+    save_file({"obs": np.zeros((50_000, 24), np.float32)}, tmp_path / "data.safetensors")
+    text = "[[runs]]\nrecipe = 'sac'\nenv = 'walker-run'\nframes = 20_000\n"
+    (plain,) = asked(tmp_path, text)
+    for place, number in (
+        (tmp_path / "data.safetensors", 50_000),
+        (undisturbed / plan.read(undisturbed)[0].folder, 90),
+        (tmp_path / "nothing", 0),
+    ):
+        (run,) = asked(tmp_path, f"{text}load-replay = '{place}'\n")
+        row = Replay.bytes_needed(2, 24, 6) - Replay.bytes_needed(1, 24, 6)
+        assert run.memory - plain.memory == run.disk - plain.disk == number * row
+    (apart,) = asked(tmp_path, f"{text}load-replay = '{tmp_path / 'data.safetensors'}'\nprior-share = 0.5\n")
+    assert apart.memory - plain.memory == 50_000 * row
+
+
 # What is shown
 
 
@@ -781,6 +846,27 @@ def test_time_is_read_off_runs_of_the_same_kind(tmp_path: Path) -> None:
     assert [one.left and round(one.left) for one in found] == [60, 180, None, 2_000]
     text = "\n".join(estimate.lines(found, workers=2))
     assert "3 of them take about 33 min more, 2 at once" in text
+
+
+def test_a_plan_calibrates_each_kind_of_run_once(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps_take(2.0, monkeypatch)
+    monkeypatch.setattr(estimate, "LOG_EVERY", 10)
+    path, study = written(tmp_path / "study.toml", ONE.replace("[0]", "[0, 1]")), tmp_path / "study"
+    words = ["study", "plan", str(path), "--out", str(study)]
+    assert main(words) == 0
+    assert "add --calibrate" in capsys.readouterr().out
+    assert main([*words, "--calibrate"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("measuring 1 kind of runs, ")
+    assert "seeds-0: 0.5 frames/s" in out
+    assert "2 of them take about 3 min more, " in out
+    assert {path.name for path in study.iterdir()} == {estimate.CALIBRATION}
+    assert main([*words, "--calibrate"]) == 0
+    assert "measuring" not in capsys.readouterr().out
+    (study / estimate.CALIBRATION).write_text("[1]")
+    assert [one.seconds for one in estimate.forecast(study, file.read(path))] == [None, None]
 
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
