@@ -294,6 +294,9 @@ def examine_study(case: Case, folder: Path, *, kills: int, rng: random.Random) -
         if process is None or process.popen.poll() is not None:
             log = folder / f"life-{len(found):02d}.log"
             process = Process([*study, str(disturbed), "--retry"], log=log)
+            if rng.random() >= STARTING_UP:
+                while process.popen.poll() is None and not psutil.Process(process.popen.pid).children():
+                    process.runs_for(0.05)
         if not process.runs_for(rng.uniform(0, longest)):
             if process.popen.returncode == 0:
                 break  # done before its time came

@@ -297,9 +297,7 @@ class Settings:
         code, name = parse_env(self.env)
         stem = Path(code).stem if code.endswith(".py") else code
         env = f"{stem}-{name}" if code else name
-        return (
-            Path("runs") / env.replace("/", "-") / self.resolved("name") / ("seeds-" + "-".join(map(str, self.seeds)))
-        )
+        return Path("runs", env.replace("/", "-"), self.resolved("name"), "seeds-" + "-".join(map(str, self.seeds)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json; the folder is where the file lies, so it is left out."""

@@ -147,7 +147,7 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
             faults.append(str(FaultError(one.line, f"{words}; give one of them a `name`")))
     if faults:
         raise InputError(f"{path}, {'; '.join(dict.fromkeys(faults))}")
-    return [_planned(one, sizes, loaded) for one in asked.values()]
+    return [_planned(folder, one, sizes, loaded) for folder, one in asked.items()]
 
 
 class Asked(NamedTuple):
@@ -306,7 +306,7 @@ def _sorted(found: list[Asked], order: list[str]) -> list[Asked]:
     return [found[i] for i in sorted(range(len(found)), key=ranks.__getitem__)]
 
 
-def _planned(one: Asked, sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]) -> Planned:
+def _planned(folder: Path, one: Asked, sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]) -> Planned:
     """A run with what it is expected to need of memory and disk."""
     settings, found = one.settings, sizes[one.settings.env]
     assert isinstance(found, Sizes)
@@ -322,7 +322,7 @@ def _planned(one: Asked, sizes: Mapping[str, Sizes | str], loaded: Callable[[Pat
         env=settings.env,
         seeds=settings.seeds,
         choices={key: value for key, value in one.choices.items() if key not in ("recipe", "env")},
-        folder=str(settings.folder),
+        folder=str(folder),
         frames=settings.frames,
         eval_every=settings.eval_every,
         diagnose_every=settings.diagnose_every,

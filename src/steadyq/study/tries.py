@@ -19,6 +19,9 @@ FAILURES, KILLS = 3, 10
 """So many failures, or deaths by a signal at one and the same checkpoint, set a run aside."""
 
 
+FILE = "tries.json"
+
+
 @dataclass
 class Tries:
     """What went wrong with one run."""
@@ -38,14 +41,14 @@ class Tries:
 
 def place(study: Path, run: Planned) -> Path:
     """What belongs to a run but does not lie in its folder."""
-    return study / WORKERS / run.folder
+    return Path(study, WORKERS, run.folder)
 
 
 def read(study: Path, run: Planned) -> Tries:
     """What is known of a run; what cannot be read, or is of another command, is nothing."""
     asked = command(run, Path())
     try:
-        known = from_json(Tries, json.loads(disk.read(place(study, run) / "tries.json")), "tries")
+        known = from_json(Tries, json.loads(disk.read(place(study, run) / FILE)), "tries")
         if known.command == asked:
             return known
     except (OSError, ValueError, RecursionError):
@@ -55,14 +58,14 @@ def read(study: Path, run: Planned) -> Tries:
 
 def set_aside(study: Path, run: Planned) -> str:
     """Why a run is set aside; nothing if it is not."""
-    return read(study, run).reason
+    return read(study, run).reason if Path(study, WORKERS, run.folder, FILE).exists() else ""
 
 
 def write(study: Path, run: Planned, tries: Tries) -> None:
     """Keep it, whole or not at all."""
-    disk.write(place(study, run) / "tries.json", json.dumps(asdict(tries), indent=2).encode() + b"\n")
+    disk.write(place(study, run) / FILE, json.dumps(asdict(tries), indent=2).encode() + b"\n")
 
 
 def forget(study: Path, run: Planned) -> None:
     """Try this run anew."""
-    disk.remove(place(study, run) / "tries.json")
+    disk.remove(place(study, run) / FILE)
