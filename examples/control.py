@@ -33,9 +33,10 @@ def drive(path: str, seconds: float) -> None:
     from dm_control import suite
 
     spec = Policy.load(path).spec
-    if spec.step_seconds is None or spec.trained["env"].count("-") != 1:
+    task = tuple(spec.trained["env"].split("-"))
+    if task not in suite.ALL_TASKS:
         raise SystemExit(f"this example drives tasks of dm_control, and {path} was trained on {spec.trained['env']}")
-    env = suite.load(*spec.trained["env"].split("-"), task_kwargs={"random": 0})
+    env = suite.load(*task, task_kwargs={"random": 0})
     frames = round(spec.step_seconds / env.control_timestep())  # the action repeat
 
     here, there = multiprocessing.Pipe()

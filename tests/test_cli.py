@@ -102,6 +102,8 @@ def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None
     out = capsys.readouterr().out
     assert "--target polyak|none" in out
     assert "[0.0003]" in out
+    assert "transitions per update [256]" in out
+    assert "[the recipe's" not in out
 
 
 def test_a_command_without_streams_does_its_work() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -448,3 +449,11 @@ def test_the_example_drives_a_task_from_another_process(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert re.match(r"10 steps of 40 ms: \d+ deadlines missed, return \d+\n", done.stdout)
+
+
+def test_the_example_refuses_a_policy_of_another_environment(tmp_path: Path) -> None:
+    run_at(tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--numpy", str(tmp_path / "policy.npz")]) == 0
+    drive = runpy.run_path(str(ROOT / "examples/control.py"))["drive"]
+    with pytest.raises(SystemExit, match=r"tasks of dm_control, and .* was trained on toy:Point-v0"):
+        drive(str(tmp_path / "policy.npz"), seconds=0.4)

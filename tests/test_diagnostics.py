@@ -227,7 +227,7 @@ def test_afterwards_is_the_same_as_meanwhile(run: Path, tmp_path: Path, capsys: 
     assert all(later[key] == meanwhile[key] for key in later)
     said = capsys.readouterr().out
     assert "seed 1" in said
-    assert "frame 0: the last checkpoint has no 8 transitions from before" in said
+    assert "frame 0: the last checkpoint has fewer than 8 transitions from before" in said
     assert "of each return" in said
 
 

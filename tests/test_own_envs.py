@@ -123,7 +123,7 @@ def test_a_run_with_an_object_wants_it_again(
     [
         (7, "the environment 7 is not of the form"),
         (None, "the environment None is not of the form"),
-        (lambda: 7, "lambda is int, no environment of Gymnasium's"),
+        (lambda: 7, "lambda gives an object of type int, not a Gymnasium environment"),
         (lambda: 1 / 0, "lambda cannot be made: ZeroDivisionError: division by zero (tests/test_own_envs.py, line "),
     ],
 )
@@ -132,7 +132,7 @@ def test_what_is_no_environment_is_a_sentence(env: object, words: str, monkeypat
     with pytest.raises(InputError) as refused:
         run_at(Path("never"), env=env)
     assert words in str(refused.value)
-    with pytest.raises(InputError, match="give a function instead"):
+    with pytest.raises(InputError, match="give a function that makes one"):
         run_at(Path("never"), env=Point, env_kwargs={"limit": 3})
 
 
@@ -206,6 +206,10 @@ BROKEN = {
     ),
     "empty.py": ("import gymnasium\n", "registers no environment and defines none", "'Reach'"),
     "other.py": (REACH.replace("class Reach", "class Reacher"), "did you mean ", "other.py:Reacher'"),
+    "made.py": (
+        REACH.replace("class Reach", "class Reacher") + "Reach = Reacher()\n",
+        "is an environment, not what makes one",
+    ),
     "id.py": (
         REACH.replace("Reach", "Arm") + "gymnasium.register('Arm-v0', Arm)",
         "known: ",

@@ -110,7 +110,7 @@ def test_a_robot_is_not_moved_to_where_it_was(
     done.clear()
     capsys.readouterr()
     assert resume(run, env=Robot).finished
-    inexact = "Robot is not made to repeat its episode: seeds [0] resume at the episode boundary, not bit-exactly"
+    inexact = "whose episode is not repeated: seeds 0 resume at the episode boundary, not bit-exactly"
     assert (inexact in capsys.readouterr().out) == (step > 0)
     assert done[:2] == ["make", "reset"]
     assert done.count("step") == 90 - step + (28 if step else 42)

@@ -54,7 +54,7 @@ def unknown(kind: str, got: str, known: Iterable[str], *, see: str = "") -> Inpu
         parts.append(f"`{see}` shows all")
     elif len(names) <= FEW:
         parts.append(f"known: {', '.join(names)}")
-    return InputError("; ".join(parts))
+    return InputError("; ".join(parts).replace("?; ", "? "))
 
 
 def nearest(got: str, known: Iterable[str]) -> list[str]:

@@ -103,7 +103,7 @@ def parse_env(name: Any) -> EnvName:
     if found is None or len(found["id"]) > LONGEST_NAME or len(found["module"] or "") > LONGEST_NAME:
         raise InputError(
             f"the environment {short(name)} is not of the form Name-v0, module:Name-v0, module:Class or path.py:Class; "
-            f"give its name so"
+            f"give one of these"
         )
     return EnvName(found["file"] or found["module"] or "", found["id"])
 
@@ -147,7 +147,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, all of them once completed
     frames: int = option(1_000_000, "length of the run", COUNT, resumable="freely")
     utd: Fraction | None = option(
-        None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3", UTD, read=str
+        None, "critic updates per agent step; may be a fraction such as 0.5 or 1/3 [the recipe's]", UTD, read=str
     )
     seeds: tuple[int, ...] = option((0,), "one independent agent each, trained side by side")
     name: str | None = option(
@@ -176,9 +176,11 @@ class Settings:
     gamma: float | None = option(
         None, "discount per agent step [the recipe's, or by the length of an episode]", UP_TO_1, read=float
     )
-    batch_size: int | None = option(None, "transitions per update", COUNT)
-    learning_starts: int | None = option(None, "agent steps of random actions before the first update", COUNT)
-    buffer_size: int | None = option(None, "transitions kept for replay", COUNT)
+    batch_size: int | None = option(None, "transitions per update [the recipe's]", COUNT)
+    learning_starts: int | None = option(
+        None, "agent steps of random actions before the first update [the recipe's]", COUNT
+    )
+    buffer_size: int | None = option(None, "transitions kept for replay [the recipe's]", COUNT)
     init_from: str | None = option(
         None,
         "run whose newest weights, statistics and normalisers to start from, with fresh optimisers [none]",
@@ -446,7 +448,7 @@ def check(settings: Settings) -> None:
         check_value(key, getattr(s, key))
     if s.env_object and s.env_kwargs:
         raise InputError(
-            f"--env-kwargs are for an environment's name, and this is {s.env_object}; give a function instead"
+            f"--env-kwargs goes with an environment's name, and this is {s.env_object}; give a function that makes one"
         )
     if s.env_kwargs and "max_episode_steps" in s.env_kwargs:
         raise InputError(

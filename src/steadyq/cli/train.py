@@ -1,12 +1,13 @@
 """`steadyq train` and `steadyq resume`: their options, and the closing lines of a run."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steadyq.cli.parser import DONE, STOPPED, Parser, add_trust, parse
 from steadyq.errors import InputError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def train(parser: Parser, arguments: list[str]) -> int:
     """`steadyq train RECIPE --env ENV ...`."""
     parser.usage, parser.allow_abbrev = "steadyq train RECIPE --env ENV [options]", False
+    protocol: dict[str, Any] = {}
     parser.add_argument("recipe", metavar="RECIPE", help="e.g. crossq_wn; `steadyq list recipes` shows all")
     parser.add_argument(
         "--env",
@@ -28,17 +30,16 @@ def train(parser: Parser, arguments: list[str]) -> int:
         help="DeepMind Control task or Gymnasium id, see `steadyq list envs`; or one of your own, see "
         "docs/environments.md: module:Name-v0, module:Class or path.py:Class",
     )
-    for name, setting in SETTINGS.items():
-        add_setting(parser, name, setting)
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--overwrite", action="store_true", help="delete the run that is already in the folder")
     whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
     add_limits(parser)
     if arguments and not arguments[0].startswith("-"):
         with loading():
-            from steadyq.algorithm.options import options, summary
+            from steadyq.algorithm.options import make_recipe, options, summary
 
         known = options(arguments[0])
+        protocol = vars(make_recipe(arguments[0], {}).protocol)
         parser.prog = f"steadyq train {arguments[0]}"
         parser.description = summary(arguments[0])
         group = parser.add_argument_group(f"options of {arguments[0]}")
@@ -48,6 +49,8 @@ def train(parser: Parser, arguments: list[str]) -> int:
         raise InputError(f"the recipe comes first, before {arguments[0]}: {parser.usage}")
     else:
         parser.epilog = "steadyq train RECIPE --help shows the options of that recipe too"
+    for name, setting in SETTINGS.items():
+        add_setting(parser, name, setting._replace(help=with_default(setting.help, protocol.get(name))))
     values = vars(parse(parser, arguments, recipe=next(iter(arguments), None)))
 
     from steadyq.run.train import train
@@ -74,8 +77,7 @@ def add_setting(parser: Parser, name: str, setting: Setting) -> None:
     if name == "seeds":
         parser.add_argument("--seeds", nargs="+", default=list(default), help=f"{words} [0]")
         return
-    shown = "the recipe's" if default is None and "[" not in words else default
-    text = words if "[" in words else f"{words} [{shown}]"
+    text = words if "[" in words else f"{words} [{default}]"
     if setting.read is bool:
         parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=default, help=text)
         return
@@ -87,6 +89,11 @@ def add_setting(parser: Parser, name: str, setting: Setting) -> None:
         help=text,
         metavar="|".join(setting.choices) or name.rpartition("_")[2].upper(),
     )
+
+
+def with_default(words: str, value: Any) -> str:
+    """The words of a setting with the recipe's own number, where the recipe is known and has one."""
+    return words if value is None else re.sub(r"the recipe's(, or [^\]]*)?", str(value).removesuffix(".0"), words)
 
 
 def add_option(group: argparse._ArgumentGroup, option: "Option") -> None:

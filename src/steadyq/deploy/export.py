@@ -95,8 +95,8 @@ def export(
     for (path, data), policy in zip(files, list(forms.values())[1:], strict=True):
         trained = policy.spec.trained
         print(
-            f"{path}: {len(data) / 1e6:.2f} MB, frame {trained['frame']:,} of seed {trained['seed']}; differs from the "
-            f"run's policy by {trained['parity']:.1e} of half an action's range at most ({len(obs):,} states)"
+            f"{path}: {len(data) / 1e3:,.0f} kB, frame {trained['frame']:,} of seed {trained['seed']}; differs from "
+            f"the run's policy by {trained['parity']:.1e} of half an action's range at most ({len(obs):,} states)"
         )
     if timed:
         table = Table("form", "p50, µs", "p99, µs", box=None, title=f"one observation, {CALLS:,} calls")

@@ -84,7 +84,7 @@ def rescaler(low: np.ndarray, high: np.ndarray, *, name: str) -> Callable[[np.nd
     if not (np.abs([floor, ceiling]) < UNBOUNDED).all():
         raise InputError(
             f"the actions of {name} range from {low.min():g} to {high.max():g}, but steadyq needs finite bounds to "
-            f"scale its actions to; choose another environment, or register one with a finite action space"
+            f"scale its actions to; give its action space bounds, or choose another environment"
         )
     centre, half = (floor + ceiling) / 2, (ceiling - floor) / 2
 

@@ -235,8 +235,8 @@ def make(
         made = _made(name, made_by, {**kwargs, **_drawing(made_by, pictures)})
     if not isinstance(made, gymnasium.Env):
         raise InputError(
-            f"{name} is {type(made).__name__}, no environment of Gymnasium's; derive its class from gymnasium.Env, "
-            f"or wrap it in one that is"
+            f"{name} gives an object of type {type(made).__name__}, not a Gymnasium environment; derive its class from "
+            f"gymnasium.Env, or wrap it in one that is"
         )
     if made in OPEN:
         raise InputError(
@@ -263,8 +263,8 @@ def _made(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         if own_lines(inner):
             raise InputError(f"{name} cannot be made: {sentence(inner)}; mend it") from error
         raise InputError(
-            f"{name} cannot be made: {sentence(inner)}{defined_at(make)}; give its arguments as --env-kwargs, or in "
-            f"Python a function that makes it"
+            f"{name} cannot be made: {sentence(inner)}{defined_at(make)}; give the arguments that it takes as "
+            f"--env-kwargs, or in Python a function that makes it"
         ) from error
 
 

@@ -82,6 +82,10 @@ def find(name: str) -> str | Callable[..., Any]:
     found = getattr(module, wanted, None)
     if callable(found):
         return found
+    if isinstance(found, gymnasium.Env):
+        raise InputError(
+            f"{name} is an environment, not what makes one; name its class, or a function that returns one"
+        )
     registers = [
         spec.id
         for spec in gymnasium.registry.values()

@@ -188,8 +188,8 @@ def remarks(found: Diagnoses, chosen: Examiner) -> list[str]:
     idle = [frame for frame, measured in found.items() if "diag/states" not in measured]
     if idle:
         said.append(
-            f"frame {listed(idle)}: the last checkpoint has no {chosen.batch_size} transitions from before, so no "
-            "gradients, units and ranks"
+            f"frame {listed(idle)}: the last checkpoint has fewer than {chosen.batch_size} transitions from "
+            "before, so there are no gradients, units and ranks"
         )
     still = [frame for frame, measured in found.items() if names.CRITIC_ROTATION not in measured]
     if set(still) - set(idle):

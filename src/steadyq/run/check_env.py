@@ -16,7 +16,7 @@ from steadyq.envs.source import Source
 from steadyq.errors import InputError, RunError
 from steadyq.run.go import check_memory
 from steadyq.run.train import record_of, settings_of
-from steadyq.settings import SETTINGS, Settings
+from steadyq.settings import SETTINGS, Settings, take
 from steadyq.store.replay import Replay
 
 RECIPE = "crossq_wn"
@@ -36,7 +36,7 @@ def check_env(
 ) -> list[Finding]:
     """Play an environment and print what there is to say about it; the same as `steadyq check-env`.
 
-    It is reset and stepped with random actions, for half a minute at most.
+    It is reset and stepped with random actions, for four episodes or twenty seconds.
 
     Args:
         env: as for `steadyq.train`, as are the next four.
@@ -49,13 +49,11 @@ def check_env(
     Returns:
         The checks in order, each `ok`, a `note`, or `refused`: `train` would not take it.
     """
-    frames: int = SETTINGS["frames"].default
     choices = {
         "action_repeat": action_repeat,
         "env_kwargs": env_kwargs,
         "max_episode_steps": max_episode_steps,
         "single_env": single_env,
-        "frames": frames - frames % (action_repeat or 1),
     }
     found = list(_findings(env, choices, clock))
     show(found)
@@ -63,7 +61,10 @@ def check_env(
 
 
 def _findings(env: Source, choices: Mapping[str, Any], clock: Callable[[], float]) -> Iterator[Finding]:
+    frames: int = SETTINGS["frames"].default
     try:
+        repeat = take("action_repeat", choices["action_repeat"]) or 1  # of which a run's frames are a multiple
+        choices = {**choices, "frames": frames - frames % repeat}
         settings, source = settings_of(RECIPE, env=env, choices=choices), None if isinstance(env, str) else env
         with closing(guard.of_run(settings, source)) as made:
             yield of_spaces(made.spec)

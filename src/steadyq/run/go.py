@@ -219,8 +219,9 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
             f"{run.settings.env} does not repeat itself: this run will resume with another episode, not bit-exactly"
         )
     if inexact := restore(run, saved) if saved else []:
-        why = "is not made to repeat its episode" if single else "did not repeat its episode"
-        run.view.message(f"{run.settings.env} {why}: seeds {inexact} resume at the episode boundary, not bit-exactly")
+        why = "is the single environment, whose episode is not repeated" if single else "did not repeat its episode"
+        seeds = ", ".join(map(str, inexact))
+        run.view.message(f"{run.settings.env} {why}: seeds {seeds} resume at the episode boundary, not bit-exactly")
     if saved and run.counters.evaluated != run.frame and run.step < run.settings.agent_steps:
         for one in run.seeds:  # of the end that this frame no longer is
             disk.remove(snapshot_path(run.folder, one.seed, run.frame))
