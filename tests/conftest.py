@@ -5,6 +5,7 @@ ships, and global seeds would hide a draw or a reduction that breaks the promise
 """
 
 import os
+import signal
 
 # Before NumPy is loaded, whose threads, too, would only wait for each other: tests run side by side.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -19,6 +20,8 @@ from shapes import WHOLE_RUNS, check_shapes
 check_shapes()
 
 torch.set_default_dtype(torch.float32)
+# A shell's `&` has Ctrl-C ignored, and what tests start would inherit that and never end when it is asked to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the last bits depend on their number
 
 
