@@ -312,5 +312,5 @@ def test_nothing_left_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["compare", *places]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("steadyq: nothing to compare: ")
+        assert err.startswith("steadyq: nothing to read: ")
         assert err.count("\n") == 1

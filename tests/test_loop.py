@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert result.finished
     assert result.frame == 90
     assert sorted(result.returns(0)) == [0, 40, 80, 90]
+    with pytest.raises(steadyq.InputError, match="seed is 1; this run has 0"):
+        result.returns(1)
     rows = {(row.metric, row.env_step): row.value for row in metrics_csv.read(tmp_path / "run" / "metrics.csv")}
     assert rows["train/n_updates", 90] == 100
     assert rows["train/utd", 90] == 2
@@ -54,6 +57,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     run_at(run, seeds=[0, 1])
     return run
+
+
+def test_resuming_a_whole_run_reports_that_it_is_done(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    assert steadyq.resume(tmp_path / "run").frame == 90
+    assert "seeds 0 1: all 90 frames are done (`steadyq resume` with --frames" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("step", [0, 7, 40, 41, 63, 89, 90])

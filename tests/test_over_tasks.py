@@ -121,7 +121,7 @@ def test_few_tasks_decide_nothing_and_that_is_said() -> None:
     assert (pair.verdict, pair.equality, pair.p_value) == ("not decidable at this budget", "too few tasks", 2 / 2**5)
     assert (
         "5 tasks are too few for a verdict over tasks: even of equal signs on all of them p would be 0.062; "
-        "at least 6 are not" in found.notes
+        "compare on at least 6" in found.notes
     )
     assert "where a task has one run only there is no interval" in found.notes
     (alone,) = compare.compare(Study([*study.runs[:1], *study.runs[5:6]], []), over="tasks").paired

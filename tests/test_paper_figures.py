@@ -430,8 +430,8 @@ def test_the_command_writes_png_and_pdf(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     for wrong, says in (
         ([str(table)], "which figure?"),
-        (["1"], "nothing to compare"),
-        (["1", str(table), "--methods", "c*"], "no method is like c*; there are a-$x_1$-utd1, b"),
+        (["1"], "nothing to read"),
+        (["1", str(table), "--methods", "c*"], "no method matches c*; there are a-$x_1$-utd1, b"),
     ):
         assert main(["figures", *wrong, "--out", str(tmp_path)]) == 2
         assert says in capsys.readouterr().err

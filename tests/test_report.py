@@ -235,7 +235,7 @@ def test_what_is_wrong_is_said_and_the_rest_drawn(tmp_path: Path, capsys: pytest
     for fact in ("width 256", "utd 1", "commit abc123", "versions (torch 2)", str(good)):
         assert fact in said
     assert main(["report", str(tmp_path / "other"), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.startswith("steadyq: nothing to compare")
+    assert capsys.readouterr().err.startswith("steadyq: nothing to read")
 
 
 def test_film_strips_are_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,7 +361,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 )
 def test_a_table_of_something_else_is_not_written_over(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "table.csv").write_bytes(data)
-    with pytest.raises(InputError, match="is no table of `steadyq study collect`"):
+    with pytest.raises(InputError, match="is not a table of `steadyq study collect`"):
         collect.collect([tmp_path], tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_bytes() == data
 

@@ -12,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if TYPE_CHECKING:
     from steadyq.algorithm.actor_critic import make_agent
     from steadyq.deploy.load import load_policy
+    from steadyq.errors import InputError
     from steadyq.own_loop import Learner
     from steadyq.run.check_env import check_env
     from steadyq.run.go import Result
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "InputError",
     "Learner",
     "Replay",
     "Result",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 WHERE = {
+    "InputError": "steadyq.errors",
     "Learner": "steadyq.own_loop",
     "Replay": "steadyq.store.replay",
     "Result": "steadyq.run.go",

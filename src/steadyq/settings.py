@@ -228,7 +228,7 @@ class Settings:
         resumable="freely",
     )
     keep: int = option(
-        2, "newest checkpoints that stay, besides the one of the best evaluation", COUNT, resumable="freely"
+        2, "newest checkpoints that stay, next to the one of the best evaluation", COUNT, resumable="freely"
     )
     on_bad_step: str = option(
         "raise",
@@ -500,7 +500,8 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise InputError(f"--seeds has more than {MOST_SEEDS:,} numbers; give the others in another run")
     if not seeds or len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**63 for s in seeds):
         raise InputError(
-            f"--seeds is {' '.join(map(str, seeds))[:200] or 'empty'}; give distinct whole numbers from 0 up"
+            f"--seeds is {' '.join(map(str, seeds))[:200] or 'empty'}; give distinct whole numbers from 0 up, "
+            f"such as 0 1 2"
         )
 
 

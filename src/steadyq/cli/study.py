@@ -104,7 +104,7 @@ def plan(parser: Parser, arguments: list[str]) -> int:
 
 
 def status(parser: Parser, arguments: list[str]) -> int:
-    """status DIR: Say which runs are done, running, waiting or failed; on a terminal it follows them."""
+    """status DIR: Show which runs are done, running, waiting or failed; on a terminal it follows them."""
     parser.add_argument("dir", metavar="DIR", type=Path, help="folder of the study")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     values = parse(parser, arguments)

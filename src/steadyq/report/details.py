@@ -67,7 +67,7 @@ def film_strips(runs: Iterable[Run]) -> tuple[list[Strip], list[str]]:
 
 
 def _one(origin: str, runs: list[Run]) -> Details:
-    seeds = " ".join(dict.fromkeys(run.seed for run in runs))
+    seeds = list(dict.fromkeys(run.seed for run in runs))
     tasks = list(dict.fromkeys(run.task for run in runs))
     methods = list(dict.fromkeys(run.method for run in runs))
     last = max(int(run.env_step[-1]) for run in runs)
@@ -81,7 +81,8 @@ def _one(origin: str, runs: list[Run]) -> Details:
     state = attempt(partial(stands, Path(origin)), [], failing="")
     unfinished = state is not None and (state.name != "stopped" or state.frame is not None)
     words = state.words if state and unfinished else f"to frame {last:,}"
-    title, complaints = f"{methods[0]}, {tasks[0]}, seed {seeds}: {words}", list[str]()
+    numbers = f"seed{'s' * (len(seeds) > 1)} {' '.join(seeds)}"
+    title, complaints = f"{methods[0]}, {tasks[0]}, {numbers}: {words}", list[str]()
     facts = attempt(partial(_facts, Path(origin)), complaints, failing="it cannot be read")
     return Details(origin, title, [("folder", origin), *(facts or []), *((RECORD, why) for why in complaints)])
 

@@ -367,9 +367,8 @@ def _few_tasks(paired: Sequence[Paired], area: Mapping[str, Scores]) -> list[str
     for count in sorted({len(row.differences) for row in paired}):
         if count < over_tasks.FEWEST:
             least = f": even of equal signs on all of them p would be {2 / 2**count:.2g}" if count > 1 else ""
-            found.append(
-                f"{count} tasks are too few for a verdict over tasks{least}; at least {over_tasks.FEWEST} are not"
-            )
+            few = "one task is" if count == 1 else f"{count} tasks are"
+            found.append(f"{few} too few for a verdict over tasks{least}; compare on at least {over_tasks.FEWEST}")
         if count > over_tasks.EXACT:
             found.append(f"of {count} tasks not all assignments of signs were counted, but random ones")
     return found

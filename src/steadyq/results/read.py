@@ -107,10 +107,10 @@ def read_study(
             f"there are {count:,} tasks, which no table or figure shows; choose at most {MOST_TASKS} with --tasks"
         )
     if not runs:
-        raise InputError("nothing to compare: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
+        raise InputError("nothing to read: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
     chosen = [run for run in runs if matches(run.method, methods)]
     if not chosen:
-        raise InputError(f"no method is like {' or '.join(methods)}; there are {', '.join(by_method(runs))}")
+        raise InputError(f"no method matches {' or '.join(methods)}; there are {', '.join(by_method(runs))}")
     return Study(
         chosen,
         complaints,

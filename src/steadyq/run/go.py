@@ -31,7 +31,7 @@ from steadyq.store import checkpoint, disk, folder, lock, metrics_csv
 from steadyq.store.folder import PRIOR, REPLAY, seed_folder, snapshot_path
 from steadyq.store.lock import Held
 from steadyq.store.names import DIAGNOSIS_SECONDS, EVALUATION_SECONDS
-from steadyq.store.record import Record, write_record
+from steadyq.store.record import Record, read_record, write_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import check_replays, replays_of
 from steadyq.store.start import NOTHING, Start, with_fresh_optimisers
@@ -46,7 +46,9 @@ class Result(NamedTuple):
     frame: int  # reached, per seed
 
     def returns(self, seed: int) -> Mapping[int, float]:
-        """Mean evaluation return of a seed, by environment frame."""
+        """Mean evaluation return of a seed, by environment frame; InputError if the run has no such seed."""
+        if seed not in (seeds := read_record(self.folder).settings.seeds):
+            raise InputError(f"seed is {seed}; this run has {' '.join(map(str, seeds))}")
         return folder.returns(self.folder, seed)
 
 
@@ -275,8 +277,11 @@ def no_limit(name: str) -> str:
 def opening(record: Record, frame: int) -> str:
     """The first line: what runs, and what `auto` chose."""
     settings, how = record.settings, record.stretches[-1]
+    numbers = f"seed{'s' * (len(settings.seeds) > 1)} {' '.join(map(str, settings.seeds))}"
+    span = f"frames {frame:,} to {settings.frames:,}"
+    if frame == settings.frames:
+        span = f"all {frame:,} frames are done (`steadyq resume` with --frames makes the run longer)"
     return (
-        f"{settings.name} on {settings.env}, seeds {' '.join(map(str, settings.seeds))}: "
-        f"frames {frame:,} to {settings.frames:,}, UTD {settings.utd}, {how['precision']}, "
+        f"{settings.name} on {settings.env}, {numbers}: {span}, UTD {settings.utd}, {how['precision']}, "
         f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {plural(how['threads'], 'thread')}"
     )

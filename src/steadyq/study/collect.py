@@ -85,7 +85,7 @@ def _rows_of_table(table: Path) -> list[list[str]]:
             raise ValueError("other columns or frames")
     except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{table} is there and is no table of `steadyq study collect` ({error}); give another name, or remove it"
+            f"{table} is there and is not a table of `steadyq study collect` ({error}); give another name, or remove it"
         ) from None
     return rows
 

@@ -188,7 +188,7 @@ def _parts(content: Mapping[str, Any], lines: Lines) -> tuple[list[str], dict[st
             )
     defaults, tables, order = content.get("defaults", {}), content.get("runs"), content.get("order", [])
     if not isinstance(defaults, dict):
-        raise FaultError(lines.of("", "defaults"), "defaults is no table; write [defaults] and its options below")
+        raise FaultError(lines.of("", "defaults"), "defaults is not a table; write [defaults] and its options below")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise FaultError(
             lines.of("runs", ""), "there are no runs; write [[runs]], and a recipe, an env and seeds below"

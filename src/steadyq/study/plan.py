@@ -60,7 +60,8 @@ def read(folder: Path) -> list[Planned]:
     path = folder / FILE
     if not path.is_file():
         raise InputError(
-            f"{folder} is no study's folder: it has no {FILE}; give the --out of `steadyq study run`, which writes it"
+            f"{folder} is not a study's folder: it has no {FILE}; give the --out of `steadyq study run`, which "
+            f"writes it"
         )
     try:
         return [_planned(one) for one in json.loads(disk.read(path))]
