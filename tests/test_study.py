@@ -663,7 +663,7 @@ def test_a_worker_that_is_killed_is_started_again_but_not_for_ever(fake: Callabl
 
 def test_the_last_run_is_tried_again_when_there_are_more_workers_than_runs(fake: Callable) -> None:
     count, lines = fake([run_of("a")], -9, 1, 0, workers=3)
-    assert count == make.Count(done=1, set_aside=0, more=0), lines
+    assert count == make.Count(done=1, set_aside=0, more=0, stopped=False), lines
 
 
 def test_kills_count_only_where_a_run_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

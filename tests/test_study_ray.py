@@ -80,6 +80,7 @@ def test_killed_workers_nodes_and_drivers_leave_no_trace(cluster: Cluster, death
         assert begun == sorted(begun)
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_cluster_saves(cluster: Cluster, tmp_path: Path) -> None:
     text = FOUR.replace("frames = 90", "frames = 1_000_000").replace("deadly:", "toy:")
     path, study = written(tmp_path / "long.toml", text), tmp_path / "study"
