@@ -192,7 +192,10 @@ def test_a_whole_update_runs_elsewhere() -> None:
     assert {leaf.device.type for leaf in leaves(learner.all)} == {"meta"}
 
 
-@pytest.mark.parametrize("name", ["crossq_wn", "crossq", "xqc", "droq", "bro", "simba_v2", "nap"])  # every piece
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("crossq", "xqc", "droq", "nap")]
+
+
+@pytest.mark.parametrize("name", ["crossq_wn", "bro", "simba_v2", *SLOWLY])  # every piece is in one of them
 def test_a_step_needs_nothing_of_the_host(name: str) -> None:
     """Traced on `meta`, the batched way: no constant is copied there, no number is read back, and what is written are
     the leaves of the lane, each once."""
