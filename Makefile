@@ -1,10 +1,10 @@
 # Two commands: `make train` shows steadyq learning, `make test` checks everything. `make help` lists the rest.
 # Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is faster.
 
-# Chosen by measurement on seeds 100 to 104, so that the walker walks after a few minutes on two cores (docs/train.md). A
+# Chosen by measurement on seeds 100 to 102, so that it has learned after about five minutes on two cores (docs/train.md). A
 # short warm-up and narrow networks: the recipe's defaults are for longer runs. bfloat16 where the CPU multiplies it fast.
 TRAIN_ENV    ?= walker-walk
-TRAIN_FRAMES ?= 40000
+TRAIN_FRAMES ?= 30000
 TRAIN_SEED   ?= 0
 TRAIN_OUT    ?= runs/make-train
 TRAIN_MORE   ?= --width 256 --learning-starts 1000 --eval-every 5000 --log-every 2500 --precision $(PRECISION)
@@ -30,10 +30,10 @@ train: install  ## train crossq_wn for a few minutes, then film what it learned
 	@echo 'It has learned; see $(TRAIN_OUT)/film_strip.png and $(TRAIN_OUT)/learning_curve.png. Three commands to try next:'
 	@echo '  $(BIN)/steadyq report $(TRAIN_OUT) --out report.html      one page about the run, next to published curves'
 	@echo '  $(BIN)/steadyq export $(TRAIN_OUT) policy.onnx            the policy, for a robot or another program'
-	@echo '  $(BIN)/steadyq resume $(TRAIN_OUT) --frames 80k           twice as long, bit-exactly as if it had been one run'
+	@echo '  $(BIN)/steadyq resume $(TRAIN_OUT) --frames 60k           twice as long, bit-exactly as if it had been one run'
 
-test: install  ## format, lint, types and tests, in some minutes on two cores
-	@echo 'format, lint, types and tests: some minutes on two cores, more the first time'
+test: install  ## format, lint, types and tests, in about six minutes on two cores
+	@echo 'format, lint, types and tests: about six minutes on two cores, more the first time'
 	@echo '== format (ruff)'
 	@$(BIN)/ruff format --check
 	@echo '== lint (ruff)'
