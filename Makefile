@@ -27,7 +27,7 @@ train: install  ## train crossq_wn for a few minutes, then film what it learned
 		$(TRAIN_MORE) --out $(TRAIN_OUT) --overwrite
 	$(BIN)/steadyq evaluate $(TRAIN_OUT) --episodes 5 --film-strip $(TRAIN_OUT)/film_strip.png
 	@echo
-	@echo 'It has learned; see $(TRAIN_OUT)/film_strip.png and $(TRAIN_OUT)/learning_curve.png. Three commands to try next:'
+	@echo 'Done; see $(TRAIN_OUT)/film_strip.png and $(TRAIN_OUT)/learning_curve.png. Three commands to try next:'
 	@echo '  $(BIN)/steadyq report $(TRAIN_OUT) --out report.html      one page about the run, next to published curves'
 	@echo '  $(BIN)/steadyq export $(TRAIN_OUT) policy.onnx            the policy, for a robot or another program'
 	@echo '  $(BIN)/steadyq resume $(TRAIN_OUT) --frames 60k           twice as long, bit-exactly as if it had been one run'
