@@ -23,7 +23,7 @@ from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.store import checkpoint, disk, folder, metrics_csv, names, sealed, snapshot
 from steadyq.store.disk import FileError, Unreadable
 from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
-from steadyq.store.record import Record, check_spec, check_trust, read_record
+from steadyq.store.record import Record, check_seed, check_spec, check_trust, read_record
 from steadyq.store.replay import Replay
 
 LOCK = ".diagnostics.lock"
@@ -87,8 +87,8 @@ def diagnose(
     check_trust(record, trust=trust)
     disk.refuse_links(run)  # a lock that is a link would open another file
     settings = record.settings
-    if seed is not None and seed not in settings.seeds:
-        raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, settings.seeds))}")
+    if seed is not None:
+        check_seed(record, seed)
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
     machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)

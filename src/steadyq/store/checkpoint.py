@@ -128,7 +128,7 @@ def save(
             for name, replay in replays.items()
         }
         description = asdict(Description(frame, dict(meta), files))
-        sealed.write(_path(folder, frame), "checkpoint", {**tensors, **heads}, description)
+        sealed.write(sealed.place(folder, frame), "checkpoint", {**tensors, **heads}, description)
     except BaseException:
         # On a full disk the new transitions must not stay behind as well. A kill leaves them to the next save.
         _sweep(folder)
@@ -152,7 +152,7 @@ def prune(history: History, *, keep: int, best: int | None = None) -> None:
         stay = {*mine[-keep:], best} & {*mine}
         for frame in there:
             if frame not in stay:
-                disk.remove(_path(folder, frame))
+                disk.remove(sealed.place(folder, frame))
     _sweep(folder)
 
 
@@ -160,13 +160,13 @@ def remove(seed_dir: Path, frame: int) -> None:
     """Take a checkpoint back that was just written, because other seeds could not write theirs."""
     folder = seed_dir / "checkpoints"
     with contextlib.suppress(OSError):
-        disk.remove(_path(folder, frame))
+        disk.remove(sealed.place(folder, frame))
     _sweep(folder)
 
 
 def common_frames(seed_dirs: Sequence[Path]) -> list[int]:
     """The frames at which every seed has a checkpoint, ascending."""
-    return sorted(set.intersection(*(set(frames(seed_dir)) for seed_dir in seed_dirs)))
+    return sealed.common_frames(seed_dir / "checkpoints" for seed_dir in seed_dirs)
 
 
 def frames(seed_dir: Path) -> list[int]:
@@ -189,7 +189,7 @@ def load(seed_dir: Path, frame: int | None = None) -> Checkpoint:
         frame = max(frames(seed_dir), default=None)
         if frame is None:
             raise FileError(f"there is no checkpoint in {seed_dir / 'checkpoints'}")
-    path = _path(seed_dir / "checkpoints", frame)
+    path = sealed.place(seed_dir / "checkpoints", frame)
     arrays, values, sha256 = sealed.read(path, "checkpoint")
     description, heads = _description(path, values, frame=frame), Arrays()
     for name, files in description.replays.items():
@@ -223,7 +223,7 @@ def verify(seed_dir: Path, found: Checkpoint, *, sizes: Mapping[str, tuple[int, 
     """
     folder = seed_dir / "checkpoints"
     if more := sorted(found.replays.keys() - sizes.keys()):
-        raise FileError(f"{_path(folder, found.frame)} has a replay {more[0]!r}, which this run has not")
+        raise FileError(f"{sealed.place(folder, found.frame)} has a replay {more[0]!r}, which this run has not")
     for name, wanted in sizes.items():
         for _ in segments(seed_dir, found, name, wanted):
             pass
@@ -251,10 +251,6 @@ def fill(seed_dir: Path, found: Checkpoint, replays: Mapping[str, Replay]) -> Hi
     return History(seed_dir, earlier, {name: found.replays[name].segments for name in replays})
 
 
-def _path(folder: Path, frame: int) -> Path:
-    return folder / f"{frame:012d}.safetensors"
-
-
 def _segment_path(folder: Path, segment: SegmentFile) -> Path:
     """The digest in the name keeps two histories, whose transitions may differ, out of each other's files."""
     return folder / f"{segment.first:012d}-{segment.last:012d}-{segment.sha256[:12]}.safetensors"
@@ -266,7 +262,7 @@ def _head(name: str) -> str:
 
 def _files(folder: Path, found: Checkpoint, name: str, sizes: tuple[int, int]) -> ReplayFiles:
     """The files of one replay of a checkpoint, if it has it, with observations and actions of these sizes."""
-    path, files = _path(folder, found.frame), found.replays.get(name)
+    path, files = sealed.place(folder, found.frame), found.replays.get(name)
     if files is None:
         raise FileError(f"{path} has no replay {name!r}")
     if (got := (files.obs_dim, files.action_dim)) != sizes:
@@ -319,7 +315,7 @@ def _sweep(folder: Path) -> None:
                 disk.remove(path)
         wanted: set[Path] = set()
         for frame in frames(folder.parent):
-            path = _path(folder, frame)
+            path = sealed.place(folder, frame)
             with contextlib.suppress(FileError):  # a damaged checkpoint needs nothing any more
                 found = _description(path, sealed.peek(path, "checkpoint"), frame=frame)
                 for name, files in found.replays.items():

@@ -40,7 +40,7 @@ def is_run(folder: Path) -> bool:
 
 def snapshot_path(run: Path, seed: int, frame: int) -> Path:
     """The weights at one evaluation."""
-    return seed_folder(run, seed) / "snapshots" / f"{frame:012d}.safetensors"
+    return sealed.place(seed_folder(run, seed) / "snapshots", frame)
 
 
 def newest_mark(run: Path) -> metrics_csv.Mark | None:

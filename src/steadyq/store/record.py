@@ -155,6 +155,12 @@ def check_spec(record: Record, *, obs_dim: int, action_dim: int) -> None:
         )
 
 
+def check_seed(record: Record, seed: int) -> None:
+    """InputError if a run has no such seed."""
+    if seed not in record.settings.seeds:
+        raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
+
+
 def check_trust(record: Record, *, trust: bool) -> None:
     """InputError if making the environment would run code that nobody but the run folder asks for.
 

@@ -10,7 +10,7 @@ lines:
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +64,25 @@ def peek(path: Path, kind: str) -> dict[str, Any]:
     return _values(path, text)
 
 
+def place(folder: Path, frame: int) -> Path:
+    """Where a folder has the sealed file of a frame."""
+    return folder / f"{frame:012d}.safetensors"
+
+
 def frames(folder: Path) -> list[int]:
     """The frames that the sealed files in a folder are named by, ascending. Their content is not looked at."""
     return sorted(int(name[:12]) for name in disk.names(folder) if re.fullmatch(r"[0-9]{12}\.safetensors", name))
+
+
+def common_frames(folders: Iterable[Path]) -> list[int]:
+    """The frames that each of these folders has a file of, ascending."""
+    common: set[int] | None = None
+    for folder in folders:
+        found = {*frames(folder)}
+        common = found if common is None else common & found
+        if not common:
+            break
+    return sorted(common or ())
 
 
 def _unseal(path: Path, header: bytes, kind: str) -> tuple[str, str]:

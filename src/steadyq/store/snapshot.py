@@ -18,7 +18,7 @@ from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, disk, sealed
 from steadyq.store.folder import PRIOR, REPLAY, best_frame, seed_folder, snapshot_path
-from steadyq.store.record import Record
+from steadyq.store.record import Record, check_seed
 from steadyq.store.replay import Replay
 
 
@@ -90,8 +90,7 @@ def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> 
     Raises:
         InputError: no such seed, nothing saved yet, no such frame, or weights of other networks.
     """
-    if seed not in record.settings.seeds:
-        raise InputError(f"--seed is {seed}; this run has {' '.join(map(str, record.settings.seeds))}")
+    check_seed(record, seed)
     like = without_optimisers(agent_of(record).init(SHAPES))
     place = seed_folder(run, seed)
     snapshots = sealed.frames(place / "snapshots")

@@ -56,7 +56,7 @@ def look(run: Path, *, seeds: Sequence[int], frames: int, eval_every: int, diagn
     Raises:
         Unreadable: its folders cannot be read now.
     """
-    frame = max(_common_frames(run, seeds), default=None)
+    frame = max(sealed.common_frames(seed_folder(run, seed) / "checkpoints" for seed in seeds), default=None)
     if (
         frame is not None
         and frame >= frames
@@ -73,20 +73,9 @@ def look(run: Path, *, seeds: Sequence[int], frames: int, eval_every: int, diagn
     return State("failed", frame, frames, reason)
 
 
-def _common_frames(run: Path, seeds: Sequence[int]) -> set[int]:
-    """The frames at which every seed has a checkpoint."""
-    common: set[int] | None = None
-    for seed in seeds:
-        found = {*sealed.frames(seed_folder(run, seed) / "checkpoints")}
-        common = found if common is None else common & found
-        if not common:
-            break
-    return common or set()
-
-
 def _is_last(run: Path, seed: int, frame: int, frames: int, eval_every: int, diagnose_every: int) -> bool:
     """Whether a seed's checkpoint of a frame at or behind the end is one that a finished run leaves."""
-    path = seed_folder(run, seed) / "checkpoints" / f"{frame:012d}.safetensors"
+    path = sealed.place(seed_folder(run, seed) / "checkpoints", frame)
     try:
         meta: Any = sealed.peek(path, "checkpoint")["meta"]
         counters, repeat = meta["run"], meta["record"]["settings"]["action_repeat"]
