@@ -9,6 +9,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -100,6 +101,11 @@ class Limit:
         return min(milliseconds(lambda way=way: repeated(way)) for way in self.ways) / self.repeats
 
 
+def per_update(step: Steps, utd: int) -> float:
+    """Milliseconds per update and seed of one agent step."""
+    return milliseconds(step.run) / utd / step.seeds
+
+
 def thrice(utd: int, once: Callable[[], float]) -> float:
     """At UTD 1 the mean of three measurements, of which one has the actor's update."""
     return once() if utd > 1 else fmean(once() for _ in range(3))
@@ -166,8 +172,7 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
         torch.set_num_threads(threads)
         step = Steps(recipe, options, precision=precision, obs_dim=obs, action_dim=action, seeds=seeds, updates=utd)
         case = f"recipe={name} size={size} precision={precision} threads={threads} seeds={seeds} utd={utd}"
-        once = lambda step=step, utd=utd: thrice(utd, lambda: milliseconds(step.run) / utd / step.seeds)  # noqa: E731
-        cases[case] = Case(once, threads)
+        cases[case] = Case(partial(thrice, utd, partial(per_update, step, utd)), threads)
         if (seeds, utd) == (1, 10):
             steps[case] = step
     limits = {(p, t): Limit(p) for case, step in steps.items() for p in step.products() for t in (cases[case].threads,)}
@@ -184,8 +189,7 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
                 "action_dim": action,
             }
             case = f"library={library} algorithm={algorithm} width={width} size={size} threads={threads} utd={utd}"
-            once = lambda p=peer, q=question, u=utd: thrice(u, lambda: p.measure(**q, updates=u))  # noqa: E731
-            cases[case] = Case(once, threads)
+            cases[case] = Case(partial(thrice, utd, partial(peer.measure, **question, updates=utd)), threads)
     floors: dict[tuple[Product, int], list[float]] = {key: [] for key in limits}
     copies: dict[int, list[float]] = {threads: [] for threads in {1, cores}}
     for case in cases.values():

@@ -47,14 +47,11 @@ def unknown(kind: str, got: str, known: Iterable[str], *, see: str = "") -> Inpu
     """
     names = sorted(known)
     near = nearest(got, names)
-    parts = [f"unknown {kind} {got!r}" if len(got) < LONG else f"unknown {kind} {got[:LONG]!r}..."]
+    sentence = f"unknown {kind} {got!r}" if len(got) < LONG else f"unknown {kind} {got[:LONG]!r}..."
     if near:
-        parts.append(f"did you mean {' or '.join(repr(name) for name in near)}?")
-    if see:
-        parts.append(f"`{see}` shows all")
-    elif len(names) <= FEW:
-        parts.append(f"known: {', '.join(names)}")
-    return InputError("; ".join(parts).replace("?; ", "? "))
+        sentence += f"; did you mean {' or '.join(repr(name) for name in near)}?"
+    advice = f"`{see}` shows all" if see else f"known: {', '.join(names)}" if len(names) <= FEW else ""
+    return InputError(sentence + (f"{'' if near else ';'} {advice}" if advice else ""))
 
 
 def nearest(got: str, known: Iterable[str]) -> list[str]:

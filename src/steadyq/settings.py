@@ -338,9 +338,8 @@ def updates_by(step: int, *, utd: Fraction, learning_starts: int) -> int:
 def fraction(value: Any) -> Fraction:
     """An exact number from an int, a float as it is written, or text such as 1/3."""
     try:
-        if not re.fullmatch(
-            r"[+-]?([\d./]{1,40}|[\d.]{1,40}e[+-]?\d{1,2})", str(value)
-        ):  # of 1e999999999 nobody sees the end
+        # Of 1e999999999 nobody sees the end.
+        if not re.fullmatch(r"[+-]?([\d./]{1,40}|[\d.]{1,40}e[+-]?\d{1,2})", str(value)):
             raise ValueError
         return Fraction(str(value))
     except (ValueError, ZeroDivisionError):

@@ -222,8 +222,7 @@ def check_cluster(values: argparse.Namespace) -> None:
         raise InputError("--cpus-per-run, --gpus-per-run and --mixed are for clusters; add --ray ADDRESS")
     if values.threads is not None and values.ray is not None:
         raise InputError("--threads is for this machine; with --ray give --cpus-per-run")
-    if values.cpus_per_run is not None and values.cpus_per_run < 1:
-        raise InputError(f"--cpus-per-run is {values.cpus_per_run}; give at least 1")
+    check_counts(cpus_per_run=values.cpus_per_run)
     if not (0 <= values.gpus_per_run < 1 or values.gpus_per_run % 1 == 0 < values.gpus_per_run):
         raise InputError(f"--gpus-per-run is {values.gpus_per_run:g}; give a part of one, or a whole number")
 

@@ -61,9 +61,8 @@ class Spec:
     action_low: list[float]  # [A], the environment's bounds
     action_high: list[float]
     step_seconds: float | None  # between two actions, where the environment tells
-    trained: dict[
-        str, Any
-    ]  # recipe, env, run, seed, commit, frame, return if it was evaluated there; parity if exported
+    # recipe, env, run, seed, commit, frame, return if it was evaluated there; parity if exported
+    trained: dict[str, Any]
 
     @property
     def obs_dim(self) -> int:

@@ -228,9 +228,8 @@ def begin(run: Training, saved: Sequence[checkpoint.Checkpoint]) -> None:
         for one in run.seeds:  # of the end that this frame no longer is
             disk.remove(snapshot_path(run.folder, one.seed, run.frame))
     for one in run.seeds:
-        if (
-            one.stream.ended and not single
-        ):  # not begun yet; or the environment failed when it was to be brought back to where it was
+        # Not begun yet; or the environment failed when it was to be brought back to where it was.
+        if one.stream.ended and not single:
             begin_episode(run, one, fresh=bool(saved))
     if run.record.sources and not saved:
         for words in began_from(run.record):

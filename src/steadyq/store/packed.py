@@ -118,9 +118,8 @@ def _unpack(place: Path, folder: Path) -> None:
                         (folder / name).write_bytes(data)
         except InputError:
             raise
-        except (
-            Exception
-        ) as error:  # a damaged archive makes zipfile raise anything, EINVAL for a place before its start
+        # A damaged archive makes zipfile raise anything, EINVAL for a place before its start.
+        except Exception as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             why = " ".join(str(error).split())[:200]

@@ -13,15 +13,13 @@ from typing import NamedTuple
 
 from steadyq.errors import InputError
 from steadyq.results import measures
+from steadyq.results.csv_columns import MOST_BYTES
 from steadyq.results.read import check_record, read_rows, run_folders
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.store import disk, metrics_csv, names
 from steadyq.store.record import read_record
 
 COLUMNS = ["exp_name", "env_name", "seed", "metric", "env_step", "value", "precision", "threads", "commit", "cpu"]
-
-MOST_BYTES = 2**30
-"""Of a table."""
 
 
 class Found(NamedTuple):
