@@ -29,8 +29,8 @@ from steadyq.errors import InputError
 from steadyq.examine import q_bias, snapshots
 from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.examine.show import show
+from steadyq.run.choices import settings_of
 from steadyq.run.resume import resume
-from steadyq.run.train import settings_of
 from steadyq.settings import discounted
 from steadyq.store import checkpoint, disk, metrics_csv, snapshot
 from steadyq.store.disk import FileError

@@ -98,7 +98,7 @@ def test_a_room_imports_what_its_page_allows(here: str) -> None:
 def test_a_study_starts_runs_as_processes() -> None:
     """Of the room `run` it has only what `steadyq train` checks before it starts, so as to refuse the same."""
     mine = [own(FILES[name]) for name in FILES if room(name) == "study"]
-    assert {name for names in mine for name in names if room(name) == "run"} == {"run.train", "run.conditions"}
+    assert {name for names in mine for name in names if room(name) == "run"} == {"run.choices", "run.conditions"}
 
 
 def test_every_room_is_on_the_plan_and_says_what_it_is() -> None:

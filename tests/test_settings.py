@@ -12,10 +12,10 @@ from steadyq.algorithm.options import make_recipe, options
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.cli.main import main
 from steadyq.errors import InputError
+from steadyq.run.choices import settings_of
 from steadyq.run.conditions import MACHINE
 from steadyq.run.resume import FREE
 from steadyq.run.stop import Stop
-from steadyq.run.train import settings_of
 from steadyq.settings import SETTINGS, Settings, check, complete, discounted, flag, from_json
 from steadyq.store.record import FORMAT, Record, record_from_json, record_json
 from steadyq.store.sealed import json_digest

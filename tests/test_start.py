@@ -25,8 +25,8 @@ from steadyq.deploy.load import load
 from steadyq.engine.learner import Draws, Learners
 from steadyq.errors import InputError
 from steadyq.run import go, loop
+from steadyq.run.choices import settings_of
 from steadyq.run.resume import resume
-from steadyq.run.train import settings_of
 from steadyq.run.training import Training
 from steadyq.store import checkpoint
 from steadyq.store.folder import PRIOR, REPLAY, seed_folder

@@ -1,9 +1,11 @@
 """Studies: what a file asks for, and that every run of it is made once, whatever happens meanwhile."""
 
 import contextlib
+import cProfile
 import errno
 import json
 import os
+import pstats
 import re
 import shutil
 import signal
@@ -25,7 +27,7 @@ from steadyq.cli.main import main
 from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
-from steadyq.run.train import settings_of
+from steadyq.run.choices import settings_of
 from steadyq.store import lock, metrics_csv
 from steadyq.store.metrics_csv import Row
 from steadyq.store.record import read_record
@@ -823,12 +825,33 @@ def test_ten_thousand_runs_cost_two_questions_each(tmp_path: Path, monkeypatch: 
     assert len(runs) == 10_000
     assert len(settings) == 10  # not once per seed
     plan.write(tmp_path, runs)
-    for name in ("stat", "open", "scandir"):
+    for name in ("stat", "lstat", "open", "scandir"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real, **k: asks.append(a) or real(*a, **k))
     found = status.rows(tmp_path, plan.read(tmp_path))
     assert status.summary(found) == "10,000 runs: 0 running, 0 failed, 10,000 waiting, 0 done"
     assert 10_000 < len(asks) <= 2 * 10_000 + 10
+
+
+def test_one_more_run_costs_few_calls(tmp_path: Path) -> None:
+    def planned(seeds: int) -> None:
+        text = f'[[runs]]\nrecipe = "sac"\nenv = "walker-run"\nutd = [1, 2]\nseeds = {[*range(seeds)]}\n'
+        runs = asked(tmp_path, text)
+        plan.write(tmp_path, runs)
+        assert len([*estimate.lines(estimate.forecast(tmp_path, runs), workers=2)]) == 2 * seeds + 3
+
+    def looked_at(_: int) -> None:
+        assert [*status.lines(status.rows(tmp_path, plan.read(tmp_path)))]
+
+    def calls(work: Callable[[int], None], seeds: int) -> int:
+        profile = cProfile.Profile()
+        profile.runcall(work, seeds)
+        return pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
+
+    few, many = ([calls(work, seeds) for work in (planned, looked_at)] for seeds in (50, 100))
+    to_plan, to_look = ((b - a) / 100 for a, b in zip(few, many, strict=True))
+    assert to_plan < 150  # 77 on Python 3.11; 250 where a run's needs and settings were made for each seed
+    assert to_look < 300  # 204; 630 where the types of its fields were looked up each time
 
 
 def test_time_is_read_off_runs_of_the_same_kind(tmp_path: Path) -> None:

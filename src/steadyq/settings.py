@@ -299,13 +299,18 @@ class Settings:
         code, name = parse_env(self.env)
         stem = Path(code).stem if code.endswith(".py") else code
         env = f"{stem}-{name}" if code else name
-        return Path("runs", env.replace("/", "-"), self.resolved("name"), "seeds-" + "-".join(map(str, self.seeds)))
+        return Path("runs", env.replace("/", "-"), self.resolved("name"), seeds_folder(self.seeds))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json; the folder is where the file lies, so it is left out."""
         values = asdict(self) | {"utd": str(self.utd), "options": dict(self.options), "seeds": list(self.seeds)}
         del values["out"]
         return values
+
+
+def seeds_folder(seeds: Iterable[int]) -> str:
+    """How a run's folder is called in that of its experiment."""
+    return "seeds-" + "-".join(map(str, seeds))
 
 
 SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings) if f.metadata}

@@ -14,8 +14,9 @@ from steadyq.envs.check import SECONDS, Finding, findings
 from steadyq.envs.env import Spec
 from steadyq.envs.source import Source
 from steadyq.errors import InputError, RunError
+from steadyq.run.choices import settings_of
 from steadyq.run.go import check_memory
-from steadyq.run.train import record_of, settings_of
+from steadyq.run.train import record_of
 from steadyq.settings import SETTINGS, Settings, take
 from steadyq.store.replay import Replay
 

@@ -1,27 +1,25 @@
 """Start a run: settings from names and values, checked and completed before anything is written."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from steadyq.algorithm.options import make_recipe, options, stranger
-from steadyq.algorithm.ranges import read
-from steadyq.envs import guard, suites
+from steadyq.envs import guard
 from steadyq.envs.env import EnvError, Spec
 from steadyq.envs.guard import Guarded, repeats
-from steadyq.envs.source import Source, origin
+from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.output import say
 from steadyq.run import track
+from steadyq.run.choices import settings_of
 from steadyq.run.conditions import choose_machine, stretch
 from steadyq.run.go import Result, check_memory, go
 from steadyq.run.keywords import listed
 from steadyq.run.resume import go_on_with
 from steadyq.run.stop import Stop
 from steadyq.run.training import Callback, Callbacks
-from steadyq.settings import SETTINGS, Settings, check, complete, discounted, take
+from steadyq.settings import SETTINGS, Settings, discounted
 from steadyq.store import disk, lock
 from steadyq.store.disk import TEMPORARY
 from steadyq.store.folder import is_run
@@ -112,25 +110,6 @@ def record_of(settings: Settings, spec: Spec) -> Record:
     observations, bounds = [list(part) for part in spec.observations], ([*spec.action_low], [*spec.action_high])
     seconds = spec.frame_seconds and spec.frame_seconds * spec.action_repeat
     return Record(settings, spec.obs_dim, spec.action_dim, observations, *bounds, seconds, [], {})
-
-
-def settings_of(recipe: str, *, env: Source, choices: Mapping[str, Any]) -> Settings:
-    """Checked and completed settings from names and values, but for a discount by the length of an episode."""
-    known_options = options(recipe)
-    for key in choices:
-        if key not in SETTINGS and key not in known_options:
-            raise stranger(recipe, key, SETTINGS.keys() | known_options.keys())
-    chosen = {key: read(value, known_options[key].kind) for key, value in choices.items() if key in known_options}
-    made = make_recipe(recipe, chosen)
-    defaults = {key: option.default for key, option in known_options.items()}
-    given = {key: take(key, value) for key, value in choices.items() if key in SETTINGS}
-    name, words, is_env = origin(env)
-    if is_env:
-        given["single_env"] = True
-    settings = Settings(recipe=recipe, env=name, env_object=words, options=chosen, **given)
-    settings = complete(settings, made.protocol, defaults, repeats=suites.repeats_actions(env))
-    check(settings)
-    return settings
 
 
 def holds_run(run_folder: Path, *, unwanted: bool) -> bool:

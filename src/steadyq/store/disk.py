@@ -109,7 +109,7 @@ def names(folder: Path) -> list[str]:
         raise _unreadable(folder, error) from None
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: Path | str) -> bool:
     """Whether there is a file, a folder or a link of this name. `Unreadable` if it cannot be known."""
     try:
         do(os.lstat, path)
@@ -120,7 +120,17 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def _unreadable(path: Path, error: OSError) -> Unreadable:
+def is_folder(path: Path | str) -> bool:
+    """Whether there is a folder, or a link to one. `Unreadable` if it cannot be known."""
+    try:
+        return stat.S_ISDIR(do(os.stat, path).st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | str, error: OSError) -> Unreadable:
     return Unreadable(
         f"cannot read {path} now ({error.strerror}); try again, and if it stays so, put a copy in its place or move it "
         "away"

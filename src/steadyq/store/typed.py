@@ -3,6 +3,7 @@
 A dataclass is a JSON object with exactly its fields, a NamedTuple a list of its fields in order: what `asdict` makes.
 """
 
+import functools
 import math
 from dataclasses import fields, is_dataclass
 from reprlib import repr as short
@@ -23,6 +24,8 @@ def from_json(kind: type[T], value: Any, name: str) -> T:
 
 
 def _read(kind: Any, value: Any, name: str) -> Any:
+    if kind in (bool, int, float, str):  # most are, and what is asked below takes longer
+        return _exactly(kind, value, name)
     parts = get_args(kind)
     if kind is Any or (NoneType in parts and value is None):
         return value
@@ -45,8 +48,11 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             raise ValueError(f"`{name}` is {short(value)}, not [{', '.join(wanted)}]")
     else:
         return _exactly(kind, value, name)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(*(_read(hints[key], one, f"{name}.{key}") for key, one in zip(wanted, value, strict=True)))
+
+
+_hints = functools.cache(get_type_hints)  # of a type once: they are evaluated from text
 
 
 def _exactly(kind: type[T], value: Any, name: str) -> T:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.output import plural
-from steadyq.run.train import settings_of
+from steadyq.run.choices import settings_of
 from steadyq.store import disk, metrics_csv
 from steadyq.store.names import UTD, WALL_TIME
 from steadyq.store.typed import from_json

@@ -18,7 +18,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -28,9 +27,9 @@ from steadyq.algorithm.actor_critic import size
 from steadyq.algorithm.options import make_recipe
 from steadyq.envs import suites
 from steadyq.errors import InputError, unknown
+from steadyq.run.choices import settings_of
 from steadyq.run.conditions import choose_machine
-from steadyq.run.train import settings_of
-from steadyq.settings import Settings, check_seeds, flag
+from steadyq.settings import Settings, check_seeds, flag, seeds_folder
 from steadyq.store import disk, start
 from steadyq.store.disk import FileError
 from steadyq.store.replay import Replay
@@ -94,7 +93,7 @@ class Lines(NamedTuple):
     tables: Mapping[str, int]  # "", "defaults", "runs 0", ...
     keys: Mapping[tuple[str, str], int]  # table and key
 
-    def of(self, table: str, key: str) -> int:
+    def of(self, table: str, key: str = "") -> int:
         """The line of a key: in its table, among the defaults, or else that of the table."""
         found = self.keys.get((table, key)) or self.keys.get(("defaults", key))
         return found or self.tables.get(table) or self.keys.get(("", table.partition(" ")[0])) or 1
@@ -129,31 +128,34 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
         try:
             for choices, seeds in _combinations({**defaults, **table}, lines, name):
                 try:
-                    settings = _settings(choices, seeds, sizes, here=here)
+                    settings = _settings(choices, seeds[0], sizes, here=here)
                 except InputError as error:
                     faults.append(str(FaultError(lines.of(name, _named_in(str(error), choices)), str(error))))
                     continue
-                found += [Asked(replace(settings, seeds=one), choices, lines.of(name, "")) for one in seeds]
+                first, place, line = _planned(settings, choices, sizes, loaded), settings.folder.parent, lines.of(name)
+                for several in seeds:
+                    run = first._replace(seeds=several, folder=os.path.join(place, seeds_folder(several)))
+                    found.append(Asked(run, settings, choices, line))
                 if len(found) > MOST_RUNS:
-                    raise FaultError(lines.of(name, ""), f"more than {MOST_RUNS:,} runs; multiply fewer lists")
+                    raise FaultError(lines.of(name), f"more than {MOST_RUNS:,} runs; multiply fewer lists")
         except FaultError as fault:
             faults.append(str(fault))
-    asked: dict[Path, Asked] = {}
+    asked: dict[str, Asked] = {}
     for one in _sorted(found, order):
-        other = asked.setdefault(one.settings.folder, one)
-        if other.settings != one.settings:
-            odd = [key for key, value in one.settings.to_json().items() if other.settings.to_json()[key] != value]
-            words = f"line {other.line} asks for the same run, {one.settings.folder}, with another {', '.join(odd)}"
+        other = asked.setdefault(one.run.folder, one)
+        if other.settings is not one.settings and (odd := _unlike(other.settings, one.settings)):
+            words = f"line {other.line} asks for the same run, {one.run.folder}, with another {', '.join(odd)}"
             faults.append(str(FaultError(one.line, f"{words}; give one of them a `name`")))
     if faults:
         raise InputError(f"{path}, {'; '.join(dict.fromkeys(faults))}")
-    return [_planned(folder, one, sizes, loaded) for folder, one in asked.items()]
+    return [one.run for one in asked.values()]
 
 
 class Asked(NamedTuple):
     """One run as the file asks for it."""
 
-    settings: Settings
+    run: Planned
+    settings: Settings  # of the first of the runs that differ in nothing but their seeds
     choices: dict[str, Any]  # what it names, seeds and environments apart
     line: int
 
@@ -190,9 +192,7 @@ def _parts(content: Mapping[str, Any], lines: Lines) -> tuple[list[str], dict[st
     if not isinstance(defaults, dict):
         raise FaultError(lines.of("", "defaults"), "defaults is not a table; write [defaults] and its options below")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise FaultError(
-            lines.of("runs", ""), "there are no runs; write [[runs]], and a recipe, an env and seeds below"
-        )
+        raise FaultError(lines.of("runs"), "there are no runs; write [[runs]], and a recipe, an env and seeds below")
     if not isinstance(order, list) or not all(isinstance(key, str) for key in order):
         raise FaultError(lines.of("", "order"), f'order is {order!r}; give a list of options such as ["seeds", "env"]')
     tables = [_entry(table, lines, f"runs {number}") for number, table in enumerate(tables)]
@@ -226,7 +226,7 @@ def _combinations(
         )
     for key in ("recipe", "env"):
         if key not in entry:
-            raise FaultError(lines.of(name, ""), f"there is no {key}; give one, or a list")
+            raise FaultError(lines.of(name), f"there is no {key}; give one, or a list")
     values = {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
     values["env"] = [
         one for env in values["env"] for one in (SETS.get(env, (env,)) if isinstance(env, str) else (env,))
@@ -252,11 +252,11 @@ def _combinations(
 
 
 def _settings(
-    choices: dict[str, Any], seeds: list[tuple[int, ...]], sizes: dict[str, Sizes | str], *, here: bool
+    choices: dict[str, Any], seeds: tuple[int, ...], sizes: dict[str, Sizes | str], *, here: bool
 ) -> Settings:
-    """What `steadyq train` would make of it, with the first of the seeds; InputError where it would refuse."""
+    """What `steadyq train` would make of it; InputError where it would refuse."""
     named = {key: value for key, value in choices.items() if key not in ("recipe", "env")}
-    settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds[0]})
+    settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds})
     if here and (settings.device == "cuda" or settings.compile == "on"):
         choose_machine(settings)
     if settings.env not in sizes:
@@ -299,16 +299,24 @@ def _sorted(found: list[Asked], order: list[str]) -> list[Asked]:
     first: dict[tuple[str, Any], int] = {}
 
     def rank(one: Asked, key: str) -> int:
-        value = one.settings.seeds if key == "seeds" else one.choices.get(key)
+        value = one.run.seeds if key == "seeds" else one.choices.get(key)
         return first.setdefault((key, value), len(first))
 
     ranks = [[rank(one, key) for key in order] for one in found]
     return [found[i] for i in sorted(range(len(found)), key=ranks.__getitem__)]
 
 
-def _planned(folder: Path, one: Asked, sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]) -> Planned:
+def _unlike(one: Settings, other: Settings) -> list[str]:
+    """In what two runs differ, apart from their seeds."""
+    mine, others = one.to_json(), other.to_json()
+    return [key for key in mine if key != "seeds" and mine[key] != others[key]]
+
+
+def _planned(
+    settings: Settings, choices: dict[str, Any], sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]
+) -> Planned:
     """A run with what it is expected to need of memory and disk."""
-    settings, found = one.settings, sizes[one.settings.env]
+    found = sizes[settings.env]
     assert isinstance(found, Sizes)
     seeds = len(settings.seeds)
     more = loaded(Path(settings.load_replay)) if settings.load_replay else 0
@@ -321,8 +329,8 @@ def _planned(folder: Path, one: Asked, sizes: Mapping[str, Sizes | str], loaded:
         recipe=settings.recipe,
         env=settings.env,
         seeds=settings.seeds,
-        choices={key: value for key, value in one.choices.items() if key not in ("recipe", "env")},
-        folder=str(folder),
+        choices={key: value for key, value in choices.items() if key not in ("recipe", "env")},
+        folder=str(settings.folder),
         frames=settings.frames,
         eval_every=settings.eval_every,
         diagnose_every=settings.diagnose_every,

@@ -5,6 +5,7 @@ file now asks for otherwise is tried anew.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read(study: Path, run: Planned) -> Tries:
 
 def set_aside(study: Path, run: Planned) -> str:
     """Why a run is set aside; nothing if it is not."""
-    return read(study, run).reason if Path(study, WORKERS, run.folder, FILE).exists() else ""
+    return read(study, run).reason if disk.is_there(os.path.join(study, WORKERS, run.folder, FILE)) else ""
 
 
 def write(study: Path, run: Planned, tries: Tries) -> None:
