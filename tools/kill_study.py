@@ -1,12 +1,12 @@
-"""Make a study on a Ray cluster whose workers, nodes and drivers are killed, and compare it with the local one.
+"""Make a study whose workers and drivers are killed, on a Ray cluster also its nodes, and compare it with another one.
 
-    python -m tools.kill_cluster --out FOLDER [--kills 20] [--drivers 1]
+    python -m tools.kill_study --engine local|ray --out FOLDER [--kills 50] [--drivers 1]
 
-24 tiny runs are made twice: on this machine, undisturbed; and on a cluster of three nodes on this machine, where at
-moments drawn at random SIGKILL meets a training process, a Ray worker, a raylet (a new node then joins) or a driver
-(which is started again). Compared are every run's records and state, and the collected tables byte for byte but for
-clocks. A run is made twice if a process begins it at frame 0 when it had a checkpoint. FOLDER/results.json has it all;
-exit code 1 if anything differs.
+24 tiny runs are made twice: undisturbed; and while SIGKILL meets at moments drawn at random a training process, a
+driver (which is started again), or all of them at once. With Ray it is a training process, a Ray worker, a raylet (a
+new node then joins) or a driver, on a cluster of three nodes on this machine. Compared are every run's records and
+state, and the collected tables byte for byte but for clocks. A run is made twice if a process begins it at frame 0 when
+it had a checkpoint. FOLDER/results.json has it all; exit code 1 if anything differs.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ray.cluster_utils import Cluster
 
 import steadyq
 from steadyq.engine import machine
@@ -52,23 +51,32 @@ save-every = 30
 compile = "off"
 threads = 1
 """
-VICTIMS = ("training process",) * 4 + ("Ray worker",) * 2 + ("raylet",) * 2 + ("driver",) * 2
+VICTIMS = {
+    "local": ("training process",) * 4 + ("driver",) * 3 + ("all",) * 3,
+    "ray": ("training process",) * 4 + ("Ray worker",) * 2 + ("raylet",) * 2 + ("driver",) * 2,
+}
 """In which shares they are killed."""
 
-PAUSE = 5.0, 20.0  # seconds between two kills; a node or a driver takes as long to come back
+PAUSE = {"local": (1.0, 6.0), "ray": (5.0, 20.0)}  # seconds between two kills; a node takes as long to come back
 SOURCES = [str(Path(steadyq.__file__).parents[1])]
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "memory": 6 * 10**9}
 
 
 class Campaign:
-    """A study that is being made on a cluster."""
+    """A study that is being made while it is disturbed."""
 
-    def __init__(self, out: Path, *, drivers: int) -> None:
-        self.study, self.file, self.logs = out / "cluster", out / "study.toml", out
+    def __init__(self, out: Path, *, engine: str, drivers: int) -> None:
+        self.study, self.file, self.logs = out / engine, out / "study.toml", out
         self.count = drivers
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
-        self.nodes = [self.cluster.add_node(num_cpus=1, wait=False, **NODE) for _ in range(2)]
-        self.cluster.wait_for_nodes()
+        self.engine = ["--workers", str(max(1, 2 // drivers))]
+        self.cluster: Any = None
+        if engine == "ray":
+            from ray.cluster_utils import Cluster
+
+            self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+            self.nodes = [self.cluster.add_node(num_cpus=1, wait=False, **NODE) for _ in range(2)]
+            self.cluster.wait_for_nodes()
+            self.engine = ["--ray", self.cluster.address]
         self.drivers: list[subprocess.Popen[bytes]] = []
         self.codes: list[int] = []
 
@@ -80,7 +88,7 @@ class Campaign:
         if 0 in self.codes:
             return any(driver.poll() is None for driver in self.drivers)
         while len(self.drivers) < self.count:
-            words = ["study", "run", str(self.file), "--out", str(self.study), "--ray", self.cluster.address]
+            words = ["study", "run", str(self.file), "--out", str(self.study), *self.engine]
             with (self.logs / "drivers.txt").open("ab") as log:
                 command = [sys.executable, "-m", "steadyq.cli", *words]
                 self.drivers.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
@@ -102,6 +110,9 @@ class Campaign:
                 self.nodes.remove(node)
                 self.cluster.remove_node(node, allow_graceful=False)
                 self.nodes.append(self.cluster.add_node(num_cpus=1, wait=False, **NODE))
+            elif victim == "all":
+                for process in (*self.drivers, *trained):
+                    process.kill()
             else:
                 process = rng.choice(trained)
                 (process if victim == "training process" else process.parent()).kill()
@@ -136,8 +147,9 @@ def rows(study: Path) -> str:
 def main() -> int:
     """Make both studies, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=VICTIMS, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--drivers", type=int, default=1, help="commands that make the study at once [1]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
     values = parser.parse_args()
@@ -151,17 +163,19 @@ def main() -> int:
         [sys.executable, "-m", "steadyq.cli", "study", "run", str(out / "study.toml"), "--out", str(undisturbed)],
         check=True,
     )
-    shutil.rmtree(out / "cluster", ignore_errors=True)
+    shutil.rmtree(out / values.engine, ignore_errors=True)
     began, rng, kills = time.monotonic(), random.Random(values.seed), Counter[str]()
-    campaign = Campaign(out, drivers=values.drivers)
-    due, victim = time.monotonic() + rng.uniform(*PAUSE), rng.choice(VICTIMS)
+    campaign = Campaign(out, engine=values.engine, drivers=values.drivers)
+    pause, victims = PAUSE[values.engine], VICTIMS[values.engine]
+    due, victim = time.monotonic() + rng.uniform(*pause), rng.choice(victims)
     while campaign.go_on():
         if kills.total() < values.kills and time.monotonic() > due and campaign.kill(victim, rng):
             kills[victim] += 1
             print(f"{time.monotonic() - began:6.0f} s  killed a {victim} ({kills.total()})", flush=True)
-            due, victim = time.monotonic() + rng.uniform(*PAUSE), rng.choice(VICTIMS)
+            due, victim = time.monotonic() + rng.uniform(*pause), rng.choice(victims)
         time.sleep(0.1)
-    campaign.cluster.shutdown()
+    if campaign.cluster:
+        campaign.cluster.shutdown()
     runs = plan.read(undisturbed)
     lives = list(starts(campaign.study))
     found = {
