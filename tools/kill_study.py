@@ -57,7 +57,7 @@ VICTIMS = {
 }
 """In which shares they are killed."""
 
-PAUSE = {"local": (1.0, 6.0), "ray": (5.0, 20.0)}  # seconds between two kills; a node takes as long to come back
+PAUSE = {"local": (2.0, 16.0), "ray": (5.0, 20.0)}  # seconds between two kills, in which a process or a node starts
 SOURCES = [str(Path(steadyq.__file__).parents[1])]
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "memory": 6 * 10**9}
 
@@ -68,7 +68,7 @@ class Campaign:
     def __init__(self, out: Path, *, engine: str, drivers: int) -> None:
         self.study, self.file, self.logs = out / engine, out / "study.toml", out
         self.count = drivers
-        self.engine = ["--workers", str(max(1, 2 // drivers))]
+        self.engine = ["--workers", "4"]
         self.cluster: Any = None
         if engine == "ray":
             from ray.cluster_utils import Cluster

@@ -4,7 +4,8 @@
 
 - `plan`: seconds, CPU seconds and peak memory of `study plan` and `study status` with 10,000 planned runs. No peak is
   less than this tool's own, 230 MB: Linux counts a process from before it became the command.
-- `pair`: four equal runs, made by one worker and then by two; meanwhile the CPU seconds of the command itself.
+- `pair`: four equal runs of about a minute, made by one worker and then by two, which takes six to nine minutes;
+  meanwhile the CPU seconds of the command itself, and what share of a single run of five minutes they are.
 - `stop`: Ctrl-C while two compiled runs of full size (`crossq_wn` on dog-run) learn: seconds until all are gone.
 
 FOLDER/NAME.json has the figures. Measure on a machine that does nothing else.
@@ -42,7 +43,7 @@ EQUAL = """
 recipe = "sac"
 env = "pendulum-swingup"
 seeds = [0, 1, 2, 3]
-frames = 3_000
+frames = 12_000
 learning-starts = 300
 width = 64
 actor-width = 64
@@ -107,13 +108,16 @@ def paired(out: Path) -> dict[str, Any]:
             if driver.children():
                 own.append((time.monotonic(), sum(driver.cpu_times()[:2])))
             time.sleep(0.5)
+        if process.returncode:
+            raise RuntimeError(f"exit code {process.returncode}; see {out / 'log.txt'}")
         (first, before), (last, after) = own[0], own[-1]
+        per_minute = 60 * (after - before) / (last - first)  # with the starts and ends of runs, here more often
         found[f"{workers} at once"] = {
             "seconds": time.monotonic() - began,
             "seconds_at_work": last - first,
             "driver_cpu_until_the_first_worker": before,
-            "driver_cpu_per_minute": 60 * (after - before) / (last - first),
-            "exit_code": process.returncode,
+            "driver_cpu_per_minute": per_minute,
+            "overhead_of_one_run_of_5_minutes": (before + 5 * per_minute) / (5 * 60),
         }
     one, two = found["1 at once"], found["2 at once"]
     return found | {"gain": one["seconds_at_work"] / two["seconds_at_work"]}
