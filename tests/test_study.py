@@ -833,6 +833,24 @@ def test_ten_thousand_runs_cost_two_questions_each(tmp_path: Path, monkeypatch: 
     assert 10_000 < len(asks) <= 2 * 10_000 + 10
 
 
+def test_cores_are_asked_for_where_the_runs_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    text = '[[runs]]\nrecipe = "sac"\nenv = "walker-run"\n'
+    path = str(written(tmp_path / "plain.toml", text))
+    wide = str(written(tmp_path / "wide.toml", f"{text}threads = 8\ndevice = 'cuda'\n"))
+    out = ["--out", str(tmp_path / "study")]
+    assert main(["study", "plan", wide, *out]) == 0
+    assert main(["study", "slurm", wide, *out, "--dry-run"]) == 0
+    assert "#SBATCH --cpus-per-task=8\n" in capsys.readouterr().out
+    for words, line in ((["plan", wide, "--calibrate"], "line 4: "), (["run", wide], "line 4: "), (["run", path], "")):
+        more = ["--threads", "8"] if not line else []
+        assert main(["study", *words, *out, *more]) == 2
+        assert f"{line}--threads is 8 and 2 cores may be used here; give at most that" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
 def test_one_more_run_costs_few_calls(tmp_path: Path) -> None:
     def planned(seeds: int) -> None:
         text = f'[[runs]]\nrecipe = "sac"\nenv = "walker-run"\nutd = [1, 2]\nseeds = {[*range(seeds)]}\n'

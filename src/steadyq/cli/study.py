@@ -55,8 +55,10 @@ def run(parser: Parser, arguments: list[str]) -> int:
     check_counts(workers=values.workers, threads=values.threads)
     check_cluster(values)
 
+    from steadyq.run.conditions import check_threads
     from steadyq.study import file, make, plan, tries
 
+    check_threads(values.threads)
     folder, runs = folder_of(values), file.read(values.file, here=values.ray is None)
     plan.write(folder, runs)
     if values.retry:
@@ -93,7 +95,8 @@ def plan(parser: Parser, arguments: list[str]) -> int:
 
     from steadyq.study import estimate, file, local
 
-    folder, runs = folder_of(values), file.read(values.file)
+    # What is only planned here may be made elsewhere, where there are more cores, or a GPU.
+    folder, runs = folder_of(values), file.read(values.file, here=values.calibrate is not None)
     threads, workers = local.share_out(runs, workers=values.workers)
     if values.calibrate:
         estimate.calibrate(folder, runs, threads=threads, workers=workers, minutes=values.calibrate, say=output.say)

@@ -17,19 +17,21 @@ MACHINE = {key: "compiled" if key == "compile" else key for key in resumable("in
 
 def choose_machine(settings: Settings) -> dict[str, Any]:
     """What `auto` means here: precision, compilation, device and threads of this run."""
-    cores = machine.usable_cores()
-    if settings.threads and settings.threads > cores:
-        raise InputError(
-            f"--threads is {settings.threads} and {plural(cores, 'core')} may be used here; give at most that"
-        )
+    check_threads(settings.threads)
     device = machine.choose_device(settings.device)
     return {
         "precision": "float32" if settings.precision == "auto" else settings.precision,
         "compiled": compiler.choose(settings.compile, device=device),
         "device": device,
-        "threads": settings.threads or cores,
+        "threads": settings.threads or machine.usable_cores(),
         "products": machine.products(),
     }
+
+
+def check_threads(threads: int | None) -> None:
+    """InputError if these are more threads than cores may be used here."""
+    if threads and threads > (cores := machine.usable_cores()):
+        raise InputError(f"--threads is {threads} and {plural(cores, 'core')} may be used here; give at most that")
 
 
 def conditions_again(settings: Settings, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from steadyq.algorithm.options import make_recipe
 from steadyq.envs import suites
 from steadyq.errors import InputError, unknown
 from steadyq.run.choices import settings_of
-from steadyq.run.conditions import choose_machine
+from steadyq.run.conditions import check_threads, choose_machine
 from steadyq.settings import Settings, check_seeds, flag, seeds_folder
 from steadyq.store import disk, start
 from steadyq.store.disk import FileError
@@ -257,6 +257,8 @@ def _settings(
     """What `steadyq train` would make of it; InputError where it would refuse."""
     named = {key: value for key, value in choices.items() if key not in ("recipe", "env")}
     settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds})
+    if here:
+        check_threads(settings.threads)
     if here and (settings.device == "cuda" or settings.compile == "on"):
         choose_machine(settings)
     if settings.env not in sizes:
