@@ -49,7 +49,7 @@ def measure(rounds: int = 3) -> list[Row]:
             note("python", 1e-3 * milliseconds(lambda: run("-c", "pass")))
             note("import steadyq", 1e-3 * milliseconds(lambda: run("-c", "import steadyq")))
             for answer in ("--help", "list envs", "list recipes"):
-                command = ("-m", "steadyq.cli", *answer.split())
+                command = ("-m", "steadyq", *answer.split())
                 note(f"steadyq {answer}", 1e-3 * milliseconds(partial(run, *command)))
             for warm_up in (300, 5_000):
                 program = PROGRAM % (2 * (warm_up + 2), warm_up)

@@ -62,7 +62,7 @@ def test_cartpole_swingup(name: str, tmp_path: Path) -> None:
     repeat = CHOSEN[name].get("action_repeat", protocol.action_repeat)
     warm_up = protocol.learning_starts * repeat
     options = {"frames": warm_up + LEARNING, "eval-every": EVERY, "save-every": warm_up + LEARNING, "threads": 1}
-    command = [sys.executable, "-m", "steadyq.cli", "train", name, "--env", TASK, "--out", str(run)]
+    command = [sys.executable, "-m", "steadyq", "train", name, "--env", TASK, "--out", str(run)]
     for key, value in (options | CHOSEN[name]).items():
         values = value if isinstance(value, tuple) else (value,)
         command += [f"--{key.replace('_', '-')}", *map(str, values)]

@@ -65,7 +65,7 @@ LIMIT = 300  # seconds after which a command has hung
 
 
 def command(
-    *words: object, deaths: Path | None = None, program: tuple[str, ...] = ("-m", "steadyq.cli")
+    *words: object, deaths: Path | None = None, program: tuple[str, ...] = ("-m", "steadyq")
 ) -> "subprocess.Popen[str]":
     """`steadyq study ...` as a process."""
     sources = os.pathsep.join(map(str, (Path(steadyq.__file__).parents[1], Path(__file__).parents[1])))

@@ -73,7 +73,7 @@ def test_killed_workers_nodes_and_drivers_leave_no_trace(cluster: Cluster, death
     assert "2 runs done, 0 set aside, 0 to do" in out
     assert not list(deaths.iterdir())
     assert [row.replace("deadly:", "toy:") for row in table(study)] == table(alone)
-    started = sum(log.read_text().count("steadyq.cli train") for log in (study / "workers").rglob("log.txt"))
+    started = sum(log.read_text().count("-m steadyq train") for log in (study / "workers").rglob("log.txt"))
     assert started >= 2 + 2  # what a raylet's or a driver's death ends may have come to its end before
     for run in plan.read(study):
         begun = [stretch["from_frame"] for stretch in read_record(study / run.folder).stretches]

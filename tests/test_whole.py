@@ -25,7 +25,7 @@ SMALL = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(v
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "steadyq.cli", *arguments]
+    return [sys.executable, "-m", "steadyq", *arguments]
 
 
 def steadyq(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -170,7 +170,7 @@ def resumed() -> Iterator[Row]:
     """A run killed after a checkpoint and resumed, against an undisturbed one."""
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        command = [sys.executable, "-m", "steadyq.cli"]
+        command = [sys.executable, "-m", "steadyq"]
         started = time.monotonic()
         done = subprocess.run([*command, *RUN, "--out", str(whole)], capture_output=True, text=True, check=False)
         yield Row(

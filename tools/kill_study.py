@@ -90,7 +90,7 @@ class Campaign:
         while len(self.drivers) < self.count:
             words = ["study", "run", str(self.file), "--out", str(self.study), *self.engine]
             with (self.logs / "drivers.txt").open("ab") as log:
-                command = [sys.executable, "-m", "steadyq.cli", *words]
+                command = [sys.executable, "-m", "steadyq", *words]
                 self.drivers.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
         return True
 
@@ -160,7 +160,7 @@ def main() -> int:
     (out / "study.toml").write_text(STUDY)
     undisturbed = out / "undisturbed"
     subprocess.run(
-        [sys.executable, "-m", "steadyq.cli", "study", "run", str(out / "study.toml"), "--out", str(undisturbed)],
+        [sys.executable, "-m", "steadyq", "study", "run", str(out / "study.toml"), "--out", str(undisturbed)],
         check=True,
     )
     shutil.rmtree(out / values.engine, ignore_errors=True)

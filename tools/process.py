@@ -19,7 +19,7 @@ from steadyq.cli.main import process
 PROGRAM = """
 import faulthandler, runpy, signal, sys
 faulthandler.register(signal.SIGUSR2, file=open(sys.argv.pop(1), "a"), all_threads=False)
-runpy.run_module("steadyq.cli", run_name="__main__", alter_sys=True)
+runpy.run_module("steadyq", run_name="__main__", alter_sys=True)
 """
 BOTTOM = r"(in <module>|in _run_module_as_main|\.\.\.)\n+$"  # of the stack: `PROGRAM`, a tool, or the 100th call
 OPENING = r"frames [\d,]+ to [\d,]+"

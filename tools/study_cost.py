@@ -69,7 +69,7 @@ def start(out: Path, *words: str) -> "subprocess.Popen[bytes]":
     """`steadyq study ...` as a process."""
     with (out / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "steadyq.cli", "study", *words], stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "steadyq", "study", *words], stdout=log, stderr=subprocess.STDOUT
         )
 
 

@@ -77,7 +77,7 @@ def script(
         warning=WARNING,
         log=shlex.quote(log),
         folder=shlex.quote(str(Path.cwd())),
-        command=shlex.join([sys.executable, "-m", "steadyq.cli", *words, f"--max-minutes={minutes:g}", "--no-wait"]),
+        command=shlex.join([sys.executable, "-m", "steadyq", *words, f"--max-minutes={minutes:g}", "--no-wait"]),
     )
 
 

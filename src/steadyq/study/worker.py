@@ -54,7 +54,7 @@ def begin(
     if "threads" not in run.choices and (number := record.settings.threads if record else threads):
         more["threads"] = number
     threads = threads_of(run, record, threads)
-    words = [sys.executable, "-m", "steadyq.cli", *command(run, study, **more)]
+    words = [sys.executable, "-m", "steadyq", *command(run, study, **more)]
     with (place / LOG).open("ab") as log:
         log.write(f"$ {' '.join(words)}\n".encode())
         log.flush()

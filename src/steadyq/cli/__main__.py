@@ -1,5 +1,0 @@
-"""`python -m steadyq.cli`: the command `steadyq`, for whoever has not installed it."""
-
-from steadyq.cli.main import process
-
-process()
