@@ -53,7 +53,7 @@ def play(replay: Replay, count: int, *, episode: int = 7) -> None:
         if replay.head is None:
             replay.start(rng.normal(size=OBS).astype(np.float32))
         last = number % episode == episode - 1
-        replay.add(rng.normal(size=ACTION), rng.normal(), 0.99, rng.normal(size=OBS).astype(np.float32), last=last)
+        replay.add(rng.uniform(-1, 1, ACTION), rng.normal(), 0.99, rng.normal(size=OBS).astype(np.float32), last=last)
         if last:
             replay.start(rng.normal(size=OBS).astype(np.float32))
 
@@ -488,7 +488,7 @@ class Two(NamedTuple):
             if self.held_out.head is None:
                 self.held_out.start(rng.normal(size=5).astype(np.float32))
             obs = rng.normal(size=5).astype(np.float32)
-            self.held_out.add(rng.normal(size=1), rng.normal(), 0.9, obs, last=number % 4 == 3)
+            self.held_out.add(rng.uniform(-1, 1, 1), rng.normal(), 0.9, obs, last=number % 4 == 3)
 
     def save(self, history: History, frame: int, *, keep: int = 2) -> History:
         history = checkpoint.save(history, frame=frame, tensors=TENSORS, meta=META, replays=self._asdict())

@@ -45,7 +45,7 @@ def steps(seed: int, *, longest: int, restarts: bool = False) -> Iterator[Step]:
             left = int(rng.integers(1, longest + 1))
         left -= 1
         last = left == 0
-        action, next_obs = rng.normal(size=ACTION).astype(np.float32), rng.normal(size=OBS).astype(np.float32)
+        action, next_obs = rng.uniform(-1, 1, ACTION).astype(np.float32), rng.normal(size=OBS).astype(np.float32)
         reward, discount = float(np.float32(rng.normal())), float(np.float32(rng.choice([0.0, 0.99])))
 
         def step(on: Replay | Oracle, first=first, arguments=(action, reward, discount, next_obs), last=last) -> None:
@@ -250,7 +250,7 @@ def test_mistakes_are_said_and_change_nothing() -> None:
     with pytest.raises(ValueError, match=r"\[0, 0\)"):
         replay.sample(np.zeros(1, np.int64))
     replay.start(obs)
-    replay.add(action, 1.0, 0.99, obs, last=True)
+    replay.add((1 + 5e-7) * action, 1.0, 0.99, obs, last=True)  # rounding is no mistake
     with pytest.raises(ValueError, match="call start"):
         replay.add(action, 0.0, 0.99, obs, last=False)
     replay.start(obs)
@@ -258,6 +258,10 @@ def test_mistakes_are_said_and_change_nothing() -> None:
         replay.add(action, 0.0, 0.99, np.float32(1.0), last=False)
     with pytest.raises(ValueError, match=r"action must have the shape \(2,\), got \(1, 2\)"):
         replay.add(action[None], 0.0, 0.99, obs, last=False)
+    with pytest.raises(
+        ValueError, match=r"action must lie in \[-1, 1\], got a number of size 1\.5; add what the learner"
+    ):
+        replay.add(-1.5 * action, 0.0, 0.99, obs, last=False)
     for index in (-1, 1):
         with pytest.raises(ValueError, match="do not lie in"):
             replay.sample(np.array([0, index]))

@@ -23,6 +23,7 @@ from steadyq.errors import InputError
 
 FLOAT = np.dtype(np.float32)
 SLOT = np.dtype(np.int32)
+BOUND = 1 + 1e-6  # of actions: rounding may lead so far out of [-1, 1]
 NONE = -1  # the slot of a transition whose next observation is the next row
 
 
@@ -56,8 +57,8 @@ class Replay:
         added: transitions ever added, which is also the number of the next one.
 
     Raises:
-        InputError: a size that is not positive. Numbers of a wrong shape or that are not finite, an `add` before
-            `start` and indices out of range are mistakes in the program: ValueError.
+        InputError: a size that is not positive. Numbers of a wrong shape or that are not finite, actions outside of
+            [-1, 1], an `add` before `start` and indices out of range are mistakes in the program: ValueError.
     """
 
     def __init__(self, *, capacity: int, obs_dim: int, action_dim: int) -> None:
@@ -115,7 +116,7 @@ class Replay:
         """Store one transition, which begins at the current observation.
 
         Args:
-            action: `[A]`.
+            action: `[A]` in [-1, 1].
             reward: of this step.
             discount: gamma, or 0 where the episode reached an end that has no future; a time limit is no such end.
             next_obs: `[O]`, the new current observation.
@@ -123,7 +124,7 @@ class Replay:
         """
         if not self._running:
             raise ValueError("no episode is under way; call start(obs) before add")
-        self._check("action", action, self.action_dim)
+        self._check("action", action, self.action_dim, most=BOUND)
         self._check("next_obs", next_obs, self.obs_dim)
         if not (math.isfinite(reward) and 0 <= discount <= 1):
             raise ValueError(f"the reward must be finite and the discount in [0, 1], got {reward} and {discount}")
@@ -260,12 +261,18 @@ class Replay:
             self._slot[row] = NONE
 
     @staticmethod
-    def _check(name: str, value: np.ndarray, length: int) -> None:
+    def _check(name: str, value: np.ndarray, length: int, *, most: float = math.inf) -> None:
         # Otherwise NumPy would spread a number or a single element over the whole row.
         if np.shape(value) != (length,):
             raise ValueError(f"{name} must have the shape ({length},), got {np.shape(value)}")
-        if not np.isfinite(value).all():
+        largest = float(np.abs(value).max())
+        if not math.isfinite(largest):
             raise ValueError(f"{name} has a number that is not finite")
+        if largest > most:
+            raise ValueError(
+                f"{name} must lie in [-1, 1], got a number of size {largest:g}; add what the learner chose, and scale "
+                f"only what the robot gets"
+            )
 
 
 def check_segment(segment: dict[str, np.ndarray], *, obs_dim: int, action_dim: int) -> None:
