@@ -12,6 +12,7 @@ import pytest
 from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.cli.main import main
 from steadyq.errors import InputError, RunError
+from steadyq.examine.snapshots import diagnose
 from steadyq.run.resume import resume
 from steadyq.store.folder import returns
 from steadyq.store.record import read_record
@@ -170,6 +171,18 @@ def test_the_command_line_has_the_option(tmp_path: Path, done: list[str]) -> Non
     done.clear()
     assert main(["evaluate", str(tmp_path / "run"), "--episodes", "1", "--trust"]) == 0
     assert (done.count("make"), done.count("reset"), done.count("step")) == (1, 1, 7)
+
+
+@pytest.mark.parametrize(("single", "longest"), [(True, 5), (False, 7)])
+def test_a_diagnosis_does_not_move_a_robot_beyond_its_time_limit(
+    single: bool, longest: int, tmp_path: Path, done: list[str]
+) -> None:
+    """Others are played on for their returns, here until the two more steps after which an episode ends by itself."""
+    choices = {**TINY, "frames": 45, "eval_every": 45, "max_episode_steps": 5}
+    run = run_at(tmp_path / "run", env=Robot, single_env=single, **choices).folder
+    done.clear()
+    diagnose(run, env=Robot, frames=[0], episodes=2)
+    assert (done.count("make"), done.count("step")) == (1, 2 * longest)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def diagnose(
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
     machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
-    made = guard.of_run(settings, env, endless=True)
+    made = guard.of_run(settings, env, endless=not settings.single_env)  # a robot is not to run on past its limit
     chosen, console = examiner(settings, recipe, made), output.console()
     check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
     blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
