@@ -288,6 +288,17 @@ def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     assert "published" not in texts(last)
 
 
+def test_a_long_heading_takes_no_room_from_the_panels() -> None:
+    heights = []
+    for seeds in (5, 2):  # of two too few are told
+        figure = paper.draw("3", Study(runs("mine", "dog-run", five(300)[:seeds]), []))
+        figure.draw_without_rendering()
+        heights.append(figure.get_axes()[0].get_window_extent().height)
+        assert "several tasks" not in figure.get_suptitle()
+    assert figure.get_suptitle().count("\n") == 2
+    assert heights[1] == pytest.approx(heights[0], rel=0.02)
+
+
 def test_figure_3_says_where_published_curves_begin_that_begin_too_late() -> None:
     figure = paper.draw("3", Study(runs("mine", "cheetah-run", five(300), frames=FRAMES // 10), []))
     (axes,) = figure.get_axes()

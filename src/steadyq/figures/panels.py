@@ -19,8 +19,9 @@ from steadyq.results.published import Reference
 from steadyq.results.runs import Run
 from steadyq.results.statistics import Interval
 
-DPI, PANEL, SMALL = 150, (4.3, 2.9), 7.5  # dots per inch; inches; points of text
+DPI, PANEL, HEAD, SMALL = 150, (4.3, 2.9), 11, 7.5  # dots per inch; inches; points of text
 LINE = 1.3 * SMALL / 72  # inches that a line of small text is high
+HEADLINE = 1.2 * HEAD / 72  # inches that a line of the heading is high
 NARROWEST = 0.05  # of its values that a vertical axis shows: what hardly moves shall look so
 GREYS = ("0.45", "0.6", "0.3")  # of published curves: one's own have the colours
 STYLES = ("-", (0, (5, 1.5)), "-.", (0, (1, 1.2)), (0, (8, 1.5, 1, 1.5)), (0, (3, 1)), (0, (4, 1, 1, 1, 1, 1)))
@@ -66,7 +67,7 @@ def make_figure(
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     room = sum(LINE * max(3.3, label.count("\n") + 1.3) for label in labels)
-    size = max(columns * PANEL[0] * wide, 6.4), rows * max(PANEL[1], room + 1) + 0.8
+    size = max(columns * PANEL[0] * wide, 6.4), rows * max(PANEL[1], room + 1) + 0.6
     figure = Figure(
         figsize=size, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.02)
     )
@@ -77,7 +78,7 @@ def make_figure(
         x=0.01,
         horizontalalignment="left",
         color=INK,
-        fontsize=11,
+        fontsize=HEAD,
         fontweight="bold",
     )
     head.set_parse_math(False)
@@ -134,13 +135,17 @@ def write_below(axes: Axes, sentences: Iterable[str]) -> None:
 
 
 def make_room(figure: Figure) -> None:
-    """Grow a figure by what `write_below` wrote, or its panels would shrink and their labels overlap."""
+    """Grow a figure by what `write_below` wrote, and by a heading of more than a line.
+
+    Otherwise its panels would shrink, and their labels overlap.
+    """
     lines = dict[int, int]()
     for axes in figure.get_axes():
         if place := axes.get_subplotspec():
             row = place.rowspan.start
             lines[row] = max(lines.get(row, 0), axes.get_xlabel().count("\n"))
-    figure.set_figheight(figure.get_figheight() + LINE * sum(lines.values()))
+    more = HEADLINE * figure.get_suptitle().count("\n") + LINE * sum(lines.values())
+    figure.set_figheight(figure.get_figheight() + more)
 
 
 def draw_curves(

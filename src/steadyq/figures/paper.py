@@ -157,9 +157,6 @@ def scaling(study: Study, tell: Tell) -> Figure:
 
 def by_task(study: Study, tell: Tell, against: Sequence[str] = PUBLISHED) -> Figure:
     """Figure 3: every task by itself, the dog and humanoid tasks together, and all tasks together."""
-    title = (
-        "3: Returns by task: IQM with the 5th to 95th percentile of runs, a spread; several tasks: with 95% intervals"
-    )
     chosen, warnings = _first(bands.cut_published(study.runs))
     own = [run for runs in chosen.values() for run in runs]
     names = sorted({run.task for run in own})
@@ -169,6 +166,9 @@ def by_task(study: Study, tell: Tell, against: Sequence[str] = PUBLISHED) -> Fig
     references = published.references(names, against=against, present=chosen)
     how = panels.looks(chosen)
     groups = bands.task_groups(names, common)
+    title = "3: Returns by task: IQM and spread (5th to 95th percentile of runs)"
+    if any(len(tasks) > 1 for tasks in groups.values()):
+        title += "; several tasks: with 95% intervals"
     columns = max(2, round(math.sqrt(len(groups) * 0.8)))
     labels = [_label(method, runs) for method, runs in chosen.items()]
     labels += dict.fromkeys(f"{wrap(row.method, 24)}\npublished" for row in references)
