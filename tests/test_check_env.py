@@ -1,7 +1,10 @@
 """`steadyq check-env`: each flaw is found, nothing else is said, and it refuses what `train` refuses."""
 
+import threading
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import gymnasium
@@ -13,7 +16,7 @@ import steadyq
 from runs import SMALL
 from steadyq.cli.main import main
 from steadyq.engine import machine
-from steadyq.envs import check
+from steadyq.envs import check, guard
 from steadyq.run import check_env as module
 from steadyq.store.replay import Replay
 
@@ -149,7 +152,7 @@ def test_what_train_refuses_is_refused_in_the_same_words(
     found = module.check_env(env)
     assert [(one.state, one.found) for one in found] == [("refused", said)]
     assert main(["check-env", env]) == 2
-    assert "`steadyq train` would refuse this environment." in capsys.readouterr().out
+    assert "`steadyq train` cannot use this environment." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("flaw", "words"), [("no_reset", "the cable is loose"), ("no_step", "the motor is hot")])
@@ -219,6 +222,34 @@ def test_arguments_reach_the_constructor(capsys: pytest.CaptureFixture[str]) -> 
     assert "4 episodes of 7 frames" in capsys.readouterr().out
     assert main(["check-env", f"{EXAMPLE}:Reach", "--env-kwargs", '{"stips": 7}']) == 2
     assert "refused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_what_does_not_answer_is_named(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The minute is over as soon as it hangs."""
+    hangs, let_go = threading.Event(), threading.Event()
+
+    class Impatient(SimpleQueue):
+        def get(self, timeout: float | None = None) -> object:
+            while timeout is not None and not hangs.is_set():
+                with suppress(Empty):
+                    return super().get(timeout=0.01)
+            return super().get(timeout=timeout and 0.01)
+
+    def hang(self: Flawed, *_: Any, **__: Any) -> None:
+        hangs.set()
+        let_go.wait()
+
+    monkeypatch.setattr(guard, "SimpleQueue", Impatient)
+    monkeypatch.setattr(Flawed, where, hang)
+    assert main(["check-env", "Flawed--v0"]) == 2
+    sentence = f"Flawed--v0 has not answered a {where} within 60 s, and was given up"
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"answers refused {sentence} -> mend it, or give it longer with --env-timeout" in out
+    assert out.endswith("`steadyq train` cannot use this environment.")
+    let_go.set()
 
 
 def test_it_stops_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 import steadyq
+import steadyq.run.resume
+import steadyq.run.train
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.cli.main import COMMANDS, main
 from steadyq.cli.train import progress
+from steadyq.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -63,14 +66,31 @@ def test_help_lists_the_commands_and_needs_no_torch() -> None:
         assert f"\n  {name:10}{COMMANDS[name].help}\n" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train crossq_wn --env walker-run", "resume runs"])
+@pytest.mark.parametrize("command", ["train crossq_wn --env walker-run", "resume runs", "check-env Pendulum-v1"])
 def test_the_first_words_come_before_pytorch_does(command: str, tmp_path: Path) -> None:
     """Which takes seconds to import: here it never comes."""
     (tmp_path / "torch.py").write_text("import os, sys; sys.stdout.flush(); os._exit(42)")
     path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(steadyq.__file__).parents[1])])}
-    program = [sys.executable, "-m", "steadyq.cli", *command.split()]
+    program = [sys.executable, "-m", "steadyq", *command.split()]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | path)
     assert (done.returncode, done.stderr) == (42, "loading PyTorch\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "waits_for"),
+    [("train sac --env walker-run", "steadyq.run.train.train"), ("resume runs", "steadyq.run.resume.resume")],
+)
+def test_what_is_waited_for_after_pytorch_is_told_too(
+    command: str, waits_for: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise InputError(capsys.readouterr().err)
+
+    monkeypatch.setattr(waits_for, wait)
+    monkeypatch.delitem(sys.modules, "torch")  # as in a new process, where it is not there when the command begins
+    assert main(command.split()) == 2
+    told = "loading PyTorch\\nmaking the environment, and looking at what this machine can do\\n"
+    assert capsys.readouterr().err == f"steadyq: {told}\n"
 
 
 def test_python_lists_what_there_is() -> None:
@@ -108,7 +128,7 @@ def test_a_recipes_help_shows_its_options(capsys: pytest.CaptureFixture) -> None
 
 def test_a_command_without_streams_does_its_work() -> None:
     """As `>&-` starts it: Python has None for a stream, and the next file that is opened takes its number."""
-    command = f"{shlex.quote(sys.executable)} -m steadyq.cli"
+    command = f"{shlex.quote(sys.executable)} -m steadyq"
     done = subprocess.run(["sh", "-c", f"{command} --version >&-"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(["sh", "-c", f"{command} trian <&- >&- 2>&-"], capture_output=True, text=True, check=False)

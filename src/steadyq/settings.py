@@ -25,6 +25,7 @@ MOST_THREADS = 4096
 MOST_SEEDS = 1_000  # each has an environment and a replay of its own
 MOST_UTD = 10_000  # the updates of one agent step are drawn at once
 LONGEST_WAIT = 1e6  # seconds; no system call waits for much longer
+CHECK_TIMEOUT = 60.0  # seconds within which an environment is to answer `steadyq check-env`
 LONGEST_PATH = 4096
 LONGEST_NAME = 255  # bytes: of a folder, on most file systems
 
@@ -213,7 +214,10 @@ class Settings:
     )
     threads: int | None = option(None, "threads of a CPU update [all cores]", THREADS, resumable="inexactly")
     eval_every: int = option(
-        25_000, "frames between evaluations, the first at frame 0; the end is evaluated as well; 0 for none", AT_LEAST_0
+        25_000,
+        "frames between evaluations, the first at frame 0; the end is evaluated as well; 0 for none. With --single-env "
+        "each waits for the end of an episode, and the end is evaluated only if one is due",
+        AT_LEAST_0,
     )
     eval_episodes: int = option(5, "episodes per evaluation, with the mean action", EPISODES)
     diagnose_every: int = option(

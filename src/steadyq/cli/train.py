@@ -4,8 +4,9 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from steadyq.cli.parser import DONE, STOPPED, Parser, add_trust, parse
 from steadyq.errors import InputError
 from steadyq.output import say
 from steadyq.settings import SETTINGS, Setting, flag
+
+NEXT = "making the environment, and looking at what this machine can do"
+"""What comes before the first line of a run, and may take seconds: of a robot more."""
 
 if TYPE_CHECKING:
     from steadyq.algorithm.options import Option
@@ -35,7 +39,7 @@ def train(parser: Parser, arguments: list[str]) -> int:
     whose.add_argument("--resume", action="store_true", help="resume the run that is already there, if it is this one")
     add_limits(parser)
     if arguments and not arguments[0].startswith("-"):
-        with loading():
+        with loading() as tell:
             from steadyq.algorithm.options import make_recipe, options, summary
 
         known = options(arguments[0])
@@ -53,22 +57,26 @@ def train(parser: Parser, arguments: list[str]) -> int:
         add_setting(parser, name, setting._replace(help=with_default(setting.help, protocol.get(name))))
     values = vars(parse(parser, arguments, recipe=next(iter(arguments), None)))
 
+    tell(NEXT)
     from steadyq.run.train import train
 
     return conclude(train(values.pop("recipe"), **values))
 
 
 @contextmanager
-def loading() -> Iterator[None]:
-    """Tell whoever waits that PyTorch is being imported, which takes seconds; nothing if it is there."""
+def loading() -> Iterator[Callable[[str], None]]:
+    """Tell whoever waits that PyTorch is being imported, which takes seconds; nothing if it is there.
+
+    Gives what tells them of the next thing that they wait for, on a line of its own.
+    """
     if "torch" in sys.modules:
-        yield
+        yield lambda text: None
         return
     from steadyq.progress import shown
 
     with shown(every=0) as show:
         show("loading PyTorch")
-        yield
+        yield partial(say, stream=sys.stderr)
 
 
 def add_setting(parser: Parser, name: str, setting: Setting) -> None:
@@ -121,9 +129,10 @@ def resume(parser: Parser, arguments: list[str]) -> int:
             add_setting(parser, name, setting._replace(default=None, help=words))
     values = vars(parse(parser, arguments))
 
-    with loading():
+    with loading() as tell:
         from steadyq.run.resume import resume
 
+    tell(NEXT)
     return conclude(resume(values.pop("run"), **values))
 
 

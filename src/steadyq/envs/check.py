@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from steadyq.envs.env import BadStepError, EnvError, Spec
+from steadyq.envs.env import BadStepError, EnvError, NoAnswerError, Spec
 from steadyq.envs.guard import Guarded, repeats
 from steadyq.envs.gymnasium import GymnasiumEnv
 from steadyq.output import plural
@@ -50,6 +50,9 @@ def findings(env: Guarded, spare: Guarded, *, clock: Callable[[], float]) -> Ite
         env: the environment.
         spare: another one of the same kind, or the same again where there is to be only one.
         clock: tells seconds.
+
+    Raises:
+        NoAnswerError: it has not answered in time.
     """
     watch = watched(env)
     played = play(env, clock=clock)
@@ -90,6 +93,8 @@ def play(env: Guarded, *, clock: Callable[[], float]) -> Played:
             if not ended:
                 break
             played.ends.append((length, step.terminated))
+    except NoAnswerError:
+        raise
     except (BadStepError, EnvError) as error:
         played.error = error
     return played

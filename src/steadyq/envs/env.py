@@ -27,6 +27,10 @@ class EnvError(RunError):
         self.frames = tuple(frames)
 
 
+class NoAnswerError(EnvError):
+    """The environment has not answered within its timeout, and was given up."""
+
+
 class Spec(NamedTuple):
     """What is fixed about an environment."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from steadyq.envs import suites
-from steadyq.envs.env import BadStepError, Env, EnvError, Step
+from steadyq.envs.env import BadStepError, Env, EnvError, NoAnswerError, Step
 from steadyq.envs.own_code import own_frames, sentence, words
 from steadyq.envs.source import Source
 from steadyq.errors import InputError, Stopped
@@ -133,7 +133,8 @@ class Guarded:
                 self._worker.post(self._env.close)  # should it ever come back
             self._worker.end()
             self._env = self._worker = None
-            raise EnvError(f"{self._name} has not answered a {what} within {seconds:g} s, and was given up") from None
+            words = f"{self._name} has not answered a {what} within {seconds:g} s, and was given up"
+            raise NoAnswerError(words) from None
 
     def _failure(self, what: str, error: BaseException) -> EnvError:
         return EnvError(f"{self._name} failed in its {what}: {sentence(error)}", own_frames(error))

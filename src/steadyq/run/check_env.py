@@ -11,13 +11,13 @@ from rich.text import Text
 from steadyq import output
 from steadyq.envs import guard
 from steadyq.envs.check import SECONDS, Finding, findings
-from steadyq.envs.env import Spec
+from steadyq.envs.env import NoAnswerError, Spec
 from steadyq.envs.source import Source
 from steadyq.errors import InputError, RunError
 from steadyq.run.choices import settings_of
 from steadyq.run.go import check_memory
 from steadyq.run.train import record_of
-from steadyq.settings import SETTINGS, Settings, take
+from steadyq.settings import CHECK_TIMEOUT, SETTINGS, Settings, take
 from steadyq.store.replay import Replay
 
 RECIPE = "crossq_wn"
@@ -33,6 +33,7 @@ def check_env(
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int | None = None,
     single_env: bool = False,
+    env_timeout: float = CHECK_TIMEOUT,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Finding]:
     """Play an environment and print what there is to say about it; the same as `steadyq check-env`.
@@ -45,16 +46,18 @@ def check_env(
         env_kwargs: arguments of the environment's constructor.
         max_episode_steps: frames after which an episode is cut off.
         single_env: make one and not two.
+        env_timeout: seconds after which an environment that does not answer is refused; 0 for never.
         clock: tells seconds.
 
     Returns:
-        The checks in order, each `ok`, a `note`, or `refused`: `train` would not take it.
+        The checks in order, each `ok`, a `note`, or `refused`: `train` cannot use it.
     """
     choices = {
         "action_repeat": action_repeat,
         "env_kwargs": env_kwargs,
         "max_episode_steps": max_episode_steps,
         "single_env": single_env,
+        "env_timeout": env_timeout,
     }
     found = list(_findings(env, choices, clock))
     show(found)
@@ -73,6 +76,8 @@ def _findings(env: Source, choices: Mapping[str, Any], clock: Callable[[], float
             output.say(f"{settings.env} is played with random actions, for {SECONDS:.0f} s at most")
             with closing(made if settings.single_env else guard.of_run(settings, source)) as spare:
                 yield from findings(made, spare, clock=clock)
+    except NoAnswerError as error:
+        yield Finding("answers", "refused", str(error), "mend it, or give it longer with --env-timeout")
     except (InputError, RunError) as error:
         yield Finding("environment", "refused", str(error))
 
@@ -106,6 +111,6 @@ def show(found: list[Finding]) -> None:
             table.add_row("", "", Text(f"-> {output.safe(one.advice)}", style))
     console.print(table)
     if any(one.state == "refused" for one in found):
-        console.print("\n`steadyq train` would refuse this environment.")
+        console.print("\n`steadyq train` cannot use this environment.")
     else:
         console.print("\n`steadyq train` takes this environment.")
