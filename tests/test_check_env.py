@@ -58,7 +58,7 @@ class Flawed(gymnasium.Env):
         if self.flaw == "flags":
             return self.look(action[0]), np.array(reward), 0, False, {}
         short = self.flaw == "own limit" and self.t == LIMIT - 2
-        short |= self.flaw == "falls or ends" and self.t == (5 if self.falls else LIMIT)
+        short |= self.flaw in ("falls or ends", "falls") and self.t == (5 if self.falls else LIMIT)
         return self.look(action[0]), reward, short or (self.flaw == "ends" and self.t == LIMIT), False, {}
 
     def look(self, speed: float) -> Any:
@@ -133,6 +133,13 @@ def test_a_slow_environment_and_one_without_time_limit() -> None:
     assert found["speed"].found.startswith("100 ms a frame")
     assert found["speed"].advice.startswith("1,000,000 frames take 28 hours")
     assert {one.subject for one in found.values() if one.state != "ok"} == {"episodes", "speed"}
+
+
+def test_ends_that_a_policy_may_avoid_are_no_time_limit() -> None:
+    found = {one.subject: one for one in steadyq.check_env(lambda: Flawed("falls"), clock=ticks(0.001))}
+    assert [one.subject for one in found.values() if one.state != "ok"] == ["episodes"]
+    assert found["episodes"].found == "no time limit is announced; 4 episodes of 5 to 12 frames, all of them terminated"
+    assert "give --max-episode-steps" in found["episodes"].advice
 
 
 @pytest.mark.parametrize(

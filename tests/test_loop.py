@@ -59,6 +59,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_a_run_that_ends_before_it_learns_reports_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_at(tmp_path / "run", frames=40, eval_every=0).folder
+    words = "nothing will be learned: updates begin after frame 40, and the run has 40 frames; give more --frames"
+    assert words in capsys.readouterr().out
+    resume(run, frames=42)
+    assert "nothing will be learned" not in capsys.readouterr().out
+
+
 def test_resuming_a_whole_run_reports_that_it_is_done(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

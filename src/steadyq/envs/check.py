@@ -142,6 +142,9 @@ def of_episodes(played: Played, spec: Spec) -> Finding:
         )
         where = "terminated at the limit" if at_limit else "all of them terminated"
         return Finding("episodes", "note", f"{words}, {where}", advice)
+    if limit is None and terminated == frames:
+        advice = "give --max-episode-steps, or register it with max_episode_steps: a good policy might meet no such end"
+        return Finding("episodes", "note", f"{words}, all of them terminated", advice)
     return Finding("episodes", "ok", words)
 
 

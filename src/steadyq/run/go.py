@@ -101,6 +101,8 @@ def go(
         made.callback(view.close)
         if env.spec.episode_frames is None:
             notes = [no_limit(env.spec.name), *notes]
+        if not record.settings.updates(record.settings.agent_steps):
+            notes = [no_updates(record.settings), *notes]
         for line in (opening(record, frame), environments(record.settings, frame), *notes):
             view.message(line)
         run = assemble(
@@ -270,6 +272,15 @@ def no_limit(name: str) -> str:
     return (
         f"{name} names no time limit: unless each of its episodes ends by itself, an evaluation never ends; give "
         f"--max-episode-steps, or register it with max_episode_steps"
+    )
+
+
+def no_updates(settings: Settings) -> str:
+    """What to do about a run that ends before it begins to learn."""
+    starts = settings.resolved("learning_starts") * settings.resolved("action_repeat")
+    return (
+        f"nothing will be learned: updates begin after frame {starts:,}, and the run has {settings.frames:,} frames; "
+        f"give more --frames, or fewer --learning-starts"
     )
 
 
