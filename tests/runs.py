@@ -24,6 +24,7 @@ SMALL = {
     "actor_width": 16,
     "frames": 90,
     "learning_starts": 40,
+    "utd": "1/4",  # not compiled, an update takes longer than anything else here
     "batch_size": 8,
     "eval_every": 40,
     "eval_episodes": 2,

@@ -15,11 +15,17 @@ WHOLE_RUNS = (
     "test_diagnostics",
     "test_learning",
     "test_loop",
+    "test_own_envs",
     "test_own_loop",
+    "test_pack",
     "test_probes",
+    "test_single_env",
     "test_start",
+    "test_state",
     "test_study",
+    "test_study_ray",
     "test_survive",
+    "test_track",
 )
 """Tests that repeat thousands of times what others check once: here the check would take half of the time."""
 

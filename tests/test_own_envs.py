@@ -19,7 +19,7 @@ from steadyq.run.resume import resume
 from steadyq.store.record import read_record
 from toy import Point
 
-TINY = {**SMALL, "width": 4, "actor_width": 4, "utd": "1/4"}
+TINY = {**SMALL, "width": 4, "actor_width": 4}
 
 REACH = """
 import gymnasium

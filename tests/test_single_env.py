@@ -18,7 +18,7 @@ from steadyq.store.folder import returns
 from steadyq.store.record import read_record
 from toy import Point
 
-TINY = {**SMALL, "width": 4, "actor_width": 4, "utd": "1/4"}
+TINY = {**SMALL, "width": 4, "actor_width": 4}
 
 
 class Robot(Point):
@@ -89,13 +89,14 @@ def test_nothing_is_evaluated_if_nothing_is_asked_for(tmp_path: Path, done: list
 def test_the_opening_lines_count_what_is_made(
     tmp_path: Path, done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seeds, choices in ((0,), {}), ((0, 1), {"diagnose_every": 80}):
+    short = {**TINY, "frames": 40}
+    for seeds, choices in ((0,), {}), ((0, 1), {"diagnose_every": 40}):
         done.clear()
-        run_at(tmp_path / str(len(seeds)), env=Robot, seeds=seeds, **{**TINY, **choices})
+        run_at(tmp_path / str(len(seeds)), env=Robot, seeds=seeds, **{**short, **choices})
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("environments: ")]
         assert sum(map(int, re.findall(r"\b(\d) ", line))) == done.count("make")
         assert "--single-env makes one" in line
-    run_at(tmp_path / "single", env=Robot, single_env=True, **TINY)
+    run_at(tmp_path / "single", env=Robot, single_env=True, **short)
     assert "environments: a single one, made once" in capsys.readouterr().out
 
 

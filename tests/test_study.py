@@ -49,6 +49,7 @@ log_every = 30
 save_every = 30
 compile = "off"
 threads = 1
+utd = "1/4"
 """
 FOUR = (
     TINY
@@ -57,7 +58,7 @@ FOUR = (
 recipe = "crossq_wn"
 env = "deadly:Point-v0"
 seeds = [0, 1]
-utd = ["1/2", 1]
+utd = ["1/4", "1/2"]
 """
 )
 ONE = TINY + '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\nseeds = [0]\n'
@@ -82,7 +83,10 @@ def command(
 
 def done(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Exit code, output and complaints of a process that has come to its end."""
-    out, err = process.communicate(timeout=LIMIT)
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()  # does nothing to one that has ended
     return process.returncode, out, err
 
 
@@ -444,7 +448,7 @@ def test_an_element_of_a_slurm_array_is_warned_and_requeued(
 ) -> None:
     monkeypatch.delitem(gymnasium.registry, "Point-v0")  # until deadly has one
     monkeypatch.chdir(Path(__file__).parent)
-    text = FOUR.replace('["1/2", 1]', "1").replace("[0, 1]", "[1]")
+    text = FOUR.replace('["1/4", "1/2"]', '"1/2"').replace("[0, 1]", "[1]")
     path, study = written(tmp_path / "it's one.toml", text), tmp_path / "a b"
     words = ["study", "slurm", str(path), "--out", str(study), "--max-minutes", "600"]
     assert main([*words, "--dry-run"]) == 0
@@ -466,7 +470,7 @@ def test_an_element_of_a_slurm_array_is_warned_and_requeued(
     assert re.findall("ended with (.*)", log) == ["75", "0"], log
     (frames,) = starts(study)
     assert frames[0] == 0 < frames[1]
-    wanted = re.compile(r"exp_name|crossq_wn-utd1-[^,]*,[^,]*,1,")
+    wanted = re.compile(r"exp_name|crossq_wn-utd1over2-[^,]*,[^,]*,1,")
     assert table(study) == [row for row in table(undisturbed) if wanted.match(row)]
     assert main(words) == 0
     assert "nothing is left to do" in capsys.readouterr().out
@@ -489,7 +493,7 @@ def test_a_command_that_does_not_wait_leaves_a_run_to_whoever_has_it(
 def test_what_fails_is_set_aside_and_the_rest_goes_on(
     here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = TINY + '[[runs]]\nrecipe = "sac"\nenv = ["toy:BadPoint-v0", "toy:Point-v0"]\nseeds = [0]\nutd = "1/2"\n'
+    text = TINY + '[[runs]]\nrecipe = "sac"\nenv = ["toy:BadPoint-v0", "toy:Point-v0"]\nseeds = [0]\n'
     by_hand = '[[runs]]\nrecipe = "sac"\nenv = "toy:Point-v0"\nutd = 3\n'
     study, path = tmp_path / "study", written(tmp_path / "study.toml", text + by_hand)
     bad, good, taken = file.read(path)

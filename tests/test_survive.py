@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from runs import digest, records, steps_take, transitions
-from runs import run_at as at_full_length
+from runs import digest, records, run_at, steps_take, transitions
 from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.cli.main import main
 from steadyq.engine import machine
@@ -43,8 +42,6 @@ from steadyq.store.record import read_record, write_record
 from steadyq.store.replay import Replay
 from toy import Point
 
-run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
-
 SEED = seed_folder(Path(), 0).name
 
 
@@ -60,14 +57,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.fixture
-def halfway(tmp_path: Path) -> Path:
-    """A run with checkpoints at frames 40 (the best evaluation so far), 45 and 60."""
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("stopped") / "run"
     run_at(run, frames=60, save_every=45)
-    write_record(
-        run, (record := read_record(run))._replace(settings=replace(record.settings, frames=90, save_every=30))
-    )
+    return run
+
+
+@pytest.fixture
+def halfway(stopped: Path, tmp_path: Path) -> Path:
+    """A run with checkpoints at frames 40 (the best evaluation so far), 45 and 60."""
+    run = shutil.copytree(stopped, tmp_path / "run")
+    record = read_record(run)
+    settings = replace(record.settings, frames=90, save_every=30, out=str(run))
+    write_record(run, record._replace(settings=settings))
     return run
 
 
@@ -111,7 +114,7 @@ def test_nothing_to_learn_from_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     real = Point.step
     monkeypatch.setattr(Point, "step", lambda env, action: (real(env, action)[0], 1e20, False, False, {}))
     with pytest.raises(RunError, match="has not come through one step by frame 41"):
-        run_at(tmp_path / "run", on_bad_step="end-episode", eval_every=0)
+        run_at(tmp_path / "run", on_bad_step="end-episode", eval_every=0, utd="1/2")
 
 
 # Updates that fail
@@ -129,13 +132,13 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[Replay], bool]) -> N
 
 def test_a_failed_update_is_not_applied_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, lambda replay: replay.added == 50)
-    assert run_at(tmp_path / "run", utd=2).finished
+    assert run_at(tmp_path / "run", utd=2, frames=60).finished
     assert values(tmp_path / "run", "train/failed_updates") == {60: 2}
 
 
 def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
-    run_at(alone, seeds=[0], utd=2)
+    run_at(alone, seeds=[0], frames=60, utd=2)
     run_at(tmp_path / "until", seeds=[1], frames=50, utd=2)
     victim: list[Replay] = []
     real = checkpoint.save
@@ -148,7 +151,7 @@ def test_a_seed_whose_updates_fail_again_and_again_is_given_up(tmp_path: Path, m
     monkeypatch.setattr(checkpoint, "save", first_two)
     poison(monkeypatch, lambda replay: replay in victim and replay.added > 50)
     with pytest.raises(RunError, match=rf"seed 1 was given up at frame 51: .* in {PATIENCE} updates in a row"):
-        run_at(run, seeds=[0, 1], utd=2)
+        run_at(run, seeds=[0, 1], frames=60, utd=2)
     monkeypatch.undo()
     assert digest(run, 0) == digest(alone, 0)
     assert records(run, seed=0) == records(alone)
@@ -294,7 +297,7 @@ def test_a_diagnosis_whose_environment_cannot_be_replaced_is_left_out(
 
 def test_a_run_that_is_over_in_an_evaluation_resets_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the evaluation at frame 80 could be played, which comes before the reset."""
-    run_at(tmp_path / "whole", utd=2, reset_updates=40)
+    run_at(tmp_path / "whole", utd="1/2", reset_updates=10)
     count, real = [0], measure.play
 
     def play(*parts: object, **named: object) -> object:
@@ -306,7 +309,7 @@ def test_a_run_that_is_over_in_an_evaluation_resets_later(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(measure, "play", play)
         with pytest.raises(RunError, match="the simulator is gone"):
-            run_at(tmp_path / "run", utd=2, reset_updates=40)
+            run_at(tmp_path / "run", utd="1/2", reset_updates=10)
     assert resume(tmp_path / "run").finished
     assert records(tmp_path / "run") == records(tmp_path / "whole")
 
@@ -345,7 +348,7 @@ def test_failures_of_more_than_an_hour_ago_are_forgotten(tmp_path: Path, monkeyp
     failing(monkeypatch, lambda step: step > 60)  # at every step of training
     steps_take(3600 / RESTARTS + 1, monkeypatch)
     with pytest.raises(RunError, match="has not come through one step by frame 41"):
-        run_at(tmp_path / "run", eval_every=0)
+        run_at(tmp_path / "run", eval_every=0, utd="1/2")
 
 
 # Disks
@@ -635,7 +638,6 @@ def test_the_newest_whole_checkpoint_is_taken(
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_run_json_is_restored_from_a_checkpoint(halfway: Path, undisturbed: Path, damage: str) -> None:
     path = halfway / "run.json"
-    run_at(halfway.parent / "other", frames=90)  # a whole one to compare with
     resume(halfway)
     if damage == "flip":
         flip(path, 0.3)
@@ -644,7 +646,7 @@ def test_run_json_is_restored_from_a_checkpoint(halfway: Path, undisturbed: Path
     else:
         path.unlink()
     assert resume(halfway).finished
-    assert read_record(halfway).settings == replace(read_record(halfway.parent / "other").settings, out=str(halfway))
+    assert read_record(halfway).settings == replace(read_record(undisturbed).settings, out=str(halfway))
     assert digest(halfway, 0) == digest(undisturbed, 0)
 
 
