@@ -1,7 +1,7 @@
 """A recipe whose agent has three steps: a critic that nobody asks learns from draws of its own. For `test_steps.py`.
 
-Run as a program it is the command `steadyq`, with that recipe among the others. With KILL_AT in its environment it
-kills itself, as a power cut would, before it takes that agent step.
+Run as a program it is the command `steadyq`, with that recipe among the others; several commands may be joined by the
+word `then`. With KILL_AT in its environment it kills itself, as a power cut would, before it takes that agent step.
 """
 
 import os
@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from steadyq.algorithm.networks import mlp
 from steadyq.algorithm.nn import readout, serial
 from steadyq.algorithm.optim import adamw, global_norm
 from steadyq.algorithm.recipes import RECIPES
-from steadyq.algorithm.recipes.crossq import crossq_wn
+from steadyq.algorithm.recipes.sac import sac
 from steadyq.algorithm.types import Metrics, Net, Params, Transition
 
 HELD_OUT, NEXT_ACTION = 1_000, 1_001
@@ -68,16 +69,16 @@ def passive_critic(obs_dim: int, action_dim: int, *, width: int) -> Auxiliary:
 
 
 def with_passive_critic(*, width: int = 16) -> Recipe:
-    """crossq_wn, and a critic that nobody asks.
+    """sac, and a critic that nobody asks.
 
     Args:
         width: units in each hidden layer.
     """
-    return replace(crossq_wn(width=width, actor_width=width), auxiliaries=(partial(passive_critic, width=width),))
+    return replace(sac(width=width, actor_width=width), auxiliaries=(partial(passive_critic, width=width),))
 
 
 def main() -> int:
-    """The command, killed where the environment says so."""
+    """The commands, killed where the environment says so."""
     RECIPES["with_passive_critic"] = with_passive_critic
     from steadyq.cli.main import main
     from steadyq.run import loop
@@ -90,7 +91,8 @@ def main() -> int:
         take_steps(run)
 
     loop.act_and_store = killed_before_a_step
-    return main()
+    commands = [list(words) for joined, words in groupby(sys.argv[1:], "then".__eq__) if not joined]
+    return max(map(main, commands))
 
 
 if __name__ == "__main__":
