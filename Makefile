@@ -1,7 +1,7 @@
 # Two commands: `make train` shows steadyq learning, `make test` checks everything. `make help` lists the rest.
 # Needs git, make and Python 3.11 or 3.12 with venv; with a C++ compiler training is faster.
 
-# Chosen by measurement on seeds 100 to 102, so that it has learned after about five minutes on two cores (docs/train.md). A
+# Chosen by measurement on seeds 100 to 102, so that it has learned after about four minutes on two cores (docs/train.md). A
 # short warm-up and narrow networks: the recipe's defaults are for longer runs. bfloat16 where the CPU multiplies it fast.
 TRAIN_ENV    ?= walker-walk
 TRAIN_FRAMES ?= 30000
@@ -32,8 +32,8 @@ train: install  ## train crossq_wn for a few minutes, then film what it learned
 	@echo '  $(BIN)/steadyq export $(TRAIN_OUT) policy.onnx            the policy, for a robot or another program'
 	@echo '  $(BIN)/steadyq resume $(TRAIN_OUT) --frames 60k           twice as long, bit-exactly as if it had been one run'
 
-test: install  ## format, lint, types and tests, in about six minutes on two cores
-	@echo 'format, lint, types and tests: about six minutes on two cores, more the first time'
+test: install  ## format, lint, types and tests, in about four minutes on two cores
+	@echo 'format, lint, types and tests: about four minutes on two cores, more the first time'
 	@echo '== format (ruff)'
 	@$(BIN)/ruff format --check
 	@echo '== lint (ruff)'
@@ -41,7 +41,7 @@ test: install  ## format, lint, types and tests, in about six minutes on two cor
 	@echo '== types (mypy)'
 	@$(BIN)/mypy
 	@echo '== tests (pytest)'
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 slow: install  ## the learning checks that take minutes
 	$(BIN)/pytest -m slow

@@ -1,7 +1,7 @@
 """The toy environment, in which a process dies at chosen steps: each file of the folder DEADLY is one death.
 
-Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent), `33-both`,
-`33-grandparent` or the process of a number, `33-4321`. At `33-warned` the grandparent gets SIGUSR1, as from Slurm.
+Its name says after how many steps of one environment, and who dies: `33-worker`, `33-driver` (the parent), `33-both`
+or the process of a number, `33-4321`. At `33-warned` the grandparent gets SIGUSR1, as from Slurm.
 Whoever removes the file kills, so that each happens once.
 """
 
@@ -28,8 +28,6 @@ class Deadly(Point):
             who = death.name.partition("-")[2]
             if who in ("driver", "both"):
                 os.kill(os.getppid(), signal.SIGKILL)
-            if who == "grandparent":
-                psutil.Process().parent().parent().kill()
             if who == "warned":
                 psutil.Process().parent().parent().send_signal(signal.SIGUSR1)
             if who.isdecimal():

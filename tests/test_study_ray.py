@@ -26,7 +26,7 @@ from steadyq.store.record import read_record, write_record
 from steadyq.study import file, lease, plan, ray_cluster, state, tries, worker
 from steadyq.study.plan import Planned
 from steadyq.study.ray_cluster import Facts
-from test_study import FOUR, command, done, run_of, table, written
+from test_study import FOUR, LIMIT, command, done, run_of, table, written
 
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "memory": 6 * 10**9}
 
@@ -42,29 +42,30 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(deaths: Path) -> Iterator[Cluster]:
-    """Three nodes, of which two make runs, one at a time each."""
+    """Two nodes that make runs, one at a time each; drivers connect to the first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEADLY", str(deaths))
         patch.setenv("PYTHONPATH", str(Path(steadyq.__file__).parents[1]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
-        for _ in range(2):
-            made.add_node(num_cpus=1, wait=False, **NODE)
-        made.wait_for_nodes()
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **NODE})
+        made.add_node(num_cpus=1, wait=False, **NODE)
+        made.wait_for_nodes(timeout=LIMIT)
     yield made
     made.shutdown()
 
 
 def test_killed_workers_nodes_and_drivers_leave_no_trace(cluster: Cluster, deaths: Path, tmp_path: Path) -> None:
     """Two drivers at once; a training process, a Ray worker, a raylet and a driver are killed."""
-    text = FOUR.replace('utd = ["1/2", 1]', "utd = 1")
+    text = FOUR.replace('["1/4", "1/2"]', '"1/4"')
     path, study, alone = written(tmp_path / "two.toml", text), tmp_path / "study", tmp_path / "alone"
     runs = file.read(written(tmp_path / "toy.toml", text.replace("deadly:", "toy:")))
     for run in runs:
         train(run.recipe, env=run.env, seeds=run.seeds, out=str(alone / run.folder), **{**SMALL, **run.choices})
     words = ("run", path, "--out", study, "--ray", cluster.address)
     drivers = [command(*words, deaths=deaths), command(*words, deaths=deaths)]
-    for name in ("15-worker", "37-driver", "52-grandparent", f"64-{drivers[0].pid}"):
+    (second,) = cluster.worker_nodes
+    (raylet,) = second.all_processes["raylet"]
+    for name in ("15-worker", "37-driver", f"52-{raylet.process.pid}", f"64-{drivers[0].pid}"):
         (deaths / name).touch()
     ends = [done(driver) for driver in drivers]
     assert ends[0][0] == -signal.SIGKILL

@@ -10,14 +10,14 @@ from PIL import Image
 OPTIONS = {
     "width": 16,
     "actor-width": 16,
-    "frames": 400,
-    "learning-starts": 100,
+    "frames": 200,
+    "learning-starts": 50,
     "utd": "1/2",
     "batch-size": 16,
     "eval-every": 200,
     "eval-episodes": 1,
-    "log-every": 100,
-    "save-every": 100,
+    "log-every": 50,
+    "save-every": 50,
     "compile": "off",
     "threads": 1,
 }
@@ -40,13 +40,13 @@ learn = loop.learn
 
 def interrupted(run):
     learn(run)
-    if run.step == 150:
+    if run.step == 75:
         signal.raise_signal(signal.SIGINT)
 
 loop.learn = interrupted
 process()
 """
-"""`steadyq`, and somebody who presses Ctrl-C in step 150."""
+"""`steadyq`, and somebody who presses Ctrl-C in step 75."""
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def test_train_interrupt_resume_evaluate(tmp_path: Path) -> None:
     program = [sys.executable, "-c", CTRL_C, *train]
     trained = subprocess.run(program, capture_output=True, text=True, check=False)
     assert trained.returncode == 75, trained.stderr
-    assert "stopped at frame 302" in trained.stdout
+    assert "stopped at frame 152" in trained.stdout
     assert "resume with: steadyq resume" in trained.stdout
 
     resumed = steadyq("resume", str(run))
