@@ -57,7 +57,7 @@ VICTIMS = {
 }
 """In which shares they are killed."""
 
-PAUSE = {"local": (2.0, 16.0), "ray": (5.0, 20.0)}  # seconds between two kills, in which a process or a node starts
+PAUSE = {"local": (1.0, 8.0), "ray": (5.0, 20.0)}  # seconds between two kills, in which a process or a node starts
 SOURCES = [str(Path(steadyq.__file__).parents[1])]
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "memory": 6 * 10**9}
 
