@@ -38,7 +38,7 @@ from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
 from steadyq.store.snapshot import without_optimisers
 
-run_at = partial(at_full_length, utd="1/2")  # a fourth of the updates
+run_at = partial(at_full_length, utd="1/2")
 
 ALWAYS = {
     "diag/alpha",

@@ -28,7 +28,7 @@ from steadyq.store import checkpoint, folder, metrics_csv
 from steadyq.store.metrics_csv import Row
 from toy import Point
 
-run_at = partial(at_full_length, utd="2/3")  # a third of the updates
+run_at = partial(at_full_length, utd="2/3")  # an update at some steps and not at others
 
 
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
