@@ -346,6 +346,32 @@ def test_what_rows_have_in_common_is_computed_once() -> None:
     assert torch.equal(graph(x, scale), normalised(x, scale))
 
 
+def test_columns_that_nobody_looks_at_are_not_multiplied() -> None:
+    """Cut out of the factor through what keeps columns apart, and only where nothing else needs the others."""
+    pytest.importorskip("torch._inductor")
+    from steadyq.engine.columns import make_wanted
+
+    def through(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
+        product = torch.ops.prims.convert_element_type(x.bmm(w), torch.float64)
+        return (product * scale).sum(0, keepdim=True).view(5, 7).narrow(-1, 3, 4)
+
+    def looked_at(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
+        product = x.bmm(w) * scale
+        return product.narrow(-1, 3, 2) + product.sum()
+
+    def mixed(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
+        return x.bmm(w).softmax(-1).narrow(-1, 3, 2) + x.bmm(w).view(2, 7, 5).narrow(-1, 3, 2).sum() * scale.sum()
+
+    for function, columns in ((through, [4]), (looked_at, [7]), (mixed, [7, 7])):
+        given = normal(0, 2, 5, 6), normal(1, 2, 6, 7), normal(2, 2, 1, 7)
+        graph, _ = trace(function, given)
+        make_wanted(graph.graph)
+        graph.recompile()
+        made = [node.meta["val"].shape[-1] for node in graph.graph.nodes if node.target is torch.ops.aten.bmm.default]
+        assert made == columns, function.__name__
+        torch.testing.assert_close(graph(*given), function(*given))
+
+
 def in_its_own_process(*checks: str) -> None:
     """The shape checks of the other tests and compiling do not mix. One process, since loading the compiler is slow."""
     found = compiler.works()

@@ -110,10 +110,10 @@ def make_agent(
         return head, seen, stats
 
     def critics(params: Params, stats: Params, rows: Tensor, train: bool, noise: Params) -> tuple[Tensor, Params]:
-        def one(params: Params, stats: Params, noise: Params) -> tuple[Tensor, Params]:
+        def one(params: Params, stats: Params, noise: Params, rows: Tensor) -> tuple[Tensor, Params]:
             return critic.apply(rounded(params), stats, rows, train, noise)
 
-        return vmap(one)(params, stats, noise)
+        return vmap(one, (0, 0, 0, None if rows.dim() == 2 else 0))(params, stats, noise, rows)
 
     def learn(net: Net, grads: Params, optimiser: Optimiser, project: Project, stats: Params) -> Net:
         params, opt = optimiser.update(grads, net.opt, net.params)
@@ -163,7 +163,8 @@ def make_agent(
         alpha = temperature.alpha(state.temperature.params)
 
         def q(action: Tensor) -> Tensor:
-            rows = torch.cat([obs, action], -1)
+            # A view per critic: of shared rows that need a slope PyTorch's product would copy all weights, transposed.
+            rows = torch.cat([obs, action], -1).expand(recipe.n_critics, -1, -1)
             return critics(state.critic.params, state.critic.stats, rows, False, noise.critic)[0]
 
         def loss(params: Params) -> tuple[Tensor, tuple[Params, Tensor]]:

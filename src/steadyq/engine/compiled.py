@@ -71,11 +71,11 @@ def trace(step: Callable[..., Tensor], arguments: Any) -> tuple[GraphModule, lis
 def _compile(step: Callable[..., Tensor], arguments: tuple, products: Products, *, widen: bool) -> Callable:
     import torch._inductor as inductor  # takes seconds, and not every run compiles
 
-    from steadyq.engine import once
+    from steadyq.engine import columns, once
     from steadyq.engine.mended import InTurn, mend
 
     mend()
-    passes: dict[str, Callable] = {once.VERSION: once.compute_once}
+    passes: dict[str, Callable] = {columns.VERSION: columns.make_wanted, once.VERSION: once.compute_once}
     if products == "onednn":
         from steadyq.engine import onednn
 
