@@ -362,7 +362,13 @@ def test_columns_that_nobody_looks_at_are_not_multiplied() -> None:
     def mixed(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
         return x.bmm(w).softmax(-1).narrow(-1, 3, 2) + x.bmm(w).view(2, 7, 5).narrow(-1, 3, 2).sum() * scale.sum()
 
-    for function, columns in ((through, [4]), (looked_at, [7]), (mixed, [7, 7])):
+    def wider(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
+        return (x.bmm(w) * scale).sum(0, dtype=torch.float64).narrow(-1, 3, 4)
+
+    def of_all(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
+        return (x.bmm(w) * scale).sum([], keepdim=True).narrow(-1, 0, 1)
+
+    for function, columns in ((through, [4]), (looked_at, [7]), (mixed, [7, 7]), (wider, [7]), (of_all, [7])):
         given = normal(0, 2, 5, 6), normal(1, 2, 6, 7), normal(2, 2, 1, 7)
         graph, _ = trace(function, given)
         make_wanted(graph.graph)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-VERSION = "steadyq columns 1"
+VERSION = "steadyq columns 2"
 """What the compiler's cache tells this pass apart by: change it with the pass."""
 
 aten: Any = torch.ops.aten
@@ -34,7 +34,7 @@ def make_wanted(graph: Graph) -> None:
 
 def from_product(node: Any) -> bool:
     """Whether its columns are those of a product, each by itself, and nobody else looks at what is in between."""
-    if node.op != "call_function" or len(node.users) > 1:
+    if node.op != "call_function" or node.kwargs or len(node.users) > 1:
         return False
     if node.target in PRODUCTS:
         return True
@@ -43,7 +43,8 @@ def from_product(node: Any) -> bool:
         return False
     before, after = first.meta["val"], node.meta["val"]
     if node.target == aten.sum.dim_IntList:
-        return all(axis % before.dim() != before.dim() - 1 for axis in node.args[1])
+        axes = node.args[1]  # none are all of them
+        return bool(axes) and all(axis % before.dim() != before.dim() - 1 for axis in axes)
     return before.shape[-1] == after.shape[-1]
 
 
