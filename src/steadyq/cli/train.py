@@ -15,12 +15,12 @@ from steadyq.errors import InputError
 from steadyq.output import say
 from steadyq.settings import SETTINGS, Setting, flag
 
-NEXT = "making the environment, and looking at what this machine can do"
-"""What comes before the first line of a run, and may take seconds: of a robot more."""
-
 if TYPE_CHECKING:
     from steadyq.algorithm.options import Option
     from steadyq.run.go import Result
+
+NEXT = "making the environment, and looking at what this machine can do"
+"""What comes before the first line of a run, and may take seconds: of a robot more."""
 
 
 def train(parser: Parser, arguments: list[str]) -> int:

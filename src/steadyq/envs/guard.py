@@ -133,8 +133,9 @@ class Guarded:
                 self._worker.post(self._env.close)  # should it ever come back
             self._worker.end()
             self._env = self._worker = None
-            words = f"{self._name} has not answered a {what} within {seconds:g} s, and was given up"
-            raise NoAnswerError(words) from None
+            raise NoAnswerError(
+                f"{self._name} has not answered a {what} within {seconds:g} s, and was given up"
+            ) from None
 
     def _failure(self, what: str, error: BaseException) -> EnvError:
         return EnvError(f"{self._name} failed in its {what}: {sentence(error)}", own_frames(error))

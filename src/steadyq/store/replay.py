@@ -124,7 +124,11 @@ class Replay:
         """
         if not self._running:
             raise ValueError("no episode is under way; call start(obs) before add")
-        self._check("action", action, self.action_dim, most=BOUND)
+        if (largest := self._check("action", action, self.action_dim)) > BOUND:
+            raise ValueError(
+                f"action must lie in [-1, 1], got a number of size {largest:g}; add what the learner chose, and scale "
+                f"only what the robot gets"
+            )
         self._check("next_obs", next_obs, self.obs_dim)
         if not (math.isfinite(reward) and 0 <= discount <= 1):
             raise ValueError(f"the reward must be finite and the discount in [0, 1], got {reward} and {discount}")
@@ -261,18 +265,15 @@ class Replay:
             self._slot[row] = NONE
 
     @staticmethod
-    def _check(name: str, value: np.ndarray, length: int, *, most: float = math.inf) -> None:
+    def _check(name: str, value: np.ndarray, length: int) -> float:
+        """The largest absolute number of a vector that may be stored."""
         # Otherwise NumPy would spread a number or a single element over the whole row.
         if np.shape(value) != (length,):
             raise ValueError(f"{name} must have the shape ({length},), got {np.shape(value)}")
         largest = float(np.abs(value).max())
         if not math.isfinite(largest):
             raise ValueError(f"{name} has a number that is not finite")
-        if largest > most:
-            raise ValueError(
-                f"{name} must lie in [-1, 1], got a number of size {largest:g}; add what the learner chose, and scale "
-                f"only what the robot gets"
-            )
+        return largest
 
 
 def check_segment(segment: dict[str, np.ndarray], *, obs_dim: int, action_dim: int) -> None:
