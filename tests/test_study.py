@@ -28,7 +28,7 @@ from steadyq.engine import machine
 from steadyq.errors import InputError
 from steadyq.results.read import read_runs
 from steadyq.run.choices import settings_of
-from steadyq.store import lock, metrics_csv
+from steadyq.store import disk, lock, metrics_csv
 from steadyq.store.metrics_csv import Row
 from steadyq.store.record import read_record
 from steadyq.store.replay import Replay
@@ -318,6 +318,31 @@ def test_a_worker_is_asked_for_exactly_what_the_file_says(tmp_path: Path) -> Non
     assert words[-2:] == ["--seeds", "3"]
     plan.write(tmp_path, [run])
     assert plan.read(tmp_path) == [run]
+
+
+def test_commands_may_write_the_plan_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command writes all of its own between any two calls of the system; nobody fails, and the last counts."""
+    first, second = asked(tmp_path, "[[runs]]\nrecipe='sac'\nenv='walker-run'\nseeds=[1, 2]")
+    real, calls, at = disk.do, 0, 0
+
+    def do(operation: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            with monkeypatch.context() as inner:
+                inner.setattr(disk, "do", real)
+                plan.write(folder, [second])
+        return real(operation, *arguments)
+
+    monkeypatch.setattr(disk, "do", do)
+    for at in range(1, 100):
+        calls, folder = 0, tmp_path / str(at)
+        plan.write(folder, [first])
+        if calls < at:
+            break
+        assert plan.read(folder) in ([first], [second])
+        assert [path.name for path in folder.iterdir()] == [plan.FILE]
+    assert at > 5
 
 
 @pytest.mark.parametrize("key", plan.Planned._fields)

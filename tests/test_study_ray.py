@@ -68,7 +68,7 @@ def test_killed_workers_nodes_and_drivers_leave_no_trace(cluster: Cluster, death
     for name in ("15-worker", "37-driver", f"52-{raylet.process.pid}", f"64-{drivers[0].pid}"):
         (deaths / name).touch()
     ends = [done(driver) for driver in drivers]
-    assert ends[0][0] == -signal.SIGKILL
+    assert ends[0][0] == -signal.SIGKILL, ends[0]
     code, out, err = ends[1]
     assert code == 0, out + err
     assert "2 runs done, 0 set aside, 0 to do" in out

@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -137,8 +138,14 @@ def _unreadable(path: Path | str, error: OSError) -> Unreadable:
     )
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, *, shared: bool = False) -> None:
     """Put a whole file on the disk, or none: there is no moment at which `path` holds a part of it.
+
+    Args:
+        path: of the file; its folder is made.
+        data: what it is to hold.
+        shared: other processes may write the same file at this moment, and the last one's counts. A writer that is
+            killed then leaves a temporary file that no later one removes.
 
     Raises:
         OSError: the disk is full or anything else; what was at `path` is as it was.
@@ -146,7 +153,7 @@ def write(path: Path, data: bytes) -> None:
     if not path.parent.is_dir():
         do(path.parent.mkdir, 0o777, True, True)
         _sync_folder(path.parent.parent)
-    temporary = path.with_name(TEMPORARY + path.name)
+    temporary = path.with_name(TEMPORARY + (f"{uuid.uuid4().hex}-" if shared else "") + path.name)
     remove(temporary)  # of a writer that died; whoever put a link there does not choose where we write
     try:
         with do(open, temporary, "xb", 0) as file:
@@ -235,8 +242,9 @@ class Appender:
 
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""
-    if os.path.lexists(path):
-        do(os.unlink, path)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.lexists(path):
+            do(os.unlink, path)
 
 
 def remove_tree(path: Path) -> None:

@@ -138,7 +138,7 @@ def calibrate(
             say(f"{run.folder}: {words if seconds is None else f'{1 / seconds:.1f} frames/s'}")
             if seconds is not None:
                 all_of_them = [*calibrated(study), Measured(_kind(run), run.env, seconds)]
-                disk.write(study / CALIBRATION, json.dumps(all_of_them).encode() + b"\n")
+                disk.write(study / CALIBRATION, json.dumps(all_of_them).encode() + b"\n", shared=True)
 
 
 def _learning_at_once(run: Planned) -> Planned:

@@ -1,5 +1,6 @@
 """The runs of a study in the order in which they are made, as its folder keeps them in `study.json`."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,15 +41,19 @@ def command(run: Planned, folder: Path, **more: Any) -> list[str]:
 
 
 def write(folder: Path, runs: Sequence[Planned]) -> None:
-    """Keep the plan in the study's folder, whole or not at all.
+    """Keep the plan in the study's folder, whole or not at all. Other commands may do so at the same moment.
 
     Raises:
         InputError: the folder cannot be made or written in.
     """
+    path, data = folder / FILE, json.dumps([run._asdict() for run in runs]).encode() + b"\n"
+    with contextlib.suppress(OSError, InputError):
+        if disk.read(path) == data:
+            return
     try:
-        disk.write(folder / FILE, json.dumps([run._asdict() for run in runs]).encode() + b"\n")
+        disk.write(path, data, shared=True)
     except OSError as error:
-        raise InputError(f"cannot write {folder / FILE} ({error.strerror}); make room, or give another --out") from None
+        raise InputError(f"cannot write {path} ({error.strerror}); make room, or give another --out") from None
 
 
 def read(folder: Path) -> list[Planned]:

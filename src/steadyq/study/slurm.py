@@ -89,7 +89,7 @@ def submit(study: Path, text: str, options: Sequence[str]) -> str:
     """
     path = study.resolve() / FILE
     (path.parent / tries.WORKERS).mkdir(parents=True, exist_ok=True)  # Slurm makes no folders for its logs
-    disk.write(path, text.encode())
+    disk.write(path, text.encode(), shared=True)
     try:
         answer = subprocess.run(["sbatch", *options, str(path)], capture_output=True, text=True)
     except FileNotFoundError:
