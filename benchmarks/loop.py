@@ -18,7 +18,7 @@ from steadyq.store.replay import Replay
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "env": [(EpisodeStream, "step"), (EpisodeStream, "next_episode")],
     "policy": [(loop, "choose")],
-    "sampling": [(Replay, "sample"), (loop, "normal")],
+    "sampling": [(Replay, "sample"), (loop, "draw")],
     "replay": [(Replay, "add")],
     "update": [(Learners, "update")],
     "evaluation": [(loop, "evaluate")],

@@ -265,7 +265,7 @@ def report(rows: list[Row]) -> str:
         "the median of all that followed, beyond as many steady calls; and how many those were.\n\n"
     )
     if left := [r for r in rows if r.metric.startswith("left out")]:
-        named = ", ".join(f"{r.case} ({r.median:.1f} s a call)" for r in left)
+        named = ", ".join(f"{r.case} ({1e3 * r.median:,.0f} ms a call)" for r in left)
         text += f"Left out, being too slow to be called as often as the others or never steady: {named}.\n\n"
     peers = [r.case for r in times.values() if r.case.startswith("library=") and r.case.endswith("utd=1")]
     if not peers:

@@ -1,12 +1,15 @@
 """The arithmetic that the benchmarks hold an update against, counted by hand."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from benchmarks import loop
 from benchmarks.rows import row, spread, steady_from
 from benchmarks.steps import Steps
 from benchmarks.update import Case, report
+from runs import run_at
 
 O, A, B, W, V, E = 7, 3, 16, 12, 10, 2  # sizes: observation, action, batch, critic, actor, critics  # noqa: E741
 
@@ -94,7 +97,8 @@ def test_the_report_names_the_peer_that_is_ahead_and_what_is_left_out() -> None:
     assert "0.90 (sbx)" in text  # ours is behind, and the table says so
     assert "1.35 (sbx)" in text
     assert (
-        "Left out, being too slow to be called as often as the others or never steady: library=sb3 slow (9.0 s" in text
+        "Left out, being too slow to be called as often as the others or never steady: library=sb3 slow (9,000 ms"
+        in text
     )
 
 
@@ -102,3 +106,11 @@ def test_a_row_keeps_median_and_tenths() -> None:
     found = row("part", "case", "metric", "ms", [float(i) for i in range(11)])
     assert found[4:] == (5.0, 1.0, 9.0, 11)
     assert row("part", "case", "metric", "ms", [3.0])[4:] == (3.0, 3.0, 3.0, 1)
+
+
+def test_every_part_of_a_training_loop_is_charged(tmp_path: Path) -> None:
+    clock = loop.Clock()
+    with loop.timed(clock):
+        run_at(tmp_path / "run", frames=260, learning_starts=20, utd=1)
+    assert clock.updates > loop.SKIPPED
+    assert min(clock.calls.values()) > 0
