@@ -46,7 +46,7 @@ test: install  ## format, lint, types and tests, in about four minutes on two co
 slow: install  ## the learning checks that take minutes
 	$(BIN)/pytest -m slow
 
-bench: install benchmarks/.venv/installed  ## measure speed against the peers and the machine; half an hour, alone
+bench: install benchmarks/.venv/installed  ## measure speed against the peers and the machine; an hour, alone
 	$(BIN)/python -m benchmarks --peers benchmarks/.venv/bin/python
 
 benchmarks/.venv/installed: benchmarks/peers.txt
