@@ -14,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from steadyq.results import published, scores
+from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import verdict
 from steadyq.results.read import read_runs
 from steadyq.results.runs import Run, Study
-from steadyq.results.statistics import Scores, probability_of_improvement
+from steadyq.results.statistics import RESAMPLES, Scores, probability_of_improvement, tails
 from steadyq.store.names import CRITIC_ELR, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
 
-RUNS = Path(__file__).parent / "results/learning.csv"
+RESULTS = Path(__file__).parent / "results"
+RUNS, CHOICE = RESULTS / "learning.csv", RESULTS / "default.csv"
 END = 50_000
 ALL_REACHED = 45_000  # the machine that held the last two runs of utd.toml was lost before their end
 TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
@@ -66,6 +67,16 @@ LONG = Health(
     (),
 )
 """One seed each of utd.toml and learning.toml, to their end."""
+
+PLAIN = "`crossq_wn`"
+QUIRKS = {
+    PLAIN: ROUNDED,
+    "`--project-readout`": f"{ROUNDED}-project_readout=True",
+    "`--decay-norms`": f"-decay_norms=True{ROUNDED}",
+    "both": f"-decay_norms=True{ROUNDED}-project_readout=True",
+}
+"""What default.toml tries."""
+CHOICE_ENDS = {2: 50_000, 10: 30_000}  # frames, by UTD
 
 PUBLISHED = [
     *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
@@ -234,6 +245,30 @@ def rounding(runs: list[Run]) -> None:
     print(f"\nbfloat16 - float32, relative: {centre:+.0%} (95% interval {centre - half:+.0%} to {centre + half:+.0%})")
 
 
+def which_default(runs: list[Run]) -> None:
+    """Should `crossq_wn` have its authors' quirks? Each choice against the plain one, over pairs of task and UTD."""
+    print_head("task", *QUIRKS)
+    change: dict[str, list[float]] = {words: [] for words in QUIRKS}
+    for utd, end in CHOICE_ENDS.items():
+        area, _ = scores.areas([run for run in runs if run.method.startswith(named(utd, "-"))], stop=end)
+        of = {words: area[named(utd, options)] for words, options in QUIRKS.items() if named(utd, options) in area}
+        if len(of) < len(QUIRKS):
+            continue
+        tasks = [task for task in of[PLAIN].tasks if all(task in found.tasks for found in of.values())]
+        of = {words: found.on(tasks) for words, found in of.items()}
+        for task in tasks:
+            print(f"| {task}, UTD {utd} | {' | '.join(cells(found, task, '.0f') for found in of.values())} |")
+        for words, found in of.items():
+            change[words] += over_tasks.differences(found, of[PLAIN]).values()
+    print_head("next to the plain one", "mean relative difference", "95% interval", "better on")
+    for words, values in change.items():
+        if words != PLAIN:
+            pairs = np.array(values)
+            means = over_tasks.resampled_means(pairs, resamples=RESAMPLES, seed=0)
+            low, high = np.quantile(means, tails(0.95))
+            print(f"| {words} | {pairs.mean():+.0%} | {low:+.0%} to {high:+.0%} | {sum(pairs > 0)} of {len(pairs)} |")
+
+
 def main() -> None:
     """Print everything as Markdown."""
     study = read_runs([RUNS])
@@ -243,6 +278,7 @@ def main() -> None:
     unhealthy(study, LONG)
     next_to_published(study.runs)
     rounding(study.runs)
+    which_default(read_runs([CHOICE]).runs)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 # Before PyTorch loads OpenMP: let a thread that waits for the others sleep soon. GNU's spins on, and two runs of two
@@ -56,6 +55,8 @@ def __getattr__(name: str) -> Any:
     if name in WHERE:
         return getattr(import_module(WHERE[name]), name)
     if name == "__version__":
+        from importlib.metadata import version  # 40 ms, as long as the rest of `steadyq --help`
+
         return version("steadyq")
     raise AttributeError(f"module 'steadyq' has no attribute {name!r}")
 
