@@ -1,6 +1,6 @@
 """The tables of docs/evidence.md: the paper's claims, tested with the runs of experiments/results/learning.csv.
 
-    python experiments/tables.py
+    python -m experiments.tables
 
 "A is better than B" is supported if the 95% interval of the probability that a run of A beats one of B, over runs and
 tasks, lies above one half, contradicted if it lies below, and not decidable at this budget otherwise.
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.markdown import print_head
 from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import verdict
 from steadyq.results.read import read_runs
@@ -96,11 +97,6 @@ PUBLISHED = [
     ),
 ]
 """Our experiments, and whose runs they are compared with."""
-
-
-def print_head(*headings: str) -> None:
-    """The first two lines of a table."""
-    print(f"\n| {' | '.join(headings)} |\n|{'---|' * len(headings)}".replace("|  |", "| |"))
 
 
 def print_verdict(claim: str, a: Scores, b: Scores) -> None:

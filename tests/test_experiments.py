@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import tables
+from experiments import fifteen, tables
 from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
+from steadyq.store.names import DIAGNOSED_NORM
 from steadyq.study import collect
 
 ELR = "diag/critic/elr"
@@ -97,3 +98,29 @@ def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.Captu
     assert here == blocks(printed)
     (difference,) = (line for line in printed.splitlines() if line.startswith("bfloat16 - float32"))
     assert difference in page.splitlines()
+
+
+def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """UTD 10 is twice as good on all tasks, UTD 2 and float32 are alike on all, and the norm grows on six of six."""
+    table = tmp_path / "fifteen.csv"
+    rows = ["exp_name,env_name,seed,metric,env_step,value"]
+    level = {fifteen.UTDS[10]: 2, fifteen.UTDS[2]: 1, fifteen.FLOAT32: 1.01}
+    for place, task in enumerate(fifteen.TASKS):
+        for method, times in level.items():
+            rows += [f"{method},{task},0,eval/mean_reward,{frame},{times * (place + 1)}" for frame in (0, 50_000)]
+    for task in fifteen.TASKS[:6]:
+        rows.append(f"{fifteen.FREE[2]},{task},0,eval/mean_reward,0,1")
+        for method, norm in ((fifteen.UTDS[2], 1.0), (fifteen.FREE[2], 1.5)):
+            for frame in (10_000, 20_000, 50_000):
+                value = norm if frame == 50_000 else 1
+                rows.append(f"{method},{task},0,{DIAGNOSED_NORM},{frame},{value}")
+    table.write_text("\n".join(rows) + "\n")
+    fifteen.print_all(read_runs([table]))
+    printed = capsys.readouterr().out.splitlines()
+    assert "| UTD 10 is better than UTD 2 | 50,000 | 15 | +50% | +50% to +50% (95%) | 6.1e-05 | supported |" in printed
+    (equal,) = (line for line in printed if "equal to float32" in line)
+    assert equal.endswith("| -1% | -1% to -1% (90%) | 6.1e-05 | equal |")
+    assert "| not projected, UTD 2 | `crossq_wn`, UTD 2 | 6 of 6 tasks | 0.031 | supported |" in printed
+    assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)

@@ -1,0 +1,194 @@
+"""Tables of the paper's claims on its 15 tasks, one seed each: from results/fifteen.csv, printed by tables.py.
+
+"A is better than B", over tasks, is supported if an exact sign-flip test over the tasks' relative differences in the
+area under the curve has a p-value of at most 0.05 and their mean is above zero, contradicted if it is below; else it is
+not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.markdown import print_head, print_row
+from steadyq.results import over_tasks, published, scores
+from steadyq.results.compare import CONTRADICTED, SUPPORTED, UNDECIDED, Paired, compare
+from steadyq.results.runs import Run, Study
+from steadyq.results.statistics import RESAMPLES
+from steadyq.store.names import CRITIC_ELR, CRITIC_ROTATION, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
+from steadyq.study.file import SETS
+
+ENDS = (50_000, 100_000)
+TASKS = tuple(sorted(SETS["dmc15"]))
+HARD = tuple(sorted(SETS["dog_humanoid"]))
+
+ROUNDED = "-precision=bfloat16"
+UTDS = {utd: f"crossq_wn-utd{utd}{ROUNDED}" for utd in (1, 2, 5, 10)}
+FREE = {utd: f"crossq_wn-utd{utd}{ROUNDED}-project=none" for utd in (2, 10)}
+"""Without the projection to unit norm."""
+FLOAT32 = "crossq_wn-utd2"
+
+THEIRS = (
+    "BRO-utd2@naumix",
+    "BRO-utd10@naumix",
+    "SR-SAC-rr32@proceduralia",
+    "SimBa-utd2@SonyResearch",
+    "DR.Q-utd1@dmksjfl",
+    "XQC-utd2@danielpalenicek",
+    "SimbaV2-utd8@DAVIAN-Robotics",
+)
+
+
+DIAGNOSED = {
+    "`crossq_wn`, UTD 2": UTDS[2],
+    "`crossq_wn`, UTD 10": UTDS[10],
+    "not projected, UTD 2": FREE[2],
+    "not projected, UTD 10": FREE[10],
+}
+PAIRS = (  # is the first larger?
+    ("not projected, UTD 2", "`crossq_wn`, UTD 2"),
+    ("not projected, UTD 10", "`crossq_wn`, UTD 10"),
+    ("not projected, UTD 10", "not projected, UTD 2"),
+    ("`crossq_wn`, UTD 10", "`crossq_wn`, UTD 2"),
+)
+UNTRAINED, LEARNT = 10_000, 20_000  # frames of the diagnosis right before the first update, and of the first after it
+
+
+class Claim(NamedTuple):
+    """One method is better than another; or, of `equal`, neither."""
+
+    words: str
+    a: str
+    b: str
+    equal: bool = False
+
+
+CLAIMS = (
+    Claim("UTD 2 is better than UTD 1", UTDS[2], UTDS[1]),
+    Claim("UTD 5 is better than UTD 2", UTDS[5], UTDS[2]),
+    Claim("UTD 10 is better than UTD 5", UTDS[10], UTDS[5]),
+    Claim("UTD 10 is better than UTD 2", UTDS[10], UTDS[2]),
+    Claim("at UTD 2, projection is better than none", UTDS[2], FREE[2]),
+    Claim("at UTD 10, projection is better than none", UTDS[10], FREE[10]),
+    Claim("at UTD 2, bfloat16 is equal to float32", UTDS[2], FLOAT32, equal=True),
+)
+
+
+def paired(runs: list[Run], a: str, b: str, frame: int) -> Paired | None:
+    """The comparison over tasks of two methods, on the tasks where both have come to this frame."""
+    reaching = {
+        method: {run.task: run for run in runs if run.method == method and run.covers(frame)} for method in (a, b)
+    }
+    common = sorted(reaching[a].keys() & reaching[b].keys())
+    if not common:
+        return None
+    chosen = [run for method in (a, b) for run in runs if run.method == method and run.task in common]
+    (found,) = compare(Study(chosen, []), frames=[frame], over="tasks").paired
+    return found
+
+
+def claims(runs: list[Run]) -> None:
+    """Each claim with its mean relative difference over tasks, the interval of that, p-value and verdict."""
+    print_head("claim", "frames", "tasks", "mean relative difference", "interval", "p", "verdict")
+    for claim in CLAIMS:
+        for frame in ENDS:
+            found = paired(runs, claim.a, claim.b, frame)
+            if found is None:
+                continue
+            interval = found.narrow if claim.equal else found.mean
+            words = found.equality if claim.equal else found.verdict
+            ends = f"{interval.low:+.0%} to {interval.high:+.0%} ({interval.level:.0%})"
+            tasks, mean = len(found.differences), f"{interval.estimate:+.0%}"
+            print_row(claim.words, f"{frame:,}", tasks, mean, ends, f"{found.p_value:.2g}", words)
+
+
+def returns(runs: list[Run]) -> None:
+    """Each task's return, next to the IQM of published runs and their 5th to 95th percentile; and what all come to."""
+    published_rows = {(row.method, row.task): row for row in published.summary()}
+
+    def theirs(method: str, task: str, frame: int) -> tuple[float, float, float, float]:
+        """IQM, percentiles and mean; NaN where nobody evaluated."""
+        row = published_rows.get((method, task))
+        if row is None or frame not in row.env_step:
+            return (np.nan,) * 4
+        (index,) = np.flatnonzero(row.env_step == frame)
+        iqm, low, high, mean = (float(column[index]) for column in (row.iqm, row.p05, row.p95, row.mean))
+        return iqm, low, high, mean
+
+    def number(value: float) -> str:
+        return f"{value:.0f}" if np.isfinite(value) else ""
+
+    for frame in ENDS:
+        found = scores.at([run for run in runs if run.method in UTDS.values()], [frame])
+        ours = {utd: found[method].tasks for utd, method in UTDS.items() if method in found}
+        if not ours:
+            continue
+        others = [method for method in THEIRS if np.isfinite([theirs(method, task, frame)[0] for task in TASKS]).any()]
+        print(f"\n**Return at frame {frame:,}**:")
+        print_head("task", *(f"UTD {utd}" for utd in ours), *others)
+        for task in TASKS:
+            spreads = [theirs(method, task, frame)[:3] for method in others]
+            cells = [f"{iqm:.0f} ({low:.0f} to {high:.0f})" if np.isfinite(iqm) else "" for iqm, low, high in spreads]
+            print_row(task, *(number(tasks[task].mean()) if task in tasks else "" for tasks in ours.values()), *cells)
+        for words, chosen in (("mean of all 15", TASKS), ("mean of dog and humanoid", HARD)):
+            means = [
+                np.mean([tasks[task].mean() if task in tasks else np.nan for task in chosen]) for tasks in ours.values()
+            ]
+            means += [np.mean([theirs(method, task, frame)[3] for task in chosen]) for method in others]
+            print_row(words, *map(number, means))
+
+
+def health(study: Study, end: int) -> None:
+    """Fig. 1: how weights, steps and Q-bias of the diagnosed tasks change until this frame."""
+
+    def change(since: int) -> Callable[[Run], float]:
+        return lambda run: float(run.value[run.env_step == end][0] / run.value[run.env_step == since][0])
+
+    def learnt(run: Run) -> np.ndarray:
+        return run.value[(run.env_step >= LEARNT) & (run.env_step <= end)]
+
+    last, first, learning = (f"{frame:,}" for frame in (end, UNTRAINED, LEARNT))
+    measures: dict[str, tuple[str, Callable[[Run], float]]] = {
+        f"Weight norm of the critic, frame {last} / {first}": (DIAGNOSED_NORM, change(UNTRAINED)),
+        f"Effective learning rate, frame {last} / {learning}": (CRITIC_ELR, change(LEARNT)),
+        f"Rotation by an update, frame {last} / {learning}": (CRITIC_ROTATION, change(LEARNT)),
+        f"Q-bias, mean from frame {learning}": (Q_BIAS, lambda run: float(np.mean(learnt(run)))),
+        f"Q-bias, standard deviation over time from frame {learning}": (Q_BIAS, lambda run: float(np.std(learnt(run)))),
+        f"Q-bias, standard deviation over states, mean from frame {learning}": (
+            Q_BIAS_STD,
+            lambda run: float(np.mean(learnt(run))),
+        ),
+    }
+    for title, (metric, number) in measures.items():
+        diagnosed = [
+            run
+            for run in study.more.get(metric, [])
+            if run.method in DIAGNOSED.values() and {UNTRAINED, LEARNT, end} <= set(run.env_step)
+        ]
+        found = scores.tabulate(diagnosed, np.array([float(end)]), lambda run, number=number: np.array([number(run)]))
+        tasks = [task for task in TASKS if any(task in one.tasks for one in found.values())]
+        if not tasks:
+            continue
+        print(f"\n**{title}**:")
+        print_head("", *tasks)
+        for words, method in DIAGNOSED.items():
+            if method in found:
+                of = found[method].tasks
+                print_row(words, *(f"{of[task].mean():.2f}" if task in of else "" for task in tasks))
+        print_head("larger in", "than in", "on", "p", "")
+        for larger, smaller in PAIRS:
+            if {DIAGNOSED[larger], DIAGNOSED[smaller]} <= found.keys():
+                a, b = (found[DIAGNOSED[words]].tasks for words in (larger, smaller))
+                values = np.array([a[task].mean() - b[task].mean() for task in tasks if task in a and task in b])
+                p_value = over_tasks.sign_flip(values, resamples=RESAMPLES, seed=0)
+                decided = p_value <= 0.05
+                verdict = UNDECIDED if not decided else SUPPORTED if values.mean() > 0 else CONTRADICTED
+                print_row(larger, smaller, f"{sum(values > 0)} of {len(values)} tasks", f"{p_value:.2g}", verdict)
+
+
+def print_all(study: Study) -> None:
+    """What there is so far."""
+    claims(study.runs)
+    returns(study.runs)
+    for end in ENDS:
+        health(study, end)
