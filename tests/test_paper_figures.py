@@ -272,6 +272,12 @@ def test_figure_2_has_a_line_for_each_utd_and_the_values_at_the_end() -> None:
     assert "no method with a value after frame 0 tells its UTD" in untold
 
 
+def test_values_close_together_have_room_above_them() -> None:
+    found = [run for utd, end in ((2, 259), (10, 248)) for run in runs(f"crossq_wn-utd{utd}", "dog-run", five(end))]
+    _, right = paper.draw("2", Study(found, [])).get_axes()
+    assert right.get_ylim()[1] > 1.04 * max(max(line.get_ydata()) for line in right.get_lines())
+
+
 def test_figure_3_has_tasks_aggregates_and_published_curves() -> None:
     tasks = ("cheetah-run", "dog-run", "dog-walk")
     study = Study([run for task in tasks for run in runs("mine", task, five(300))], [])

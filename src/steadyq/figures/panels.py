@@ -248,7 +248,10 @@ def draw_by_number(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interv
     axes.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.3)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    bottom, highest = min(0.0, axes.get_ylim()[0]), axes.dataLim.y1
+    axes.set_ylim(
+        bottom, highest + 0.05 * (highest - bottom or 1.0)
+    )  # room for the markers above values close together
     axes.set_xlabel(x)
     axes.set_ylabel("return", color=INK, fontsize=8)
     label_ends(axes, ends)
