@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.markdown import print_head, print_row
+from experiments.names import ROUNDED, named
 from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import CONTRADICTED, SUPPORTED, UNDECIDED, Paired, compare
 from steadyq.results.runs import Run, Study
@@ -22,11 +23,10 @@ ENDS = (50_000, 100_000)
 TASKS = tuple(sorted(SETS["dmc15"]))
 HARD = tuple(sorted(SETS["dog_humanoid"]))
 
-ROUNDED = "-precision=bfloat16"
-UTDS = {utd: f"crossq_wn-utd{utd}{ROUNDED}" for utd in (1, 2, 5, 10)}
-FREE = {utd: f"crossq_wn-utd{utd}{ROUNDED}-project=none" for utd in (2, 10)}
+UTDS = {utd: named(utd, ROUNDED) for utd in (1, 2, 5, 10)}
+FREE = {utd: named(utd, f"{ROUNDED}-project=none") for utd in (2, 10)}
 """Without the projection to unit norm."""
-FLOAT32 = "crossq_wn-utd2"
+FLOAT32 = named(2)
 
 THEIRS = (
     "BRO-utd2@naumix",
