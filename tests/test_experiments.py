@@ -73,7 +73,7 @@ def test_the_run_that_got_further_is_kept(tmp_path: Path) -> None:
 
 
 PAGE = Path(tables.__file__).parents[1] / "docs/evidence.md"
-BY_HAND = ("| recipe | next to |", "| of the plan | state |")
+BY_HAND = ("| claim | looked at on |", "| recipe | next to |", "| of the plan | state |")
 """How the tables of the page begin that no script prints."""
 
 
