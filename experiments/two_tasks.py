@@ -51,7 +51,7 @@ NORMS = Health(
 )
 """The runs of norms.toml."""
 LONG = Health(
-    *(10_000, 20_000, END),
+    *(10_000, 30_000, END),  # `sac` makes its first update after frame 20,000
     {WITH.format(utd): named(utd, ROUNDED) for utd in (1, 5, 10)}
     | {"`crossq --width 512`, UTD 1": "crossq-utd1-width=512", "`sac`, UTD 1": "sac-utd1"},
     (),
@@ -60,6 +60,7 @@ LONG = Health(
 
 PUBLISHED = [
     *((named(10, ROUNDED), theirs) for theirs in ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")),
+    *((named(2, precision), "SimBa-utd2@SonyResearch") for precision in ("", ROUNDED)),
     *(
         (ours + precision, theirs)
         for ours, theirs in (
@@ -131,9 +132,10 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
         print(f"\n**{title}**, by seed:")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
         print_head("", *tasks)
+        form = ".3f" if metric == DIAGNOSED_NORM else ".2f"
         for words, method in health.variants.items():
             if method in found:
-                print_row(words, *(cells(found[method], task, ".2f") for task in tasks))
+                print_row(words, *(cells(found[method], task, form) for task in tasks))
         expected = "smaller" if metric == CRITIC_ELR else "larger"
         if health.pairs:
             print_head(f"{expected} in", "than in", "on", "probability", "95% interval", "real coverage", "")
@@ -187,11 +189,10 @@ def next_to_published(runs: list[Run]) -> None:
                 iqm, low, high = (float(column[index]) for column in (reference.iqm, reference.p05, reference.p95))
                 values = found.tasks[reference.task][0]
                 inside = sum(low <= value <= high for value in values)
-                print(
-                    f"| {ours.removesuffix(ROUNDED)} | {theirs} | {reference.task} | {frame:,} | "
-                    f"{cells(found, reference.task, '.0f')} | {iqm:.0f} | {low:.0f} to {high:.0f} | "
-                    f"{inside} of {len(values)} |"
-                )
+                name, numbers = ours.replace(ROUNDED, ", bfloat16"), cells(found, reference.task, ".0f")
+                spread = f"{low:.0f} to {high:.0f}"
+                shown = f"{inside} of {len(values)}"
+                print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{iqm:.0f}", spread, shown)
 
 
 def rounding(runs: list[Run]) -> None:
