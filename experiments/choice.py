@@ -31,7 +31,7 @@ def print_all(runs: list[Run]) -> None:
         tasks = [task for task in of[PLAIN].tasks if all(task in found.tasks for found in of.values())]
         of = {words: found.on(tasks) for words, found in of.items()}
         for task in tasks:
-            print_row(f"{task}, UTD {utd}", *(cells(found, task, ".0f") for found in of.values()))
+            print_row(f"{task}, UTD {utd}", *(cells(found, task, ".3g") for found in of.values()))
         for words, found in of.items():
             change[words] += over_tasks.differences(found, of[PLAIN]).values()
     print_head("next to the plain one", "mean relative difference", "95% interval", "better on")
