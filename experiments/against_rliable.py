@@ -83,15 +83,15 @@ def main() -> None:
     print(f"{TASKS} tasks x {RUNS} runs, {RESAMPLES:,} resamples; rliable {theirs['version']}, NumPy {theirs['numpy']}")
     print(f"{'':16} {'steadyq':^28} {'rliable':^28} apart, in standard errors")
     worst = 0.0
-    for name, mine, (point, low, high, low_error, high_error) in zip(names, ours, theirs["found"], strict=True):
-        np.testing.assert_allclose(mine.estimate, point, rtol=1e-10)
+    for name, our, (point, low, high, low_error, high_error) in zip(names, ours, theirs["found"], strict=True):
+        np.testing.assert_allclose(our.estimate, point, rtol=1e-10)
         # Ours has about the same error as theirs; a discrete statistic may have none in either.
         apart = [
             abs(x - y) / max(error * np.sqrt(2), 1e-4)
-            for x, y, error in ((mine.low, low, low_error), (mine.high, high, high_error))
+            for x, y, error in ((our.low, low, low_error), (our.high, high, high_error))
         ]
         worst = max(worst, *apart)
-        both = (f"{e:7.4f} ({lo:.4f} to {hi:.4f})" for e, lo, hi in (mine[:3], (point, low, high)))
+        both = (f"{e:7.4f} ({lo:.4f} to {hi:.4f})" for e, lo, hi in (our[:3], (point, low, high)))
         print(f"{name:16} {' '.join(f'{text:28}' for text in both)} {apart[0]:.1f} {apart[1]:.1f}")
     print(f"largest: {worst:.1f}")
     sys.exit(int(worst > 5))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.markdown import cells, print_head, print_row
 from experiments.names import ROUNDED, named
+from experiments.printing import cells, print_head, print_row
 from steadyq.results import over_tasks, scores
 from steadyq.results.runs import Run
 from steadyq.results.statistics import RESAMPLES, tails

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.markdown import print_head, print_row
 from experiments.names import ROUNDED, named
+from experiments.printing import of_runs, print_head, print_row
 from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import CONTRADICTED, SUPPORTED, UNDECIDED, Paired, compare
 from steadyq.results.runs import Run, Study
@@ -165,7 +165,7 @@ def health(study: Study, end: int) -> None:
             for run in study.more.get(metric, [])
             if run.method in DIAGNOSED.values() and {UNTRAINED, LEARNT, end} <= set(run.env_step)
         ]
-        found = scores.tabulate(diagnosed, np.array([float(end)]), lambda run, number=number: np.array([number(run)]))
+        found = of_runs(diagnosed, number, end)
         tasks = [task for task in TASKS if any(task in one.tasks for one in found.values())]
         if not tasks:
             continue

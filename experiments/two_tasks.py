@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.markdown import cells, print_head, print_row
 from experiments.names import ROUNDED, named
+from experiments.printing import cells, of_runs, print_head, print_row
 from steadyq.results import published, scores
 from steadyq.results.compare import verdict
 from steadyq.results.runs import Run, Study
@@ -128,7 +128,7 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
             for run in study.more[metric]
             if run.method in health.variants.values() and set(health[:3]) <= set(run.env_step)
         ]
-        found = scores.tabulate(diagnosed, np.array([float(END)]), lambda run, number=number: np.array([number(run)]))
+        found = of_runs(diagnosed, number, END)
         print(f"\n**{title}**, by seed:")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
         print_head("", *tasks)
@@ -139,9 +139,9 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
         expected = "smaller" if metric == CRITIC_ELR else "larger"
         if health.pairs:
             print_head(f"{expected} in", "than in", "on", "probability", "95% interval", "real coverage", "")
-        for words in health.pairs:
-            a, b = (found[health.variants[word]] for word in words)
-            print_verdict(" | ".join(words), *((a, b) if expected == "larger" else (b, a)))
+        for pair in health.pairs:
+            a, b = (found[health.variants[words]] for words in pair)
+            print_verdict(" | ".join(pair), *((a, b) if expected == "larger" else (b, a)))
     return found  # of the last, the spread over states
 
 
