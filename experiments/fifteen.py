@@ -5,18 +5,18 @@ area under the curve has a p-value of at most 0.05 and their mean is above zero,
 not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.names import ROUNDED, named
-from experiments.printing import of_runs, print_head, print_row
+from experiments.numbers import Diagnoses, Published, evaluated
+from experiments.printing import print_head, print_row
 from steadyq.results import over_tasks, published, scores
-from steadyq.results.compare import CONTRADICTED, SUPPORTED, UNDECIDED, Paired, compare
+from steadyq.results.compare import Paired, compare, verdict_over_tasks
 from steadyq.results.runs import Run, Study
 from steadyq.results.statistics import RESAMPLES
-from steadyq.store.names import CRITIC_ELR, CRITIC_ROTATION, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
+from steadyq.store.names import CRITIC_ROTATION, Q_BIAS
 from steadyq.study.file import SETS
 
 ENDS = (50_000, 100_000)
@@ -37,7 +37,6 @@ THEIRS = (
     "XQC-utd2@danielpalenicek",
     "SimbaV2-utd8@DAVIAN-Robotics",
 )
-
 
 DIAGNOSED = {
     "`crossq_wn`, UTD 2": UTDS[2],
@@ -76,15 +75,9 @@ CLAIMS = (
 
 def paired(runs: list[Run], a: str, b: str, frame: int) -> Paired | None:
     """The comparison over tasks of two methods, on the tasks where both have come to this frame."""
-    reaching = {
-        method: {run.task: run for run in runs if run.method == method and run.covers(frame)} for method in (a, b)
-    }
-    common = sorted(reaching[a].keys() & reaching[b].keys())
-    if not common:
-        return None
-    chosen = [run for method in (a, b) for run in runs if run.method == method and run.task in common]
-    (found,) = compare(Study(chosen, []), frames=[frame], over="tasks").paired
-    return found
+    chosen = [run for method in (a, b) for run in runs if run.method == method and run.covers(frame)]
+    found = compare(Study(chosen, []), frames=[frame], over="tasks").paired if chosen else []
+    return found[0] if found else None
 
 
 def claims(runs: list[Run]) -> None:
@@ -104,16 +97,11 @@ def claims(runs: list[Run]) -> None:
 
 def returns(runs: list[Run]) -> None:
     """Each task's return, next to the IQM of published runs and their 5th to 95th percentile; and what all come to."""
-    published_rows = {(row.method, row.task): row for row in published.summary()}
+    rows = {(row.method, row.task): row for row in published.summary()}
 
-    def theirs(method: str, task: str, frame: int) -> tuple[float, float, float, float]:
-        """IQM, percentiles and mean; NaN where nobody evaluated."""
-        row = published_rows.get((method, task))
-        if row is None or frame not in row.env_step:
-            return (np.nan,) * 4
-        (index,) = np.flatnonzero(row.env_step == frame)
-        iqm, low, high, mean = (float(column[index]) for column in (row.iqm, row.p05, row.p95, row.mean))
-        return iqm, low, high, mean
+    def theirs(method: str, task: str, frame: int) -> Published:
+        row = rows.get((method, task))
+        return (row and evaluated(row, frame)) or Published(*(np.nan,) * 4)
 
     def number(value: float) -> str:
         return f"{value:.0f}" if np.isfinite(value) else ""
@@ -123,49 +111,33 @@ def returns(runs: list[Run]) -> None:
         ours = {utd: found[method].tasks for utd, method in UTDS.items() if method in found}
         if not ours:
             continue
-        others = [method for method in THEIRS if np.isfinite([theirs(method, task, frame)[0] for task in TASKS]).any()]
+        others = [method for method in THEIRS if np.isfinite([theirs(method, task, frame).iqm for task in TASKS]).any()]
         print(f"\n**Return at frame {frame:,}**:")
         print_head("task", *(f"UTD {utd}" for utd in ours), *others)
         for task in TASKS:
-            spreads = [theirs(method, task, frame)[:3] for method in others]
-            cells = [f"{iqm:.0f} ({low:.0f} to {high:.0f})" if np.isfinite(iqm) else "" for iqm, low, high in spreads]
+            there = [theirs(method, task, frame) for method in others]
+            cells = [
+                f"{one.iqm:.0f} ({one.low:.0f} to {one.high:.0f})" if np.isfinite(one.iqm) else "" for one in there
+            ]
             print_row(task, *(number(tasks[task].mean()) if task in tasks else "" for tasks in ours.values()), *cells)
         for words, chosen in (("mean of all 15", TASKS), ("mean of dog and humanoid", HARD)):
             means = [
                 np.mean([tasks[task].mean() if task in tasks else np.nan for task in chosen]) for tasks in ours.values()
             ]
-            means += [np.mean([theirs(method, task, frame)[3] for task in chosen]) for method in others]
+            means += [np.mean([theirs(method, task, frame).mean for task in chosen]) for method in others]
             print_row(words, *map(number, means))
 
 
 def health(study: Study, end: int) -> None:
     """Fig. 1: how weights, steps and Q-bias of the diagnosed tasks change until this frame."""
 
-    def change(since: int) -> Callable[[Run], float]:
-        return lambda run: float(run.value[run.env_step == end][0] / run.value[run.env_step == since][0])
-
-    def learnt(run: Run) -> np.ndarray:
-        return run.value[(run.env_step >= LEARNT) & (run.env_step <= end)]
-
-    last, first, learning = (f"{frame:,}" for frame in (end, UNTRAINED, LEARNT))
-    measures: dict[str, tuple[str, Callable[[Run], float]]] = {
-        f"Weight norm of the critic, frame {last} / {first}": (DIAGNOSED_NORM, change(UNTRAINED)),
-        f"Effective learning rate, frame {last} / {learning}": (CRITIC_ELR, change(LEARNT)),
-        f"Rotation by an update, frame {last} / {learning}": (CRITIC_ROTATION, change(LEARNT)),
-        f"Q-bias, mean from frame {learning}": (Q_BIAS, lambda run: float(np.mean(learnt(run)))),
-        f"Q-bias, standard deviation over time from frame {learning}": (Q_BIAS, lambda run: float(np.std(learnt(run)))),
-        f"Q-bias, standard deviation over states, mean from frame {learning}": (
-            Q_BIAS_STD,
-            lambda run: float(np.mean(learnt(run))),
-        ),
+    at = Diagnoses(UNTRAINED, LEARNT, end)
+    measures = at.measures() | {
+        f"Rotation by an update, frame {end:,} / {LEARNT:,}": (CRITIC_ROTATION, at.change(LEARNT)),
+        f"Q-bias, mean from frame {LEARNT:,}": (Q_BIAS, at.while_learning(np.mean)),
     }
-    for title, (metric, number) in measures.items():
-        diagnosed = [
-            run
-            for run in study.more.get(metric, [])
-            if run.method in DIAGNOSED.values() and {UNTRAINED, LEARNT, end} <= set(run.env_step)
-        ]
-        found = of_runs(diagnosed, number, end)
+    for title, measure in measures.items():
+        found = at.numbers(study, measure, DIAGNOSED.values())
         tasks = [task for task in TASKS if any(task in one.tasks for one in found.values())]
         if not tasks:
             continue
@@ -181,9 +153,13 @@ def health(study: Study, end: int) -> None:
                 a, b = (found[DIAGNOSED[words]].tasks for words in (larger, smaller))
                 values = np.array([a[task].mean() - b[task].mean() for task in tasks if task in a and task in b])
                 p_value = over_tasks.sign_flip(values, resamples=RESAMPLES, seed=0)
-                decided = p_value <= 0.05
-                verdict = UNDECIDED if not decided else SUPPORTED if values.mean() > 0 else CONTRADICTED
-                print_row(larger, smaller, f"{sum(values > 0)} of {len(values)} tasks", f"{p_value:.2g}", verdict)
+                print_row(
+                    larger,
+                    smaller,
+                    f"{sum(values > 0)} of {len(values)} tasks",
+                    f"{p_value:.2g}",
+                    verdict_over_tasks(p_value, values.mean()),
+                )
 
 
 def print_all(study: Study) -> None:

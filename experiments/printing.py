@@ -1,11 +1,5 @@
-"""Markdown of the tables, and what they are made of."""
+"""Markdown of the tables."""
 
-from collections.abc import Callable
-
-import numpy as np
-
-from steadyq.results import scores
-from steadyq.results.runs import Run
 from steadyq.results.statistics import Scores
 
 
@@ -22,8 +16,3 @@ def print_row(*cells: object) -> None:
 def cells(found: Scores, task: str, form: str) -> str:
     """A method's numbers on a task, by seed."""
     return ", ".join(format(value, form) for value in found.tasks[task][0]) if task in found.tasks else ""
-
-
-def of_runs(runs: list[Run], number: Callable[[Run], float], frame: int) -> dict[str, Scores]:
-    """One number of each run, by method, as its score at a frame."""
-    return scores.tabulate(runs, np.array([float(frame)]), lambda run: np.array([number(run)]))

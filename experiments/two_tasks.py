@@ -4,7 +4,7 @@
 tasks, lies above one half, contradicted if it lies below, and not decidable at this budget otherwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ import numpy as np
 from scipy import stats
 
 from experiments.names import ROUNDED, named
-from experiments.printing import cells, of_runs, print_head, print_row
+from experiments.numbers import Diagnoses, evaluated
+from experiments.printing import cells, print_head, print_row
 from steadyq.results import published, scores
 from steadyq.results.compare import verdict
 from steadyq.results.runs import Run, Study
 from steadyq.results.statistics import Scores, probability_of_improvement
-from steadyq.store.names import CRITIC_ELR, DIAGNOSED_NORM, Q_BIAS, Q_BIAS_STD
+from steadyq.store.names import CRITIC_ELR, DIAGNOSED_NORM
 
 END = 50_000
 ALL_REACHED = 45_000  # the machine that held the last two runs of utd.toml was lost before their end
@@ -27,16 +28,14 @@ TASKS = ("walker-run", "cheetah-run", "quadruped-run", "finger-turn_hard")
 class Health(NamedTuple):
     """Runs that were diagnosed at the same frames."""
 
-    untrained: int  # frame of the diagnosis right before the first update
-    learnt: int  # and of the first one after it
-    end: int  # of the last one
+    at: Diagnoses
     variants: dict[str, str]  # words -> experiment
     pairs: tuple[tuple[str, str], ...]  # of words: is the first one larger?
 
 
 WITH, WITHOUT = "`crossq_wn`, UTD {}", "not projected, UTD {}"
 NORMS = Health(
-    *(10_000, 11_000, 12_000),
+    Diagnoses(10_000, 11_000, 12_000),
     {
         words.format(utd): named(utd, options)
         for words, options in ((WITH, ""), (WITHOUT, "-project=none"))
@@ -51,7 +50,7 @@ NORMS = Health(
 )
 """The runs of norms.toml."""
 LONG = Health(
-    *(10_000, 30_000, END),  # `sac` makes its first update after frame 20,000
+    Diagnoses(10_000, 30_000, END),  # `sac` makes its first update after frame 20,000
     {WITH.format(utd): named(utd, ROUNDED) for utd in (1, 5, 10)}
     | {"`crossq --width 512`, UTD 1": "crossq-utd1-width=512", "`sac`, UTD 1": "sac-utd1"},
     (),
@@ -102,41 +101,20 @@ def sample_efficiency(runs: list[Run]) -> None:
         print_verdict(f"UTD {high} is better than UTD {low}", of[high], of[low])
 
 
-def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
+def unhealthy(study: Study, health: Health) -> Mapping[str, Scores]:
     """Fig. 1; the spread of Q-bias, by method."""
 
-    def change(since: int) -> Callable[[Run], float]:
-        return lambda run: float(run.value[run.env_step == health.end][0] / run.value[run.env_step == since][0])
-
-    def learnt(run: Run) -> np.ndarray:
-        return run.value[(run.env_step >= health.learnt) & (run.env_step <= health.end)]
-
-    first, learning, end = (f"{frame:,}" for frame in health[:3])
-    measures: dict[str, tuple[str, Callable[[Run], float]]] = {
-        f"Weight norm, frame {end} / {first}": (DIAGNOSED_NORM, change(health.untrained)),
-        f"Effective learning rate, frame {end} / {learning}": (CRITIC_ELR, change(health.learnt)),
-        f"Q-bias, standard deviation over time from frame {learning}": (Q_BIAS, lambda run: float(np.std(learnt(run)))),
-        f"Q-bias, standard deviation over states, mean from frame {learning}": (
-            Q_BIAS_STD,
-            lambda run: float(np.mean(learnt(run))),
-        ),
-    }
-    found: dict[str, Scores] = {}
-    for title, (metric, number) in measures.items():
-        diagnosed = [
-            run
-            for run in study.more[metric]
-            if run.method in health.variants.values() and set(health[:3]) <= set(run.env_step)
-        ]
-        found = of_runs(diagnosed, number, END)
+    found: Mapping[str, Scores] = {}
+    for title, measure in health.at.measures().items():
+        found = health.at.numbers(study, measure, health.variants.values())
         print(f"\n**{title}**, by seed:")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
         print_head("", *tasks)
-        form = ".3f" if metric == DIAGNOSED_NORM else ".2f"
+        form = ".3f" if measure[0] == DIAGNOSED_NORM else ".2f"
         for words, method in health.variants.items():
             if method in found:
                 print_row(words, *(cells(found[method], task, form) for task in tasks))
-        expected = "smaller" if metric == CRITIC_ELR else "larger"
+        expected = "smaller" if measure[0] == CRITIC_ELR else "larger"
         if health.pairs:
             print_head(f"{expected} in", "than in", "on", "probability", "95% interval", "real coverage", "")
         for pair in health.pairs:
@@ -145,7 +123,7 @@ def unhealthy(study: Study, health: Health) -> dict[str, Scores]:
     return found  # of the last, the spread over states
 
 
-def bias_and_failure(spread: dict[str, Scores], last: dict[str, Scores]) -> None:
+def bias_and_failure(spread: Mapping[str, Scores], last: dict[str, Scores]) -> None:
     """Does high Q-bias go with low return? Spearman's rank correlation over all diagnosed runs of a task."""
     print_head("task", "runs", "rank correlation of Q-bias spread and return", "p (permutation)")
     for task in TASKS:
@@ -183,16 +161,15 @@ def next_to_published(runs: list[Run]) -> None:
                 found = scores.at([run for run in runs if run.method == ours], [frame]).get(ours)
                 if reference.method != theirs or found is None or reference.task not in found.tasks:
                     continue
-                if frame not in reference.env_step:  # what lies between two evaluations is not theirs
+                there = evaluated(reference, frame)
+                if there is None:
                     continue
-                (index,) = np.flatnonzero(reference.env_step == frame)
-                iqm, low, high = (float(column[index]) for column in (reference.iqm, reference.p05, reference.p95))
                 values = found.tasks[reference.task][0]
-                inside = sum(low <= value <= high for value in values)
+                inside = sum(there.low <= value <= there.high for value in values)
                 name, numbers = ours.replace(ROUNDED, ", bfloat16"), cells(found, reference.task, ".0f")
-                spread = f"{low:.0f} to {high:.0f}"
+                spread = f"{there.low:.0f} to {there.high:.0f}"
                 shown = f"{inside} of {len(values)}"
-                print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{iqm:.0f}", spread, shown)
+                print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{there.iqm:.0f}", spread, shown)
 
 
 def rounding(runs: list[Run]) -> None:
@@ -220,7 +197,7 @@ def print_all(study: Study) -> None:
     """In the order of the page."""
     sample_efficiency(study.runs)
     spread = unhealthy(study, NORMS)
-    bias_and_failure(spread, scores.at(study.runs, [NORMS.end]))
+    bias_and_failure(spread, scores.at(study.runs, [NORMS.at.end]))
     unhealthy(study, LONG)
     next_to_published(study.runs)
     rounding(study.runs)

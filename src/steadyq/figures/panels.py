@@ -249,9 +249,8 @@ def draw_by_number(axes: Axes, series: Mapping[str, Sequence[tuple[float, Interv
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     bottom, highest = min(0.0, axes.get_ylim()[0]), axes.dataLim.y1
-    axes.set_ylim(
-        bottom, highest + 0.05 * (highest - bottom or 1.0)
-    )  # room for the markers above values close together
+    room = 0.05 * (highest - bottom or 1.0)  # for the markers, above values that lie close together
+    axes.set_ylim(bottom, highest + room)
     axes.set_xlabel(x)
     axes.set_ylabel("return", color=INK, fontsize=8)
     label_ends(axes, ends)

@@ -241,6 +241,13 @@ def verdict(probability: Interval) -> str:
     return CONTRADICTED if probability.high < 0.5 else UNDECIDED  # no interval, NaN, decides nothing
 
 
+def verdict_over_tasks(p_value: float, mean: float) -> str:
+    """The fixed rule for the same over tasks: the sign-flip test decides, and the mean difference tells which way."""
+    if p_value > 1 - VERDICT_LEVEL or np.isnan(p_value):
+        return UNDECIDED
+    return SUPPORTED if mean > 0 else CONTRADICTED
+
+
 def _entry(found: Scores, tasks: tuple[str, ...], frame: int, how: dict) -> Entry:
     chosen = found.on(tasks)
     spread = statistics.spread(chosen)
@@ -314,12 +321,11 @@ def _paired(a: Scores, b: Scores, how: dict) -> Paired:
         return Interval(estimate, low, high, level, min(a.runs, b.runs), count, real)
 
     mean, narrow = interval(VERDICT_LEVEL), interval(EQUAL_LEVEL)
-    decided = p_value <= 1 - VERDICT_LEVEL
     if count < over_tasks.FEWEST:
         equality = "too few tasks"
     else:
         equality = "equal" if narrow.low > -EQUAL and narrow.high < EQUAL else "not shown"
-    words = UNDECIDED if not decided else SUPPORTED if mean.estimate > 0 else CONTRADICTED
+    words = verdict_over_tasks(p_value, mean.estimate)
     return Paired(a.method, b.method, found, mean, p_value, words, narrow, equality)
 
 
