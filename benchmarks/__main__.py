@@ -91,9 +91,14 @@ def read(path: Path) -> tuple[list[Row], dict[str, str]]:
         lines = list(csv.DictReader(file))
     rows = [
         Row(
-            *(line[name] for name in ("part", "case", "metric", "unit")),
-            *(float(line[name]) for name in ("median", "low", "high")),
-            int(line["count"]),
+            part=line["part"],
+            case=line["case"],
+            metric=line["metric"],
+            unit=line["unit"],
+            median=float(line["median"]),
+            low=float(line["low"]),
+            high=float(line["high"]),
+            values=int(line["values"]),
         )
         for line in lines
     ]

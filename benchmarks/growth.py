@@ -37,11 +37,11 @@ def measure(minutes: float) -> list[Row]:
     steps = {(axis, value): build(axis, value) for axis, values in AXES.items() for value in values}
     for step in steps.values():
         step.run()
-    times: dict[tuple[str, int], list[float]] = {case: [] for case in steps}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
     started = time.monotonic()
     while len(times["width", 128]) < 5 or time.monotonic() - started < 60 * minutes:
-        for case, step in steps.items():
-            times[case].append(milliseconds(step.run))
+        for key, step in steps.items():
+            times[key].append(milliseconds(step.run))
     rows = []
     for (axis, value), step in steps.items():
         case, scale = f"{axis}={value}", step.updates * step.seeds

@@ -16,7 +16,7 @@ class Row(NamedTuple):
     median: float
     low: float  # 10th percentile
     high: float  # 90th percentile
-    count: int  # measurements
+    values: int  # how many were measured
 
 
 def row(part: str, case: str, metric: str, unit: str, values: Sequence[float]) -> Row:
@@ -57,6 +57,6 @@ def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 
 def spread(row: Row, digits: int = 1) -> str:
     """`median (10th to 90th percentile)`, with how many values it is of where they are few, and whether two kinds."""
-    few = f"; {row.count} values" if row.count < FEW else ""
+    few = f"; {row.values} values" if row.values < FEW else ""
     bimodal = "; bimodal" if row.high > BIMODAL * row.median else ""
     return f"{row.median:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f}{few}{bimodal})"

@@ -85,20 +85,23 @@ class Limit:
         a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
         turned = b.t().contiguous()
         out = torch.empty(m, n, dtype=dtype)
-        self.ways = [lambda: torch.mm(a, b, out=out), lambda: torch.mm(a, turned.t(), out=out)]
+        self.ways: list[Callable[[], object]] = [
+            partial(torch.mm, a, b, out=out),
+            partial(torch.mm, a, turned.t(), out=out),
+        ]
         if torch.backends.mkldnn.is_available() and dtype == torch.float32:
             linear = torch.ops.mkldnn._linear_pointwise.default
-            self.ways += [lambda w=w: linear(a, w, None, "none", [], "") for w in (turned, b.t())]
+            self.ways += [partial(linear, a, weight, None, "none", [], "") for weight in (turned, b.t())]
         self.repeats = max(1, int(2e8 / product.flops))
 
     def run(self) -> float:
         """Milliseconds per product."""
 
-        def repeated(way: Any) -> None:
+        def repeated(way: Callable[[], object]) -> None:
             for _ in range(self.repeats):
                 way()
 
-        return min(milliseconds(lambda way=way: repeated(way)) for way in self.ways) / self.repeats
+        return min(milliseconds(partial(repeated, way)) for way in self.ways) / self.repeats
 
 
 def per_update(step: Steps, utd: int) -> float:
@@ -192,16 +195,16 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
             cases[case] = Case(partial(thrice, utd, partial(peer.measure, **question, updates=utd)), threads)
     floors: dict[tuple[Product, int], list[float]] = {key: [] for key in limits}
     copies: dict[int, list[float]] = {threads: [] for threads in {1, cores}}
-    for case in cases.values():
-        torch.set_num_threads(case.threads)
+    for called in cases.values():
+        torch.set_num_threads(called.threads)
         for _ in range(FIRST):
-            case.call()
+            called.call()
     measured = {name: case for name, case in cases.items() if case.seconds[-1] <= SLOW}
     started, rounds = time.monotonic(), 0
     while rounds < ROUNDS or time.monotonic() - started < 60 * minutes:
-        for case in measured.values():
-            torch.set_num_threads(case.threads)
-            case.call()
+        for called in measured.values():
+            torch.set_num_threads(called.threads)
+            called.call()
         for (product, threads), limit in limits.items():
             torch.set_num_threads(threads)
             floors[product, threads].append(limit.run())
@@ -209,10 +212,10 @@ def measure(minutes: float, peers: Path | None, *, recipes: dict | None = None) 
             torch.set_num_threads(threads)
             taken.append(bandwidth())
         rounds += 1
-    rows = []
-    for name, case in cases.items():
-        found = case.rows(name) if name in measured else []
-        rows += found or [row("update", name, "left out: seconds of its last call", "s", case.seconds[-1:])]
+    rows: list[Row] = []
+    for name, called in cases.items():
+        found = called.rows(name) if name in measured else []
+        rows += found or [row("update", name, "left out: seconds of its last call", "s", called.seconds[-1:])]
     middle = {key: median(taken) for key, taken in floors.items()}
     for name, step in steps.items():
         threads = cases[name].threads
@@ -245,18 +248,21 @@ def report(rows: list[Row]) -> str:
     lines = []
     for name, size, threads in itertools.product(RECIPES, SIZES, sorted({1, cores})):
         cells: list[object] = [f"`{name}`", size, threads]
-        for precision in PRECISIONS:
-            case = f"recipe={name} size={size} precision={precision} threads={threads} seeds=1 utd=10"
+        cases = [f"recipe={name} size={size} precision={one} threads={threads} seeds=1 utd=10" for one in PRECISIONS]
+        for case in cases:
             if case in times:
                 share = floors[case, "floor"] / times[case].median
                 four = times.get(case.replace("seeds=1", "seeds=4"))
                 least = f"{floors[case, 'memory']:.1f}"
                 more = [compilation(case), f"{share:.0%}", least, f"{four.median:.1f}" if four else ""]
                 cells += [spread(times[case]), *more]
-        lines.append(cells)
+            else:
+                cells += ["left out", "", "", "", ""]
+        if times.keys() & set(cases):
+            lines.append(cells)
     columns = ["compilation", "of floor", "bytes", "4 seeds"]
     header = ["recipe", "sizes", "threads", "float32", *columns, "bfloat16", *columns]
-    text += table(header, [cells for cells in lines if len(cells) == len(header)])
+    text += table(header, lines)
     text += (
         "\n*Of floor*: the time that the update's matrix products take alone, each in the fastest way PyTorch has, "
         "measured in the same rounds, as a share of the update's. *Bytes*: milliseconds to move the least it must read "

@@ -56,7 +56,7 @@ def test_calls_that_compile_do_not_count_though_they_agree() -> None:
     for _ in range(15):
         case.call()
     time, compilation, calls = case.rows("library=fake")
-    assert (time.median, time.low, time.high, time.count) == (16.0, 16.0, 16.0, 12)
+    assert (time.median, time.low, time.high, time.values) == (16.0, 16.0, 16.0, 12)
     assert compilation.median == pytest.approx((sum(COMPILING) - 3 * 16) / 100)
     assert calls.median == 3
 
@@ -100,6 +100,8 @@ def test_the_report_names_the_peer_that_is_ahead_and_what_is_left_out() -> None:
         "Left out, being too slow to be called as often as the others or never steady: library=sb3 slow (9,000 ms"
         in text
     )
+    never_steady = report([found for found in rows if "bfloat16" not in found.case or found.part == "floor"])
+    assert "| `sac` | dog-run | 1 | 6.0 (6.0 to 6.0) | 2 s, 2 calls | 50% | 3.0 |  | left out |" in never_steady
 
 
 def test_a_row_keeps_median_and_tenths() -> None:

@@ -71,7 +71,7 @@ OPTIONS = {
 }
 SECONDS, HANG = 5.0, 30.0  # of work, and by the clock of a machine that others use
 MEMORY = 3 * 2**30  # more than the process has when it begins
-VERDICTS = {0: "done", 1: "failed", 2: "refused", 75: "stopped"}
+VERDICTS: dict[int | None, str] = {0: "done", 1: "failed", 2: "refused", 75: "stopped"}
 RENAMED = ".renamed"
 LONGEST = 2_500  # characters of a sentence
 TRAP = "open({!r}, 'w')\n"
@@ -154,13 +154,22 @@ def watch(run: Path) -> int:
         server._http.server_close()
 
 
+def written(stream: io.TextIOWrapper) -> str:
+    """What has been written to a text file in memory."""
+    stream.seek(0)
+    return stream.read()
+
+
 def call(command: Callable[[], int]) -> Told:
     """Do it here, with what it prints caught as a terminal would get it."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise TooLong
 
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=how) for how in ("strict", "backslashreplace"))
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=how, newline="")
+        for how in ("strict", "backslashreplace")
+    )
     before, started = signal.signal(signal.SIGALRM, ring), time.process_time()
     signal.setitimer(signal.ITIMER_REAL, HANG)
     faulthandler.dump_traceback_later(4 * HANG, exit=True)  # where not even the alarm is heard
@@ -176,11 +185,7 @@ def call(command: Callable[[], int]) -> Told:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
-    texts = []
-    for stream in (out, err):
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    return Told(code, *texts, time.process_time() - started)
+    return Told(code, written(out), written(err), time.process_time() - started)
 
 
 def judge(told: Told) -> list[str]:
@@ -191,8 +196,8 @@ def judge(told: Told) -> list[str]:
     found = []
     if told.code not in (0, 1, 2, 75):
         found.append(f"exit code {told.code}")
-    if odd := {c for c in told.out + told.err if not c.isprintable() and c != "\n"}:
-        found.append(f"not printable: {odd!r}")
+    if unprintable := {c for c in told.out + told.err if not c.isprintable() and c != "\n"}:
+        found.append(f"not printable: {unprintable!r}")
     if odd := [line for line in lines if not line.startswith("steadyq: ")]:
         found.append(f"no sentence: {odd[0][:200]!r}")
     if told.code in (1, 2) and len(lines) != 1:
@@ -288,11 +293,12 @@ NAMES += ["x" * 10_000, "<script>alert(1)</script>", "{0.__class__}", "%s%n", "$
 NUMBERS = [-1, 0, 1, 7, 2**31, 2**53 + 1, 2**63, 10**30, 10**400, -0.5, 0.5, 1e-320, 1e16, 1e308, True]
 WORDS = ["1/0", "1e999999", "9" * 5_000, ["x"] * 1_000, [*range(1_000_000)]]
 OTHERS: list[Any] = [None, [], {}, [[]], {"a": {"b": 0}}, *WORDS]
+ANY: tuple[list[Any], ...] = (NAMES, NUMBERS, OTHERS)
 
 
 def any_lie(rng: random.Random) -> Any:
     """A value of any kind."""
-    value = rng.choice(rng.choice([NAMES, NUMBERS, OTHERS]))
+    value = rng.choice(rng.choice(ANY))
     return rng.choice([value, value, value, [value], {"": value}])
 
 
@@ -556,8 +562,8 @@ def in_policy(rng: random.Random, place: Path) -> Damage:
         shape = rng.choice([(), (0,), (1, 1), (7, 7, 7), (1_000_000,)])
         arrays[name] = np.zeros(shape, rng.choice([np.float32, np.float64, np.uint8]))
         told = f"{name} of shape {shape}"
-    text = json.dumps(content).encode(errors="surrogatepass")
-    rng.choice([np.savez, np.savez_compressed])(path, **{form.KEY: np.frombuffer(text, np.uint8)}, **arrays)
+    arrays[form.KEY] = np.frombuffer(json.dumps(content).encode(errors="surrogatepass"), np.uint8)
+    rng.choice([np.savez, np.savez_compressed])(path, **arrays)
     return f"policy: {told}", ["policy.npz"]
 
 

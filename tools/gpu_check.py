@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.steps import Steps
+from steadyq.algorithm.agent import Precision
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import named_leaves
 from steadyq.engine import machine
@@ -41,7 +42,7 @@ TOLERANCE = 1e-3
 """Of float32 products summed in another order, through a few layers; TF32 is off."""
 
 SEEDS = (1, 4, 16)
-CASES: tuple[tuple[str, dict, str], ...] = (
+CASES: tuple[tuple[str, dict, Precision], ...] = (
     ("crossq_wn", {}, "float32"),
     ("crossq_wn", {}, "bfloat16"),
     ("crossq", {"width": 512}, "float32"),
@@ -113,7 +114,7 @@ def against_eager() -> Iterator[Row]:
         yield Row("eager", recipe, "relative difference", found, "", found < TOLERANCE)
 
 
-def rate(run: Callable[[], None], updates: int) -> float:
+def rate(run: Callable[[], object], updates: int) -> float:
     """Updates per second, from the median of calls after three."""
     for _ in range(6):
         run()

@@ -45,6 +45,11 @@ class Fork(multiprocessing.context.ForkProcess):
         """The exit code; None while it runs."""
         return self.exitcode
 
+    @property
+    def returncode(self) -> int | None:
+        """The same."""
+        return self.exitcode
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit code; `TimeoutExpired` after so many seconds."""
         self.join(timeout)

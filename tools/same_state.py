@@ -118,8 +118,8 @@ def records(one: Path, other: Path) -> list[str]:
     lines, other_lines = (without_clocks(run / metrics_csv.FILE) for run in (one, other))
     if lines != other_lines:
         pairs = [pair for pair in zip(lines, other_lines, strict=False) if pair[0] != pair[1]]
-        counts = f"{len(pairs)} lines and has {len(lines)} and {len(other_lines)}"
-        found += some(f"{metrics_csv.FILE} differs in {counts}", pairs)
+        differing = f"{len(pairs)} lines and has {len(lines)} and {len(other_lines)}"
+        found += some(f"{metrics_csv.FILE} differs in {differing}", pairs)
     return found
 
 
