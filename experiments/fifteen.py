@@ -38,6 +38,7 @@ THEIRS = (
     "DR.Q-utd1@dmksjfl",
     "XQC-utd2@danielpalenicek",
     "SimbaV2-utd8@DAVIAN-Robotics",
+    "FlashSAC-utd1@Holiday-Robot",
 )
 
 DIAGNOSED = {
