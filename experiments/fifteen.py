@@ -16,7 +16,7 @@ from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import Paired, compare, verdict_over_tasks
 from steadyq.results.runs import Run, Study
 from steadyq.results.statistics import RESAMPLES
-from steadyq.store.names import CRITIC_ROTATION, Q_BIAS
+from steadyq.store.names import CRITIC_ROTATION, Q_BIAS, WALL_TIME
 from steadyq.study.file import SETS
 
 ENDS = (50_000, 100_000)
@@ -166,9 +166,25 @@ def health(study: Study, end: int) -> None:
                 )
 
 
+def cost(study: Study) -> None:
+    """Hours that one core was busy with these runs, two at a time on two cores."""
+    print_head("method", "runs", "frames", "core-hours", "slowest run")
+    total = 0.0
+    for method in sorted({run.method for run in study.runs}):
+        taken = [run for run in study.more[WALL_TIME] if run.method == method]
+        if not taken:
+            continue
+        hours = [float(run.value[-1]) / 3600 for run in taken]
+        total += sum(hours)
+        frames = int(sum(run.env_step[-1] for run in taken))
+        print_row(f"`{method}`", len(taken), f"{frames:,}", f"{sum(hours):.1f}", f"{max(hours):.1f}")
+    print_row("all", "", "", f"{total:.1f}", "")
+
+
 def print_all(study: Study) -> None:
     """What there is so far."""
     claims(study.runs)
     returns(study.runs)
     for end in (EARLY, *ENDS):
         health(study, end)
+    cost(study)

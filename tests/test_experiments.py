@@ -10,7 +10,7 @@ import pytest
 from experiments import fifteen, tables
 from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
-from steadyq.store.names import DIAGNOSED_NORM
+from steadyq.store.names import DIAGNOSED_NORM, WALL_TIME
 from steadyq.study import collect
 
 ELR = "diag/critic/elr"
@@ -103,13 +103,19 @@ def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.Captu
 def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """UTD 10 is twice as good on all tasks, UTD 2 and float32 are alike on all, and the norm grows on six of six."""
+    """UTD 10 is twice as good on all tasks, UTD 2 and float32 are alike on all, and the norm grows on six of six.
+
+    A run at UTD 10 takes twelve minutes.
+    """
     table = tmp_path / "fifteen.csv"
     rows = ["exp_name,env_name,seed,metric,env_step,value"]
     level = {fifteen.UTDS[10]: 2, fifteen.UTDS[2]: 1, fifteen.FLOAT32: 1.01}
     for place, task in enumerate(fifteen.TASKS):
         for method, times in level.items():
             rows += [f"{method},{task},0,eval/mean_reward,{frame},{times * (place + 1)}" for frame in (0, 50_000)]
+        rows += [
+            f"{fifteen.UTDS[10]},{task},0,{WALL_TIME},{frame},{seconds}" for frame, seconds in ((0, 1), (50_000, 720))
+        ]
     for task in fifteen.TASKS[:6]:
         rows.append(f"{fifteen.FREE[2]},{task},0,eval/mean_reward,0,1")
         for method, norm in ((fifteen.UTDS[2], 1.0), (fifteen.FREE[2], 1.5)):
@@ -123,4 +129,5 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     (equal,) = (line for line in printed if "equal to float32" in line)
     assert equal.endswith("| -1% | -1% to -1% (90%) | 6.1e-05 | equal |")
     assert "| not projected, UTD 2 | `crossq_wn`, UTD 2 | 6 of 6 tasks | 0.031 | supported |" in printed
+    assert f"| `{fifteen.UTDS[10]}` | 15 | 750,000 | 3.0 | 0.2 |" in printed
     assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)
