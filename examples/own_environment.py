@@ -18,7 +18,8 @@ class Reach(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-0.5, 0.5, (2,), np.float32)  # any finite box: actions are scaled to it
 
     def __init__(self, *, gain: float = 1.0, steps: int = 100) -> None:
-        self.gain, self.steps = gain, steps
+        self.gain = gain
+        self._max_episode_steps = steps  # the name that Gymnasium's TimeLimit has for it: so steadyq knows the limit
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)  # all that is random in an episode comes from self.np_random, so it can be repeated
@@ -34,7 +35,7 @@ class Reach(gymnasium.Env):
         self.angles = self.angles + 0.1 * self.speeds
         reward = float(np.exp(-(np.linalg.norm(self._way()) ** 2)) - 0.01 * np.square(action).sum())
         terminated = False  # True where an episode reaches an end that has no future, such as a fall
-        truncated = self.time >= self.steps  # a time limit: the future is only not seen
+        truncated = self.time >= self._max_episode_steps  # a time limit: the future is only not seen
         return self._observation(), reward, terminated, truncated, {}
 
     def _way(self) -> np.ndarray:

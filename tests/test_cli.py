@@ -38,6 +38,9 @@ from steadyq.errors import InputError
         ("train crossq_wn --env walker-run --frames 200kk", "--frames is 200kk; give a whole number of at least 1"),
         ("resume nowhere", "nowhere is not a run folder"),
         ("evaluate nowhere", "nowhere is not a run folder"),
+        ("compare --at 2.5", "argument --at: '2.5' is not a frame, such as 20000, 1e6 or 200k"),
+        ("diagnose nowhere --frames 20k 1e4", "nowhere is not a run folder"),
+        ("diagnose nowhere --frames -1", "argument --frames: '-1' is not a frame"),
         ("list colours", "invalid choice: 'colours'"),
     ],
 )

@@ -223,6 +223,7 @@ def test_a_bad_observation_is_refused(policy: Policy, obs: object, words: str) -
     [
         ({"seed": 5}, "--seed is 5; this run has 3 4"),
         ({"checkpoint": 41}, "no snapshot at frame 41"),
+        ({"checkpoint": "41k"}, "no snapshot at frame 41000"),
         ({"checkpoint": "newest"}, "give last, best or the frame"),
     ],
 )

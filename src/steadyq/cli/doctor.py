@@ -180,8 +180,8 @@ def _gpu() -> Finding:
     import torch
 
     if names := machine.gpus():
-        return Finding("GPU", "ok", ", ".join(names))
+        return Finding("GPU", "ok", f"{', '.join(names)}; steadyq has not been tested on one yet: `--device cpu` is")
     found = "PyTorch sees none" if torch.version.cuda else "this PyTorch is a CPU build"
-    cost = "networks are trained on the CPU, which suits the sizes of the default recipes"
+    cost = "networks are trained on the CPU, which suits the sizes of most recipes"
     fix = "an NVIDIA GPU, its driver and PyTorch's CUDA build; steadyq has not been tested on one yet"
     return Finding("GPU", "missing", found, cost, fix)

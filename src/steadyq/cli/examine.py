@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from steadyq.cli.parser import DONE, Parser, add_trust, parse
+from steadyq.cli.parser import DONE, Parser, add_trust, frame, parse
 from steadyq.errors import InputError
 
 
@@ -33,7 +33,7 @@ def diagnose(parser: Parser, arguments: list[str]) -> int:
     parser.epilog = "Everything goes into RUN_DIR/diagnostics.csv; docs/diagnostics.md explains it."
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
     parser.add_argument("--seed", type=int, help="which of the run's agents [all]")
-    parser.add_argument("--frames", type=int, nargs="+", metavar="FRAME", help="which snapshots [all]")
+    parser.add_argument("--frames", type=frame, nargs="+", metavar="FRAME", help="which snapshots [all]")
     parser.add_argument("--episodes", type=int, help="roll-outs for Q-bias [as many as give 1,000 pairs, at least 3]")
     add_trust(parser)
     values = parse(parser, arguments)

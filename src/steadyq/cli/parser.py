@@ -3,6 +3,7 @@
 import argparse
 from typing import NoReturn
 
+from steadyq.algorithm import ranges
 from steadyq.errors import InputError, unknown
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
@@ -28,6 +29,14 @@ def parse(parser: Parser, arguments: list[str], *, recipe: str | None = None) ->
             raise unknown("option", got, known, see=f"{parser.prog} --help")
         raise InputError(f"did not expect {left[0]!r}; see `{parser.prog} --help`")
     return values
+
+
+def frame(text: str) -> int:
+    """The `type=` of an option that takes a frame: 20000, 1e6 or 200k."""
+    found = ranges.read(text, int)
+    if not isinstance(found, int) or not ranges.AT_LEAST_0.holds(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a frame, such as 20000, 1e6 or 200k")
+    return found
 
 
 def add_trust(parser: Parser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyq import output
-from steadyq.cli.parser import DONE, Parser, parse
+from steadyq.cli.parser import DONE, Parser, frame, parse
 from steadyq.errors import InputError
 
 
@@ -17,7 +17,7 @@ def compare(parser: Parser, arguments: list[str]) -> int:
     add_sources(parser, usual="a few strong ones and SAC")
     parser.add_argument("--metric", default="eval/mean_reward", help="what to compare [eval/mean_reward]")
     parser.add_argument(
-        "--at", nargs="+", type=int, metavar="FRAMES", help="where [the last frame that all of your runs reach]"
+        "--at", nargs="+", type=frame, metavar="FRAMES", help="where [the last frame that all of your runs reach]"
     )
     parser.add_argument("--score", type=float, help="for frames to reach it [500 on DeepMind Control, none elsewhere]")
     parser.add_argument(
@@ -99,7 +99,7 @@ def report(parser: Parser, arguments: list[str]) -> int:
     """`steadyq report PLACE... [--out report.html]`."""
     add_places(parser, "*")
     add_sources(parser)
-    parser.add_argument("--at", type=int, metavar="FRAME", help="of the tables [the last that all of your runs reach]")
+    parser.add_argument("--at", type=frame, metavar="FRAME", help="of the tables [the last that all runs reach]")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[report.html]")
     values = parse(parser, arguments)
 

@@ -270,8 +270,8 @@ def environments(settings: Settings, frame: int) -> str:
 def no_limit(name: str) -> str:
     """What to do about an environment that names no time limit, which nothing can tell from one that never ends."""
     return (
-        f"{name} names no time limit: unless each of its episodes ends by itself, an evaluation never ends; give "
-        f"--max-episode-steps, or register it with max_episode_steps"
+        f"{name} names no time limit: unless each of its episodes ends by itself, an evaluation gives up after a "
+        f"million frames; give --max-episode-steps, or register it with max_episode_steps"
     )
 
 
@@ -291,7 +291,10 @@ def opening(record: Record, frame: int) -> str:
     span = f"frames {frame:,} to {settings.frames:,}"
     if frame == settings.frames:
         span = f"all {frame:,} frames are done (`steadyq resume` with --frames makes the run longer)"
+    device = how["device"]
+    if device == "cuda":
+        device = "cuda (nobody has tried steadyq on a GPU yet; --device cpu is what is tested)"
     return (
         f"{settings.name} on {settings.env}, {numbers}: {span}, UTD {settings.utd}, {how['precision']}, "
-        f"{'compiled' if how['compiled'] else 'not compiled'}, {how['device']}, {plural(how['threads'], 'thread')}"
+        f"{'compiled' if how['compiled'] else 'not compiled'}, {device}, {plural(how['threads'], 'thread')}"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadyq.algorithm import ranges
 from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.nn import SHAPES
@@ -129,7 +130,7 @@ def fill(like: State, tensors: Mapping[str, Tensor], source: Path) -> State:
 
 
 def _frame(which: str) -> int:
-    try:
-        return int(which)
-    except ValueError:
-        raise InputError(f"--checkpoint is {which!r}; give last, best or the frame of an evaluation") from None
+    frame = ranges.read(which, int)
+    if not isinstance(frame, int):
+        raise InputError(f"--checkpoint is {which!r}; give last, best or the frame of an evaluation")
+    return frame

@@ -428,7 +428,7 @@ def connect(address: str, log: Path) -> Any:
         from ray._private import worker as rays
     except ImportError as error:
         raise InputError(
-            f"--ray needs the package ray ({error}); install it with `pip install 'steadyq[ray]'`"
+            f"--ray needs the package ray ({error}); install it with `pip install -e '.[ray]'` in your clone of steadyq"
         ) from None
     if "://" in address:
         raise InputError(

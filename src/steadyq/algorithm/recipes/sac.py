@@ -86,7 +86,7 @@ def sac_primacy(
     target_entropy: hyper.TargetEntropy = -0.5,
     reset_frames: Annotated[int, AT_LEAST_0, "environment frames between resets, 0 for none"] = 200_000,
 ) -> Recipe:
-    """SAC with all networks reset each 200,000 frames, the replay kept.
+    """SAC with all networks reset every 200,000 frames, the replay kept.
 
     Nikishin et al. 2022 ("The primacy bias"), after the official code; they ran it with UTD 1 and 32.
     """
