@@ -88,6 +88,7 @@ for flaw in ("", *FLAWS, "no reset", "no step", "nan at once"):
     gymnasium.register(f"Flawed-{flaw.replace(' ', '_')}-v0", Flawed, max_episode_steps=LIMIT, kwargs={"flaw": flaw})
 gymnasium.register("FlawedEndless-v0", Flawed)
 gymnasium.register("FlawedActions-v0", Flawed, kwargs={"actions": Discrete(3)})
+gymnasium.register("FlawedEmpty-v0", Flawed, kwargs={"obs": Dict(place=Box(-1, 1, (2,)), touch=Box(0, 1, (0,)))})
 gymnasium.register("FlawedImage-v0", Flawed, kwargs={"obs": Box(0, 255, (8, 8), np.uint8)})
 
 
@@ -147,6 +148,7 @@ def test_ends_that_a_policy_may_avoid_are_no_time_limit() -> None:
     [
         ("FlawedActions-v0", "are Discrete(3), but steadyq controls with real numbers"),
         ("FlawedImage-v0", "is an image of shape (8, 8)"),
+        ("FlawedEmpty-v0", "the observation 'touch' of FlawedEmpty-v0 has no numbers: its shape is (0,)"),
         ("FlawedX-v0", "unknown environment 'FlawedX-v0'"),
         ("lqr-lqr_2_1", "finite bounds"),
     ],

@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -394,3 +396,23 @@ if __name__ == "__main__":
             compare_moments(*check.split("/"))
         else:
             {"updates": compare, "widened": widened}[check]()
+
+
+def test_only_one_step_is_compiled_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's tracer has one state for the whole process: a second trace in another thread crashed both."""
+    busy, begun = threading.Lock(), list[bool]()
+
+    def compile_alone(step: Callable, *_: Any, **__: Any) -> Callable:
+        begun.append(busy.acquire(blocking=False))
+        time.sleep(0.05)
+        if begun[-1]:
+            busy.release()
+        return step
+
+    monkeypatch.setattr("steadyq.engine.compiled._compile", compile_alone)
+    threads = [threading.Thread(target=Compiled(torch.neg, products="mkl").prepare) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun == [True] * 3

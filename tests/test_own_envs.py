@@ -16,6 +16,7 @@ from steadyq.envs import suites
 from steadyq.errors import InputError, RunError
 from steadyq.examine import show
 from steadyq.run.resume import resume
+from steadyq.store import metrics_csv
 from steadyq.store.record import read_record
 from toy import Point
 
@@ -263,6 +264,18 @@ def test_options_of_environments_are_refused_in_a_sentence(
     assert len(said) < 700
 
 
+def test_parts_of_an_observation_may_have_numbers_for_names(tmp_path: Path) -> None:
+    spaces = {0: Point().observation_space, 1: Point().observation_space}
+
+    def twice() -> gymnasium.Env:
+        return gymnasium.wrappers.TransformObservation(
+            Point(), lambda obs: {0: obs, 1: obs}, gymnasium.spaces.Dict(spaces)
+        )
+
+    run = run_at(tmp_path / "run", env=twice, **TINY).folder
+    assert [name for name, _ in read_record(run).observations] == ["0", "1"]
+
+
 # No time limit
 
 
@@ -279,6 +292,14 @@ class Lengthening(Point):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         obs, reward, _, truncated, info = super().step(action)
         return obs, reward, False, truncated, info
+
+
+class Endless(Point):
+    """Its episodes do not end."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
 
 
 def test_an_environment_that_names_no_time_limit_and_an_episode_that_does_not_end_are_reported(
@@ -303,8 +324,22 @@ def test_the_first_episode_of_an_environment_that_never_ends_is_reported(
     monkeypatch.setattr("steadyq.run.measure.FIRST", 3)
     monkeypatch.setattr("steadyq.examine.play.LONGEST", 100)
     with pytest.raises(InputError, match="has not ended after 100 frames; give --max-episode-steps"):
-        run_at(tmp_path / "run", env=partial(Point, limit=10**9), **TINY)
+        run_at(tmp_path / "run", env=Endless, **TINY)
     assert "has taken 30 agent steps so far" in capsys.readouterr().out
+
+
+def test_an_episode_that_no_longer_ends_is_cut_off_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Lengthening, "resets", 0)
+    monkeypatch.setattr("steadyq.examine.play.LONGEST", 20)
+    result = run_at(tmp_path / "run", env=Lengthening, single_env=True, **TINY)
+    assert result.finished
+    assert "has not ended after 20 frames: it is cut off there" in capsys.readouterr().out
+    rows = metrics_csv.read(result.folder / metrics_csv.FILE)
+    assert {row.value for row in rows if row.metric == "eval/mean_ep_length"} == {4, 20}
+    show.show(result.folder, env=Lengthening, episodes=1)
+    assert "20 agent steps, cut off there: it may have no end" in capsys.readouterr().out
 
 
 # Errors of one's own

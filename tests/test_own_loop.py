@@ -13,7 +13,7 @@ from runs import SMALL, run_at
 from steadyq import own_loop
 from steadyq.algorithm import actor_critic
 from steadyq.algorithm.tree import named_leaves
-from steadyq.engine.learner import warm_up_action
+from steadyq.engine.learner import Learners, warm_up_action
 from steadyq.envs import suites
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
@@ -166,10 +166,63 @@ def test_bad_input_is_said() -> None:
         steadyq.make_agent("sac", **SIZES, widht=1)
     with pytest.raises(InputError, match=r"options \(lr\) go with a recipe's name"):
         steadyq.make_agent(ours.agent.recipe, **SIZES, lr=1e-3)
+    with pytest.raises(InputError, match="unknown precision 'bf16'"):
+        steadyq.make_agent("sac", **SIZES, precision="bf16")
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        steadyq.Learner(ours.agent, device="gpu")
+    with pytest.raises(InputError, match="unknown value of compile 'False'"):
+        steadyq.Learner(ours.agent, compile=False)
+    with pytest.raises(InputError, match=r"seed is 1.5; give a whole number"):
+        steadyq.Learner(ours.agent, seed=1.5)
+    with pytest.raises(InputError, match="gamma is 'much'; give a number in"):
+        steadyq.Learner(ours.agent, gamma="much")
+    with pytest.raises(InputError, match=r"the replay's capacity is 0.5; give a whole number of at least 1"):
+        steadyq.Replay(capacity=0.5, obs_dim=3, action_dim=1)
+    with pytest.raises(InputError, match=r"lr is 'fast', of type str; give one of type float"):
+        steadyq.make_agent("sac", **SIZES, lr="fast")
     for _ in range(42):
         ours.act(np.zeros(2))
     with pytest.raises(InputError, match="the replay is empty"):
         ours.update(empty())
+
+
+def test_numbers_may_be_of_any_type_as_in_train(tmp_path: Path) -> None:
+    odd = {"lr": "1e-3", "width": np.int64(8), "actor_width": 8.0}
+    agent = steadyq.make_agent("sac", obs_dim=np.int64(2), action_dim=1, **odd)
+    ours = steadyq.Learner(agent, seed=np.int64(3), batch_size=4.0, learning_starts="2", gamma="0.9", compile="off")
+    replay = steadyq.Replay(capacity=1e3, obs_dim=2.0, action_dim=1)
+    go(ours, replay, stream(), 6)
+    ours.save(tmp_path, replay)
+    assert (ours.gamma, ours.updates) == (0.9, 4)
+
+
+def test_what_was_saved_is_not_replaced_unseen(tmp_path: Path) -> None:
+    ours, replay = learner(), empty()
+    go(ours, replay, stream(), 20)
+    ours.save(tmp_path, replay)
+    with pytest.raises(InputError, match="holds what another learner saved at step 20; `restore` it first"):
+        learner().save(tmp_path, replay)
+    go(ours, replay, stream(), 5)
+    ours.save(tmp_path, replay)
+    again, rest = learner(), empty()
+    assert again.restore(tmp_path, rest)
+    assert again.steps == 25
+    again.save(tmp_path, rest)
+
+
+@pytest.mark.parametrize("every", [1, 20])
+def test_resets_come_after_the_updates_that_they_wait_for(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, reset, update = list[str](), Learners.reset, Learners.update
+    monkeypatch.setattr(Learners, "reset", lambda self, new: done.append("reset") or reset(self, new))
+    monkeypatch.setattr(Learners, "update", lambda self, *what: done.append("update") or update(self, *what))
+    agent = steadyq.make_agent("sac_resets", **SIZES, width=8, actor_width=8, reset_updates=10)
+    ours, replay = steadyq.Learner(agent, utd=1, batch_size=4, learning_starts=4, compile="off"), empty()
+    replay.start(np.zeros(2))
+    for step in range(20):
+        replay.add(ours.act(np.zeros(2)), 1.0, 0.99, np.zeros(2), last=False)
+        if step % every == every - 1:
+            ours.update(replay)
+    assert done == [*["update"] * 10, "reset", *["update"] * 6]
 
 
 def test_updates_that_fail_are_an_error() -> None:

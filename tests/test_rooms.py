@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "examine": {"algorithm", "engine", "envs", "store", "settings"} | GROUND,
     "run": {"algorithm", "engine", "envs", "store", "examine", "settings"} | GROUND,
     "own_loop": {"algorithm", "engine", "store", "settings"} | GROUND,
-    "deploy": {"algorithm", "store"} | GROUND,
+    "deploy": {"algorithm", "engine", "store"} | GROUND,
     "results": {"store", "settings", "algorithm"} | GROUND,
     "study": {"algorithm", "engine", "envs", "store", "run", "results", "settings"} | GROUND,
     "figures": {"results", "store"} | GROUND,

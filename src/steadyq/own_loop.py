@@ -7,7 +7,7 @@ learns the same weights, bit for bit.
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, from_
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, Range, checked, from_
 from steadyq.algorithm.tree import from_named, named_leaves
 from steadyq.engine import compiler, machine
 from steadyq.engine.learner import Learners, acting_noise, draw, put, warm_up_action
@@ -31,12 +31,12 @@ from steadyq.store.replay import Replay
 from steadyq.store.start import networks, with_fresh_optimisers
 from steadyq.store.typed import from_json
 
-RANGES = {
-    "seed": from_(0, most=2**63 - 1),
-    "utd": UTD,
-    "batch_size": COUNT,
-    "learning_starts": AT_LEAST_0,
-    "gamma": UP_TO_1,
+ALLOWED: dict[str, tuple[type, Range]] = {
+    "seed": (int, from_(0, most=2**63 - 1)),
+    "utd": (Fraction, UTD),
+    "batch_size": (int, COUNT),
+    "learning_starts": (int, AT_LEAST_0),
+    "gamma": (float, UP_TO_1),
 }
 
 
@@ -96,16 +96,14 @@ class Learner:
         batch_size: int | None = None,
         learning_starts: int | None = None,
         gamma: float | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        compile: Literal["auto", "on", "off"] = "auto",
+        device: machine.Device = "auto",
+        compile: compiler.Compile = "auto",
     ) -> None:
         def chosen(name: str, value: Any, default: Any) -> Any:
             value = default if value is None else value
             if value is None:
                 raise InputError(f"this recipe takes its {name} from the length of an episode; give one, such as 0.99")
-            if not RANGES[name].holds(value):
-                raise InputError(f"{name} is {value}; give {RANGES[name].words}")
-            return value
+            return checked(name, value, *ALLOWED[name])
 
         protocol = agent.recipe.protocol
         self.agent, self._progress = agent, Progress(chosen("seed", seed, 0))
@@ -117,7 +115,7 @@ class Learner:
         place = machine.choose_device(device)
         self._learners = Learners(
             agent,
-            [agent.init(generator(seed, Purpose.INIT))],
+            [agent.init(generator(self._progress.seed, Purpose.INIT))],
             device=torch.device(place),
             compiled=compiler.choose(compile, device=place),
             products=machine.products(),
@@ -146,7 +144,7 @@ class Learner:
             InputError: a wrong shape, or numbers that are not finite.
         """
         row, step, now = self._row(obs), self.steps, (self._progress.seed, self.steps, self.agent.action_dim)
-        self._reset_if_due(step)
+        self._reset_if_due(self._progress.learned)
         self._progress.steps += 1
         if step < self.learning_starts and not self._progress.trained:
             return warm_up_action(*now)
@@ -218,9 +216,15 @@ class Learner:
         """Write all that `restore` needs into a folder of its own; of transitions, those that are not there yet.
 
         Raises:
+            InputError: there is something in the folder that this learner neither saved nor restored.
             OSError: the disk is full, or anything else; what was saved before is as it was.
         """
         if self._history.seed_dir != Path(folder):
+            if frames := checkpoint.frames(Path(folder)):
+                raise InputError(
+                    f"{folder} holds what another learner saved at step {frames[-1]:,}; `restore` it first, or give "
+                    f"another folder"
+                )
             self._history = History(Path(folder))
         tensors = {name: leaf.detach().cpu() for name, leaf in named_leaves(self._learners.seed(0))}
         self._history = checkpoint.save(

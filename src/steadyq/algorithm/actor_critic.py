@@ -4,7 +4,7 @@ The order inside one gradient step is fixed here and nowhere else: gradient, opt
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from steadyq.algorithm.optim import Optimiser, global_norm
 from steadyq.algorithm.options import recipe_without_run
 from steadyq.algorithm.projection import Project, nothing
 from steadyq.algorithm.random import Purpose
+from steadyq.algorithm.ranges import COUNT, checked
 from steadyq.algorithm.tree import leaves, select, stack, tree_map
 from steadyq.algorithm.types import ActorNoise, CriticNoise, Metrics, Net, Params, Transition
-from steadyq.errors import InputError
+from steadyq.errors import InputError, unknown
 
 CRITIC_METRICS = ("train/critic_loss", "train/critic_grad_norm", "train/q_mean", "train/q_std", "train/target_q_mean")
 ACTOR_METRICS = ("train/actor_loss", "train/actor_grad_norm", "train/entropy", "train/ent_coef", "train/ent_coef_loss")
@@ -69,9 +70,9 @@ def make_agent(
         recipe = recipe_without_run(recipe, options)
     elif options:
         raise InputError(f"options ({', '.join(options)}) go with a recipe's name; this recipe has its values already")
-    for name, size in (("obs_dim", obs_dim), ("action_dim", action_dim)):
-        if size < 1:
-            raise InputError(f"{name} is {size}; it must be at least 1")
+    obs_dim, action_dim = checked("obs_dim", obs_dim, int, COUNT), checked("action_dim", action_dim, int, COUNT)
+    if precision not in get_args(Precision):
+        raise unknown("precision", str(precision), get_args(Precision))
     hidden = torch.bfloat16 if precision == "bfloat16" else torch.float32
     critic = serial(recipe.critic, recipe.readout)
     policy, value, temperature = recipe.policy, recipe.value, recipe.temperature

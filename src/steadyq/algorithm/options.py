@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from steadyq.algorithm.agent import Recipe
-from steadyq.algorithm.ranges import Range
+from steadyq.algorithm.ranges import Range, read
 from steadyq.algorithm.recipes import RECIPES
 from steadyq.errors import InputError, unknown
 
@@ -77,8 +77,13 @@ def make_recipe(name: str, chosen: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def recipe_without_run(name: str, chosen: Mapping[str, Any]) -> Recipe:
-    """The recipe of a name for a loop whose length nobody knows here; errors as of `make_recipe`."""
-    values = {key: option.default for key, option in options(name).items()} | {**chosen}
+    """The recipe of a name for a loop whose length nobody knows here; numbers as `read` takes them.
+
+    Errors as of `make_recipe`.
+    """
+    known = options(name)
+    chosen = {key: read(value, known[key].kind) if key in known else value for key, value in chosen.items()}
+    values = {key: option.default for key, option in known.items()} | chosen
     if values.get("schedule_updates") == 0:
         raise InputError(
             f"the learning rate of {name} falls over the critic updates of a run; give their number as schedule_updates"

@@ -6,6 +6,8 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any, NamedTuple
 
+from steadyq.errors import InputError
+
 
 class Range(NamedTuple):
     """A set of values."""
@@ -50,3 +52,15 @@ def read(value: Any, kind: Any) -> Any:
         return int(number) if abs(number) <= 10 * MOST and number == int(number) else value  # of 1e999999 no digits
     except (ArithmeticError, ValueError):
         return value
+
+
+def checked(name: str, value: Any, kind: type, allowed: Range) -> Any:
+    """What `read` makes of a value, if that is of exactly this kind and in this range.
+
+    Raises:
+        InputError: it is not; `name` tells what it was to be.
+    """
+    found = read(value, kind)
+    if type(found) is not kind or not allowed.holds(found):
+        raise InputError(f"{name} is {value!r}; give {allowed.words}")
+    return found

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.types import State
 from steadyq.deploy.policy import Program, Spec
+from steadyq.engine.compiled import TRACING
 from steadyq.errors import InputError
 
 aten = torch.ops.aten
@@ -75,7 +76,7 @@ def trace(agent: Agent, state: State, spec: Spec) -> Program:
     Raises:
         InputError: the recipe computes something that no policy has needed so far.
     """
-    with torch.no_grad():
+    with TRACING, torch.no_grad():  # a step may be compiling in another thread
         traced = make_fx(lambda obs: agent.mode(state, obs))(torch.zeros(spec.obs_dim))
     writer, values = Writer(), dict[Node, Value]()
     result = next(node for node in traced.graph.nodes if node.op == "output").args[0]

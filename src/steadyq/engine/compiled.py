@@ -18,6 +18,8 @@ from steadyq.algorithm.tree import leaves, tree_map
 
 Products = Literal["mkl", "onednn"]
 """Which library multiplies float32 matrices on a CPU."""
+TRACING = threading.Lock()
+"""Whoever traces or compiles holds it: PyTorch's tracer and compiler take one at a time in a process."""
 
 
 class Compiled:
@@ -35,11 +37,10 @@ class Compiled:
     def __init__(self, step: Callable[..., Tensor], *, products: Products, widen: bool = False) -> None:
         self.step, self.products, self.widen = step, products, widen
         self._code: Callable[..., Tensor] | None = None
-        self._compiling = threading.Lock()
 
     def prepare(self, *arguments: Any) -> None:
         """Compile for arguments like these, whose values are not looked at. Any thread may ask for it."""
-        with self._compiling, torch.no_grad():
+        with TRACING, torch.no_grad():
             if self._code is None:
                 self._code = _compile(self.step, arguments, self.products, widen=self.widen)
 

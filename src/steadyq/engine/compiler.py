@@ -12,9 +12,11 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from steadyq.errors import InputError
+from steadyq.errors import InputError, unknown
+
+Compile = Literal["auto", "on", "off"]
 
 PROGRAM = """
 #include <Python.h>
@@ -60,6 +62,8 @@ def choose(compile: str, *, device: str) -> bool:
     Raises:
         InputError: `on`, and it does not work.
     """
+    if compile not in get_args(Compile):
+        raise unknown("value of compile", str(compile), get_args(Compile))
     if compile == "off" or device != "cpu":
         return compile != "off"  # on a GPU, PyTorch brings the compiler
     trial = works()

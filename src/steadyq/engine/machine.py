@@ -12,14 +12,16 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import psutil
 
-from steadyq.errors import InputError
+from steadyq.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from steadyq.algorithm.agent import Recipe
+
+Device = Literal["auto", "cpu", "cuda"]
 
 PACKAGES = ("steadyq", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
@@ -122,6 +124,8 @@ def choose_device(device: str) -> str:
     """`cpu` or `cuda`; `auto` takes a GPU if there is one. InputError if there is none and one is asked for."""
     import torch
 
+    if device not in get_args(Device):
+        raise unknown("device", str(device), get_args(Device))
     if device == "cpu" or torch.cuda.is_available():
         return "cpu" if device == "cpu" else "cuda"
     if device == "cuda":

@@ -311,7 +311,7 @@ def _boxes(space: "spaces.Space", *, name: str, key: str = "") -> Iterator[tuple
 
     if isinstance(space, spaces.Dict):
         for part, inner in space.spaces.items():
-            yield from _boxes(inner, name=name, key=f"{key}/{part}" if key else part)
+            yield from _boxes(inner, name=name, key=f"{key}/{part}" if key else str(part))
         return
     what = f"the observation {key!r} of {name}" if key else f"the observation of {name}"
     if not isinstance(space, spaces.Box):
@@ -324,6 +324,8 @@ def _boxes(space: "spaces.Space", *, name: str, key: str = "") -> Iterator[tuple
             f"{what} is an image of shape {space.shape}, but steadyq learns from vectors; wrap the environment so "
             f"that it gives the state, or features of the image"
         )
+    if 0 in space.shape:
+        raise InputError(f"{what} has no numbers: its shape is {space.shape}; leave it out of the observation")
     yield key or "observation", int(np.prod(space.shape))
 
 

@@ -9,11 +9,10 @@ import torch
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.types import State
 from steadyq.envs.env import BadStepError, Env
-from steadyq.errors import InputError
 from steadyq.store.names import EVALUATION, EVALUATION_STD
 
 LONGEST = 1_000_000
-"""Frames after which an episode of an environment without a time limit is taken to have no end."""
+"""Frames after which an episode of an environment without a time limit is cut off: it may have no end."""
 
 Act = Callable[[np.ndarray], np.ndarray]
 """`obs[O] -> action[A]`."""
@@ -26,6 +25,7 @@ class Episode(NamedTuple):
     length: int  # agent steps
     bad: bool = False  # ended by numbers that are not finite, which do not count
     failed: bool = False  # the environment cannot play it: it counts as one of return 0
+    endless: bool = False  # cut off after `LONGEST` frames
 
 
 class Interrupted(Exception):  # noqa: N818, it is not an error
@@ -69,9 +69,7 @@ def play(
         if length == patience:
             impatient()
         if length * env.spec.action_repeat >= LONGEST:
-            raise InputError(
-                f"an episode of {env.spec.name} has not ended after {LONGEST:,} frames; give --max-episode-steps"
-            )
+            return Episode(ret, length, endless=True)
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -58,7 +58,8 @@ def show(
         played = []
         for number, start in enumerate(starts):
             played.append(play(made, act, seed=start))
-            print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps")
+            cut = ", cut off there: it may have no end" if played[-1].endless else ""
+            print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps{cut}")
         mean, std = (summarise(played)[name] for name in (EVALUATION, EVALUATION_STD))
         output.say(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")
         if video or film_strip:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,22 +93,23 @@ def diagnose(
     patients = [patient(run, record, one, frames) for one in (settings.seeds if seed is None else [seed])]
     recipe = make_recipe(settings.recipe, settings.options)
     machine.check_networks(recipe, obs_dim=record.obs_dim, action_dim=record.action_dim)
-    made = guard.of_run(settings, env, endless=not settings.single_env)  # a robot is not to run on past its limit
-    chosen, console = examiner(settings, recipe, made), output.console()
-    check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
-    blank, found = chosen.agent.init(SHAPES), dict[int, Diagnoses]()
-    for one in patients:
-        found[one.seed], earlier = {}, record.prefilled(one.seed)
-        words = f"seed {one.seed}, snapshots"
-        for frame in track(one.frames, words, console=console, transient=True, disable=not console.is_terminal):
-            state = load(run, one, frame, blank)
-            measured = examine(
-                chosen, state, seed=one.seed, frame=frame, replay=one.replay, earlier=earlier, episodes=episodes
-            )
-            found[one.seed][frame] = measured
-            note(run, record, one.seed, frame, measured)
-        show(console, run, record, one, found[one.seed], chosen)
-    made.close()
+    found, console = dict[int, Diagnoses](), output.console()
+    endless = not settings.single_env  # a robot is not to run on past its limit
+    with closing(guard.of_run(settings, env, endless=endless)) as made:
+        chosen = examiner(settings, recipe, made)
+        check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
+        blank = chosen.agent.init(SHAPES)
+        for one in patients:
+            found[one.seed], earlier = {}, record.prefilled(one.seed)
+            words = f"seed {one.seed}, snapshots"
+            for frame in track(one.frames, words, console=console, transient=True, disable=not console.is_terminal):
+                state = load(run, one, frame, blank)
+                measured = examine(
+                    chosen, state, seed=one.seed, frame=frame, replay=one.replay, earlier=earlier, episodes=episodes
+                )
+                found[one.seed][frame] = measured
+                note(run, record, one.seed, frame, measured)
+            show(console, run, record, one, found[one.seed], chosen)
     output.say(f"everything {run / DIAGNOSTICS}")
     return found
 

@@ -270,8 +270,8 @@ def environments(settings: Settings, frame: int) -> str:
 def no_limit(name: str) -> str:
     """What to do about an environment that names no time limit, which nothing can tell from one that never ends."""
     return (
-        f"{name} names no time limit: unless each of its episodes ends by itself, an evaluation gives up after a "
-        f"million frames; give --max-episode-steps, or register it with max_episode_steps"
+        f"{name} names no time limit: an episode that does not end by itself is cut off by an evaluation after a "
+        f"million frames only; give --max-episode-steps, or register it with max_episode_steps"
     )
 
 

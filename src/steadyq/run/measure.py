@@ -11,6 +11,7 @@ from steadyq.algorithm.tree import tree_map
 from steadyq.algorithm.weights import frobenius_norms
 from steadyq.engine import machine
 from steadyq.envs.env import BadStepError, EnvError
+from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine
 from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
 from steadyq.run.save import write_snapshot
@@ -192,6 +193,12 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
                 patience=patience,
                 impatient=impatient,
             )
+            if episode.endless:
+                frames = episode.length * run.evaluation_env.spec.action_repeat
+                words = f"an episode of {run.settings.env} has not ended after {frames:,} frames"
+                if not run.step:
+                    raise InputError(f"{words}; give --max-episode-steps")
+                run.view.message(f"{words}: it is cut off there, and so will be others of the evaluations")
             run.longest = max(run.longest, episode.length)
             return episode
         except Interrupted:

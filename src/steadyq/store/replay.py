@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from steadyq.algorithm.ranges import MOST
+from steadyq.algorithm.ranges import COUNT, MOST, checked
 from steadyq.algorithm.types import Transition
 from steadyq.engine import machine
 from steadyq.errors import InputError
@@ -62,9 +62,8 @@ class Replay:
     """
 
     def __init__(self, *, capacity: int, obs_dim: int, action_dim: int) -> None:
-        for name, value in (("capacity", capacity), ("obs_dim", obs_dim), ("action_dim", action_dim)):
-            if value < 1:
-                raise InputError(f"the replay's {name} is {value}; it must be at least 1")
+        sizes = {"capacity": capacity, "obs_dim": obs_dim, "action_dim": action_dim}
+        capacity, obs_dim, action_dim = (checked(f"the replay's {key}", n, int, COUNT) for key, n in sizes.items())
         self.capacity, self.obs_dim, self.action_dim = capacity, obs_dim, action_dim
         self.size = 0
         self.added = 0
