@@ -1,7 +1,9 @@
 """`steadyq check-env`: each flaw is found, nothing else is said, and it refuses what `train` refuses."""
 
 import threading
+import time
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -17,6 +19,7 @@ from runs import SMALL
 from steadyq.cli.main import main
 from steadyq.engine import machine
 from steadyq.envs import check, guard
+from steadyq.envs.gymnasium import OPEN
 from steadyq.run import check_env as module
 from steadyq.store.replay import Replay
 
@@ -32,6 +35,8 @@ class Flawed(gymnasium.Env):
 
     def __init__(self, flaw: str = "", **spaces: Any) -> None:
         self.flaw = flaw
+        if flaw == "no making":
+            raise ValueError("the port is closed")
         self.observation_space = spaces.get("obs", Dict(place=Box(-100, 100, (2,)), speed=Box(-1, 1, (1,))))
         self.action_space = spaces.get("actions", Box(-2, 2, (1,)))
         self.place = np.zeros(2, np.float32)
@@ -174,6 +179,24 @@ def test_what_fails_at_once_is_refused(
     out = capsys.readouterr().out
     assert "\nfirst step  refused" in out
     assert words in out
+
+
+def test_what_was_checked_is_let_go_again(tmp_path: Path) -> None:
+    robot = Flawed()
+    for _ in range(2):
+        assert {one.state for one in steadyq.check_env(lambda: robot, single_env=True)} <= {"ok", "note"}
+    assert robot not in OPEN
+
+
+def test_an_environment_that_cannot_be_made_leaves_no_thread() -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        (found,) = steadyq.check_env(partial(Flawed, flaw="no making"))
+        assert found.state == "refused"
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_a_bad_first_number_is_a_note_since_a_run_begins() -> None:

@@ -70,6 +70,7 @@ def boxes_of(figure: Figure, written: Iterable[Text]) -> list[Bbox]:
         ("crossq_wn-utd2", "crossq_wn", 2, ()),
         ("sac-utd1over3", "sac", Fraction(1, 3), ()),
         ("crossq-utd1-lr=1e-05-width=512", "crossq", 1, (("lr", "1e-05"), ("width", "512"))),
+        ("sac-utd2-env.gain=2-width=64", "sac", 2, (("env.gain", "2"), ("width", "64"))),
         ("BRO-utd10@naumix", "BRO@naumix", 10, ()),
         ("SR-SAC-rr32@proceduralia", "SR-SAC@proceduralia", 32, ()),
     ],

@@ -773,6 +773,24 @@ def test_a_run_that_was_begun_elsewhere_is_left_alone(undisturbed: Path, monkeyp
     assert f"{runs[0].folder} was begun on another machine (torch was " in words.obstacle(runs[0])
 
 
+def test_arguments_of_an_environment_decide_its_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sized.py").write_text(
+        "import gymnasium, numpy as np\n"
+        "class Sized(gymnasium.Env):\n"
+        "    action_space = gymnasium.spaces.Box(-1, 1, (1,))\n"
+        "    def __init__(self, size=3):\n"
+        "        self.observation_space = gymnasium.spaces.Box(-1, 1, (size,))\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return self.observation_space.sample(), {}\n"
+    )
+    head = '[[runs]]\nrecipe = "sac"\nenv = "sized.py:Sized"\n'
+    small, large = asked(tmp_path, head + """env_kwargs = ['{"size": 3}', '{"size": 2000}']\n""")
+    assert large.memory - small.memory > 4 * 1997 * large.frames
+    with pytest.raises(InputError, match="sise"):
+        asked(tmp_path, head + """env_kwargs = ['{"size": 3}', '{"sise": 3}']\n""")
+
+
 def test_transitions_to_be_loaded_take_memory(undisturbed: Path, tmp_path: Path) -> None:
     save_file({"obs": np.zeros((50_000, 24), np.float32)}, tmp_path / "data.safetensors")
     text = "[[runs]]\nrecipe = 'sac'\nenv = 'walker-run'\nframes = 20_000\n"

@@ -53,8 +53,12 @@ class Guarded:
         self._env: Env | None = None
         self._worker: _Worker | None = None
         self._name = "the environment"
-        self._begin(self._call)
-        self.spec = self._alive().spec
+        try:
+            self._begin(self._call)
+            self.spec = self._alive().spec
+        except BaseException:
+            self.close()
+            raise
         self._name = self.spec.name
 
     def reset(self, seed: int) -> np.ndarray:

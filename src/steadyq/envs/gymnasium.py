@@ -71,7 +71,7 @@ class GymnasiumEnv:
             )
         observations = tuple(_boxes(env.observation_space, name=name))
         self._rescale = rescaler(actions.low, actions.high, name=name)
-        self._env = env
+        self._env = self._made = env  # a watch may come between the first and us
         if not lent:
             OPEN.add(env)
         self._flatten = partial(spaces.flatten, env.observation_space)  # in the order in which `_boxes` walks
@@ -129,7 +129,7 @@ class GymnasiumEnv:
         if self._view is not None:
             self._view.close()
         if not self._lent:
-            OPEN.discard(self._env)
+            OPEN.discard(self._made)
             self._env.close()
 
     def _observation(self, method: str, obs: Any) -> np.ndarray:

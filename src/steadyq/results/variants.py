@@ -12,7 +12,7 @@ from steadyq.errors import InputError
 from steadyq.settings import name_of
 
 NAME = re.compile(r"(?P<recipe>[A-Za-z][\w.-]*?)-(?:utd|rr)(?P<utd>[1-9]\d*over[1-9]\d*|\d+(?:\.\d+)?)(?P<rest>.*)")
-OPTION = re.compile(r"-([a-z]\w*)=(.*?)(?=-[a-z]\w*=|$)")
+OPTION = re.compile(r"-([a-z][\w.]*)=(.*?)(?=-[a-z][\w.]*=|$)")  # an argument of the environment has a dot: env.gain
 
 
 class Variant(NamedTuple):

@@ -43,6 +43,10 @@ class Sizes(NamedTuple):
     action_dim: int
 
 
+SizesOf = dict[tuple[str, str], Sizes | str]
+"""By an environment's name and its arguments as text: its sizes, or why it cannot be made, in a sentence."""
+
+
 DOG_HUMANOID = {
     **dict.fromkeys(("dog-stand", "dog-walk", "dog-trot", "dog-run"), Sizes(223, 38)),
     **dict.fromkeys(("humanoid-stand", "humanoid-walk", "humanoid-run"), Sizes(67, 21)),
@@ -121,7 +125,7 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
         order, defaults, tables = _parts(content, lines)
     except FaultError as fault:
         raise InputError(f"{path}, {fault}") from None
-    sizes: dict[str, Sizes | str] = {task: found for tasks in SETS.values() for task, found in tasks.items()}
+    sizes: SizesOf = {(task, ""): found for tasks in SETS.values() for task, found in tasks.items()}
     loaded = functools.cache(start.most_transitions)  # of each place once
     for number, table in enumerate(tables):
         name = f"runs {number}"
@@ -251,9 +255,7 @@ def _combinations(
         yield dict(zip(values, combination, strict=True)), sets
 
 
-def _settings(
-    choices: dict[str, Any], seeds: tuple[int, ...], sizes: dict[str, Sizes | str], *, here: bool
-) -> Settings:
+def _settings(choices: dict[str, Any], seeds: tuple[int, ...], sizes: SizesOf, *, here: bool) -> Settings:
     """What `steadyq train` would make of it; InputError where it would refuse."""
     named = {key: value for key, value in choices.items() if key not in ("recipe", "env")}
     settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds})
@@ -261,9 +263,10 @@ def _settings(
         check_threads(settings.threads)
     if here and (settings.device == "cuda" or settings.compile == "on"):
         choose_machine(settings)
-    if settings.env not in sizes:
-        sizes[settings.env] = sizes_of(settings.env, settings.env_kwargs)
-    found = sizes[settings.env]
+    made = _made_of(settings)
+    if made not in sizes:
+        sizes[made] = sizes_of(settings.env, settings.env_kwargs)
+    found = sizes[made]
     if isinstance(found, str):
         raise InputError(found)
     try:
@@ -271,6 +274,11 @@ def _settings(
     except RuntimeError:  # of so many numbers that torch cannot count them
         raise InputError("networks of these sizes cannot be made; give a smaller --width") from None
     return settings
+
+
+def _made_of(settings: Settings) -> tuple[str, str]:
+    """What an environment is made of: its name, and its arguments as text."""
+    return settings.env, json.dumps(dict(settings.env_kwargs), sort_keys=True) if settings.env_kwargs else ""
 
 
 def sizes_of(env: str, kwargs: Mapping[str, Any] | None = None) -> Sizes | str:
@@ -314,11 +322,9 @@ def _unlike(one: Settings, other: Settings) -> list[str]:
     return [key for key in mine if key != "seeds" and mine[key] != others[key]]
 
 
-def _planned(
-    settings: Settings, choices: dict[str, Any], sizes: Mapping[str, Sizes | str], loaded: Callable[[Path], int]
-) -> Planned:
+def _planned(settings: Settings, choices: dict[str, Any], sizes: SizesOf, loaded: Callable[[Path], int]) -> Planned:
     """A run with what it is expected to need of memory and disk."""
-    found = sizes[settings.env]
+    found = sizes[_made_of(settings)]
     assert isinstance(found, Sizes)
     seeds = len(settings.seeds)
     more = loaded(Path(settings.load_replay)) if settings.load_replay else 0
