@@ -58,7 +58,8 @@ def test_first_state(name: str) -> None:
     assert state.target == () or same_bits(state.target, state.critic.params)
     assert same_bits(state, agent.init(np.random.default_rng(0)))
     assert not same_bits(state, agent.init(np.random.default_rng(1)))
-    assert {leaf.dtype for leaf in leaves(state)} <= {torch.float32, torch.int64}
+    assert {leaf.dtype for leaf in leaves(state._replace(normalise=()))} <= {torch.float32, torch.int64}
+    assert {leaf.dtype for leaf in leaves(state.normalise)} <= {torch.float32, torch.float64}
 
 
 def test_parameters_are_counted() -> None:

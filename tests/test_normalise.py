@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from small import assert_close, double, same_bits
-from steadyq.algorithm.normalise import Normalise, both, nothing, observations, returns
+from steadyq.algorithm.normalise import Normalise, Running, both, nothing, observations, returns
 from steadyq.algorithm.tree import stack, tree_map
 from steadyq.algorithm.types import Params
 
@@ -58,6 +58,18 @@ def test_observations_against_numpy(n: int) -> None:
     assert bool(torch.isfinite(got).all())  # a constant dimension too
     rewards = torch.from_numpy(reward)
     assert torch.equal(part.reward(state, rewards), rewards)
+
+
+def test_the_moments_of_a_sensor_far_from_zero_still_follow_after_a_million_steps() -> None:
+    """In float32 they stood still: a millionth of three is less than half the last bit of 300."""
+    part, steps, obs = observations(), 1_000, torch.tensor([303.0])
+    state = Running(*(torch.tensor(x, dtype=torch.float64) for x in ([300.0], [1.0], 1e6)))
+    for _ in range(steps):
+        state = part.observe(state, obs, torch.zeros(()), torch.zeros(()), GAMMA)
+    share = steps / (1e6 + steps)
+    np.testing.assert_allclose(state.mean, 300 + 3 * share, rtol=1e-12)
+    np.testing.assert_allclose(state.var, 1 - share + 9 * share * (1 - share), rtol=1e-9)
+    assert part.obs(state, obs).dtype == torch.float32
 
 
 def test_observations_unseen_pass_unchanged() -> None:
