@@ -25,7 +25,6 @@ class Episode(NamedTuple):
     length: int  # agent steps
     bad: bool = False  # ended by numbers that are not finite, which do not count
     failed: bool = False  # the environment cannot play it: it counts as one of return 0
-    endless: bool = False  # cut off after `LONGEST` frames
 
 
 class Interrupted(Exception):  # noqa: N818, it is not an error
@@ -69,7 +68,12 @@ def play(
         if length == patience:
             impatient()
         if length * env.spec.action_repeat >= LONGEST:
-            return Episode(ret, length, endless=True)
+            return Episode(ret, length)
+
+
+def endless(episode: Episode, env: Env) -> bool:
+    """Whether an episode was cut off because it may have no end."""
+    return episode.length * env.spec.action_repeat >= LONGEST
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:

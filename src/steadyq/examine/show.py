@@ -8,7 +8,7 @@ from steadyq.algorithm.random import Purpose, episode_seed
 from steadyq.envs import film, guard
 from steadyq.envs.source import Source
 from steadyq.errors import InputError
-from steadyq.examine.play import Episode, mean_action, play, summarise
+from steadyq.examine.play import Episode, endless, mean_action, play, summarise
 from steadyq.store.names import EVALUATION, EVALUATION_STD
 from steadyq.store.record import check_spec, check_trust, read_record
 from steadyq.store.snapshot import agent_of, load_state
@@ -58,7 +58,7 @@ def show(
         played = []
         for number, start in enumerate(starts):
             played.append(play(made, act, seed=start))
-            cut = ", cut off there: it may have no end" if played[-1].endless else ""
+            cut = ", cut off there: it may have no end" if endless(played[-1], made) else ""
             print(f"episode {number + 1}: return {played[-1].ret:.1f}, {played[-1].length} agent steps{cut}")
         mean, std = (summarise(played)[name] for name in (EVALUATION, EVALUATION_STD))
         output.say(f"{settings.name} on {settings.env}, seed {seed}, frame {frame:,}: return {mean:.1f} +- {std:.1f}")

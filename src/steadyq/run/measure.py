@@ -13,7 +13,7 @@ from steadyq.engine import machine
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.errors import InputError
 from steadyq.examine.diagnosis import Examiner, examine
-from steadyq.examine.play import Act, Episode, Interrupted, mean_action, play, summarise
+from steadyq.examine.play import Act, Episode, Interrupted, endless, mean_action, play, summarise
 from steadyq.run.save import write_snapshot
 from steadyq.run.stop import Stop
 from steadyq.run.training import Best, Seed, Training
@@ -193,7 +193,7 @@ def whole_episode(run: Training, act: Act, seed: int, stop: Stop) -> Episode | N
                 patience=patience,
                 impatient=impatient,
             )
-            if episode.endless:
+            if endless(episode, run.evaluation_env):
                 frames = episode.length * run.evaluation_env.spec.action_repeat
                 words = f"an episode of {run.settings.env} has not ended after {frames:,} frames"
                 if not run.step:
