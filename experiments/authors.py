@@ -1,11 +1,11 @@
-"""Tables of the authors' own code next to ours: from results/authors.csv and default.csv, printed by tables.py.
+"""Tables of the authors' own code next to ours: from results/authors.csv, default.csv and fifteen.csv, by tables.py.
 
 `authors-utdN` is danielpalenicek/xqc at 9a6832b with its crossq_wn.yaml, by its own loop, in float32. What is no return
 is the last update's value there, and the mean of the last 5,000 frames' updates here.
 """
 
 from experiments.choice import PLAIN, QUIRKS
-from experiments.names import named
+from experiments.names import FULL, named
 from experiments.printing import print_head, print_row
 from steadyq.results.runs import Run, Study
 from steadyq.store.names import ALPHA, CRITIC_NORM, ENTROPY, Q
@@ -23,12 +23,12 @@ SHOWN = {  # what, in which metric, and how it is written
 def print_all(study: Study) -> None:
     """A table for each quantity, task and UTD that the authors' code was run with; seeds side by side."""
     for utd in (2, 10):
-        methods = {"theirs": f"authors-utd{utd}"} | {
+        methods = {"theirs": f"authors-utd{utd}", "ours, float32": named(utd, FULL)} | {
             "ours" if words == PLAIN else f"ours, {words}": named(utd, options) for words, options in QUIRKS.items()
         }
         for task in TASKS:
             for title, (metric, form) in SHOWN.items():
-                runs = [run for run in (study.more[metric] if metric else study.runs) if run.task == task]
+                runs = [run for run in (study.more.get(metric, []) if metric else study.runs) if run.task == task]
                 if not any(run.method == methods["theirs"] for run in runs):
                     continue
                 print(f"\n**{title}, {task}, UTD {utd}**:")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.names import ROUNDED, named
+from experiments.names import FULL, ROUNDED, named
 from experiments.numbers import Diagnoses, Published, evaluated
 from experiments.printing import print_head, print_row
 from steadyq.results import over_tasks, published, scores
@@ -28,7 +28,7 @@ HARD = tuple(sorted(SETS["dog_humanoid"]))
 UTDS = {utd: named(utd, ROUNDED) for utd in (1, 2, 5, 10)}
 FREE = {utd: named(utd, f"{ROUNDED}-project=none") for utd in (2, 10)}
 """Without the projection to unit norm."""
-FLOAT32 = named(2)
+FLOAT32 = named(2, FULL)
 
 THEIRS = (
     "BRO-utd2@naumix",
@@ -171,7 +171,7 @@ def cost(study: Study) -> None:
     print_head("method", "runs", "frames", "core-hours", "slowest run")
     total = 0.0
     for method in sorted({run.method for run in study.runs}):
-        taken = [run for run in study.more[WALL_TIME] if run.method == method]
+        taken = [run for run in study.more.get(WALL_TIME, []) if run.method == method]
         if not taken:
             continue
         hours = [float(run.value[-1]) / 3600 for run in taken]

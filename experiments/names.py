@@ -1,6 +1,6 @@
 """Names of experiments with `crossq_wn`."""
 
-ROUNDED = "-precision=bfloat16"
+ROUNDED, FULL = "-precision=bfloat16", "-precision=float32"
 
 
 def named(utd: int, options: str = "") -> str:

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import fifteen, tables
+from experiments import authors, fifteen, tables
 from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
-from steadyq.store.names import DIAGNOSED_NORM, WALL_TIME
-from steadyq.study import collect
+from steadyq.store.names import CRITIC_NORM, DIAGNOSED_NORM, WALL_TIME
+from steadyq.study import collect, file
 
 ELR = "diag/critic/elr"
 NORM = {"train/critic_weight_norm": 7.0}
@@ -100,6 +100,11 @@ def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.Captu
     assert difference in page.splitlines()
 
 
+def test_the_fifteen_tasks_have_the_methods_that_their_tables_ask_for() -> None:
+    planned = {Path(run.folder).parent.name for run in file.read(PAGE.parents[1] / "experiments/fifteen.toml")}
+    assert planned == {*fifteen.UTDS.values(), *fifteen.FREE.values(), fifteen.FLOAT32}
+
+
 def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,3 +136,18 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     assert "| not projected, UTD 2 | `crossq_wn`, UTD 2 | 6 of 6 tasks | 0.031 | supported |" in printed
     assert f"| `{fifteen.UTDS[10]}` | 15 | 750,000 | 3.0 | 0.2 |" in printed
     assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)
+
+
+def test_the_authors_runs_stand_next_to_ours_seed_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, rows = tmp_path / "authors.csv", ["exp_name,env_name,seed,metric,env_step,value"]
+    for method, seed, first in (("authors-utd2", 1, 8), ("authors-utd2", 0, 5), (fifteen.UTDS[2], 0, 3)):
+        values = {"eval/mean_reward": 100 * first, CRITIC_NORM: first + 0.25}
+        rows += [f"{method},dog-stand,{seed},{metric},20000,{value}" for metric, value in values.items()]
+    rows.append(f"{fifteen.UTDS[2]},walker-run,0,eval/mean_reward,20000,1")
+    table.write_text("\n".join(rows) + "\n")
+    authors.print_all(read_runs([table]))
+    printed = capsys.readouterr().out
+    assert "\n**Return, dog-stand, UTD 2**:\n" in printed
+    assert "\n| theirs | 500, 800 |  |  |  |\n| ours | 300 |  |  |  |\n" in printed
+    assert "\n| theirs | 5.2, 8.2 |  |  |  |\n| ours | 3.2 |  |  |  |\n" in printed
+    assert "walker-run" not in printed  # there is nothing of theirs
