@@ -32,9 +32,7 @@ def print_all(runs: list[Run]) -> None:
         area, _ = scores.areas([run for run in runs if run.method.startswith(named(utd, "-"))], stop=end)
         of = {words: area[named(utd, options)] for words, options in QUIRKS.items() if named(utd, options) in area}
         for task in of[PLAIN].tasks:
-            shown = (
-                cells(of[words], task, ".3g") if words in of and task in of[words].tasks else "" for words in QUIRKS
-            )
+            shown = (cells(of[words], task, ".3g") if words in of else "" for words in QUIRKS)
             print_row(f"{task}, UTD {utd}", *shown)
         for words, found in of.items():
             change[words] += over_tasks.differences(found, of[PLAIN]).values()

@@ -181,7 +181,7 @@ def test_what_fails_at_once_is_refused(
     assert words in out
 
 
-def test_what_was_checked_is_let_go_again(tmp_path: Path) -> None:
+def test_what_was_checked_is_let_go_again() -> None:
     robot = Flawed()
     for _ in range(2):
         assert {one.state for one in steadyq.check_env(lambda: robot, single_env=True)} <= {"ok", "note"}

@@ -43,11 +43,11 @@ class Fork(multiprocessing.context.ForkProcess):
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
-        return self.exitcode
+        return self.returncode
 
     @property
     def returncode(self) -> int | None:
-        """The same."""
+        """The name that a `Popen` has for it."""
         return self.exitcode
 
     def wait(self, timeout: float | None = None) -> int:

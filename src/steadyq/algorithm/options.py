@@ -76,14 +76,16 @@ def make_recipe(name: str, chosen: Mapping[str, Any] | None = None) -> Recipe:
     return recipe_function(name)(**values)
 
 
-def recipe_without_run(name: str, chosen: Mapping[str, Any]) -> Recipe:
-    """The recipe of a name for a loop whose length nobody knows here; numbers as `read` takes them.
-
-    Errors as of `make_recipe`.
-    """
+def taken(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a recipe takes them, from what a user gives: numbers as of `read`; what is no option stays as it is."""
     known = options(name)
-    chosen = {key: read(value, known[key].kind) if key in known else value for key, value in chosen.items()}
-    values = {key: option.default for key, option in known.items()} | chosen
+    return {key: read(value, known[key].kind) if key in known else value for key, value in chosen.items()}
+
+
+def recipe_without_run(name: str, chosen: Mapping[str, Any]) -> Recipe:
+    """The recipe of a name and of what a user gives, for a loop of unknown length; errors as of `make_recipe`."""
+    chosen = taken(name, chosen)
+    values = {key: option.default for key, option in options(name).items()} | chosen
     if values.get("schedule_updates") == 0:
         raise InputError(
             f"the learning rate of {name} falls over the critic updates of a run; give their number as schedule_updates"

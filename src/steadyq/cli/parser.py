@@ -3,7 +3,6 @@
 import argparse
 from typing import NoReturn
 
-from steadyq.algorithm import ranges
 from steadyq.errors import InputError, unknown
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
@@ -33,6 +32,8 @@ def parse(parser: Parser, arguments: list[str], *, recipe: str | None = None) ->
 
 def frame(text: str) -> int:
     """The `type=` of an option that takes a frame: 20000, 1e6 or 200k."""
+    from steadyq.algorithm import ranges  # not every command has such an option
+
     found = ranges.read(text, int)
     if not isinstance(found, int) or not ranges.AT_LEAST_0.holds(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a frame, such as 20000, 1e6 or 200k")

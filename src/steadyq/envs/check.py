@@ -261,7 +261,7 @@ def parts(space: spaces.Space, obs: Any, key: str = "") -> Iterator[tuple[str, s
     if isinstance(space, spaces.Dict):
         for name, inner in space.spaces.items():
             if isinstance(obs, Mapping) and name in obs:
-                yield from parts(inner, obs[name], f"{key}/{name}" if key else name)
+                yield from parts(inner, obs[name], f"{key}/{name}" if key else str(name))
     elif isinstance(space, spaces.Box):
         yield key or "observation", space, obs
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from steadyq.algorithm.options import make_recipe, options, stranger
-from steadyq.algorithm.ranges import read
+from steadyq.algorithm.options import make_recipe, options, stranger, taken
 from steadyq.envs import suites
 from steadyq.envs.source import Source, origin
 from steadyq.settings import SETTINGS, Settings, check, complete, take
@@ -16,7 +15,7 @@ def settings_of(recipe: str, *, env: Source, choices: Mapping[str, Any]) -> Sett
     for key in choices:
         if key not in SETTINGS and key not in known_options:
             raise stranger(recipe, key, SETTINGS.keys() | known_options.keys())
-    chosen = {key: read(value, known_options[key].kind) for key, value in choices.items() if key in known_options}
+    chosen = taken(recipe, {key: value for key, value in choices.items() if key in known_options})
     made = make_recipe(recipe, chosen)
     defaults = {key: option.default for key, option in known_options.items()}
     given = {key: take(key, value) for key, value in choices.items() if key in SETTINGS}

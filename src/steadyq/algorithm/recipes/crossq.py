@@ -94,8 +94,8 @@ def crossq_wn(
 
     Palenicek, Vogt and Peters 2025. Where the paper is silent: its full version and the authors' later code (critics
     512 wide, plain batch normalisation, a target network in the joint pass, AdamW whose decay meets the readouts only).
-    `--target none` is the literal reading of the workshop paper. That code also has `--project-readout --decay-norms`;
-    over pairs of task and UTD neither they nor both were better for certain (docs/evidence.md), so they stay options.
+    `--target none` is the literal reading of the workshop paper. The later code also has `--project-readout
+    --decay-norms`: neither of them nor both were better for certain (docs/evidence.md), so they stay options.
     """
     parent = crossq(n_critics=n_critics, actor_every=actor_every)
     layer = partial(nn.batch_renorm, warm_up=norm_warm_up) if norm == "renorm" else nn.batch_norm
