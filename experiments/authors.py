@@ -21,22 +21,23 @@ SHOWN = {  # what, in which metric, and how it is written
 
 
 def print_all(study: Study) -> None:
-    """A table for each quantity, task and UTD that the authors' code was run with; seeds side by side."""
+    """A table for each task and UTD that the authors' code was run with."""
     for utd in (2, 10):
         methods = {"theirs": f"authors-utd{utd}", "ours, float32": named(utd, FULL)} | {
             "ours" if words == PLAIN else f"ours, {words}": named(utd, options) for words, options in QUIRKS.items()
         }
         for task in TASKS:
+            if not any(run.task == task and run.method == methods["theirs"] for run in study.runs):
+                continue
+            print(f"\n**{task}, UTD {utd}**, by seed:")
+            print_head("", "whose", *(f"{frame:,}" for frame in FRAMES))
             for title, (metric, form) in SHOWN.items():
-                runs = [run for run in (study.more.get(metric, []) if metric else study.runs) if run.task == task]
-                if not any(run.method == methods["theirs"] for run in runs):
-                    continue
-                print(f"\n**{title}, {task}, UTD {utd}**:")
-                print_head("", *(f"{frame:,}" for frame in FRAMES))
                 for words, method in methods.items():
-                    own = sorted((run for run in runs if run.method == method), key=lambda run: run.seed)
+                    runs = study.more.get(metric, []) if metric else study.runs
+                    own = [run for run in runs if (run.task, run.method) == (task, method)]
                     if own:
-                        print_row(words, *(at(own, frame, form) for frame in FRAMES))
+                        own.sort(key=lambda run: run.seed)
+                        print_row(title, words, *(at(own, frame, form) for frame in FRAMES))
 
 
 def at(runs: list[Run], frame: int, form: str) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.names import FULL, ROUNDED, named
-from experiments.numbers import Diagnoses, Published, evaluated
+from experiments.numbers import Diagnoses, Measure, Published, evaluated
 from experiments.printing import print_head, print_row
 from steadyq.results import over_tasks, published, scores
 from steadyq.results.compare import Paired, compare, verdict_over_tasks
@@ -42,19 +42,32 @@ THEIRS = (
     "FlashSAC-utd1@Holiday-Robot",
 )
 
-DIAGNOSED = {
+UNTRAINED, LEARNT = 10_000, 20_000  # frames of the diagnosis right before the first update, and of the first after it
+
+SIGNED = f"Q-bias, mean from frame {LEARNT:,}"
+"""The measure that may be negative. Of the others logarithms are compared: what matters is how many times as large."""
+
+
+class Pair(NamedTuple):
+    """Is a measure larger in the one method than in the other, when they have come to this frame?"""
+
+    larger: str
+    smaller: str
+    end: int
+
+
+METHODS = {
     "`crossq_wn`, UTD 2": UTDS[2],
     "`crossq_wn`, UTD 10": UTDS[10],
     "not projected, UTD 2": FREE[2],
     "not projected, UTD 10": FREE[10],
 }
-PAIRS = (  # is the first larger?
-    ("not projected, UTD 2", "`crossq_wn`, UTD 2"),
-    ("not projected, UTD 10", "`crossq_wn`, UTD 10"),
-    ("not projected, UTD 10", "not projected, UTD 2"),
-    ("`crossq_wn`, UTD 10", "`crossq_wn`, UTD 2"),
+PAIRS = (
+    Pair("not projected, UTD 2", "`crossq_wn`, UTD 2", ENDS[0]),
+    Pair("not projected, UTD 10", "`crossq_wn`, UTD 10", EARLY),
+    Pair("not projected, UTD 10", "not projected, UTD 2", EARLY),
+    Pair("`crossq_wn`, UTD 10", "`crossq_wn`, UTD 2", EARLY),
 )
-UNTRAINED, LEARNT = 10_000, 20_000  # frames of the diagnosis right before the first update, and of the first after it
 
 
 class Claim(NamedTuple):
@@ -92,7 +105,7 @@ def claims(runs: list[Run]) -> None:
     for claim in CLAIMS:
         for frame in claim.ends:
             found = paired(runs, claim.a, claim.b, frame)
-            if found is None:
+            if found is None or len(found.differences) < 2:
                 continue
             interval = found.narrow if claim.equal else found.mean
             words = found.equality if claim.equal else found.verdict
@@ -134,38 +147,46 @@ def returns(runs: list[Run]) -> None:
             print_row(words, *map(number, means))
 
 
-def health(study: Study, end: int) -> None:
-    """Fig. 1: how weights, steps and Q-bias of the diagnosed tasks change until this frame."""
-
-    at = Diagnoses(UNTRAINED, LEARNT, end)
-    measures = at.measures() | {
-        f"Rotation by an update, frame {end:,} / {LEARNT:,}": (CRITIC_ROTATION, at.change(LEARNT)),
-        f"Q-bias, mean from frame {LEARNT:,}": (Q_BIAS, at.while_learning(np.mean)),
+def measures(at: Diagnoses) -> dict[str, Measure]:
+    """Fig. 1, by title: what is looked at on two tasks too, and what needs longer runs to be seen."""
+    return at.measures() | {
+        f"Rotation by an update, ratio of its change from frame {LEARNT:,}": (CRITIC_ROTATION, at.change(LEARNT)),
+        SIGNED: (Q_BIAS, at.while_learning(np.mean)),
     }
-    for title, measure in measures.items():
-        found = at.numbers(study, measure, DIAGNOSED.values())
-        tasks = [task for task in TASKS if any(task in one.tasks for one in found.values())]
-        if not tasks:
+
+
+def health(study: Study) -> None:
+    """Fig. 1: is what happens to weights, steps and Q-bias larger in one method than in another? Task by task."""
+    ends = {pair.end: measures(Diagnoses(UNTRAINED, LEARNT, pair.end)) for pair in PAIRS}
+    for title in ends[EARLY]:
+        rows = [(pair, compared(study, pair, ends[pair.end][title])) for pair in PAIRS]
+        if not any(found for _, found in rows):
             continue
         print(f"\n**{title}**:")
-        print_head("", *tasks)
-        for words, method in DIAGNOSED.items():
-            if method in found:
-                of = found[method].tasks
-                print_row(words, *(f"{of[task].mean():.2f}" if task in of else "" for task in tasks))
-        print_head("larger in", "than in", "on", "p", "")
-        for larger, smaller in PAIRS:
-            if {DIAGNOSED[larger], DIAGNOSED[smaller]} <= found.keys():
-                a, b = (found[DIAGNOSED[words]].tasks for words in (larger, smaller))
-                values = np.array([a[task].mean() - b[task].mean() for task in tasks if task in a and task in b])
-                p_value = over_tasks.sign_flip(values, resamples=RESAMPLES, seed=0)
+        print_head("larger in", "than in", "to frame", "task by task", "larger on", "p", "")
+        for pair, found in rows:
+            if found:
+                values = np.array(list(found.values()))
+                differences = np.subtract(*(values if title == SIGNED else np.log(values)).T)
+                p_value = over_tasks.sign_flip(differences, resamples=RESAMPLES, seed=0)
                 print_row(
-                    larger,
-                    smaller,
-                    f"{sum(values > 0)} of {len(values)} tasks",
+                    pair.larger,
+                    pair.smaller,
+                    f"{pair.end:,}",
+                    ", ".join(f"{task} {a:.2f} ({b:.2f})" for task, (a, b) in found.items()),
+                    f"{sum(differences > 0)} of {len(differences)}",
                     f"{p_value:.2g}",
-                    verdict_over_tasks(p_value, values.mean()),
+                    verdict_over_tasks(p_value, differences.mean()),
                 )
+
+
+def compared(study: Study, pair: Pair, measure: Measure) -> dict[str, tuple[float, float]]:
+    """The measure in both methods, by task, where both were diagnosed until then."""
+    found = Diagnoses(UNTRAINED, LEARNT, pair.end).numbers(
+        study, measure, (METHODS[pair.larger], METHODS[pair.smaller])
+    )
+    a, b = (found[METHODS[words]].tasks if METHODS[words] in found else {} for words in (pair.larger, pair.smaller))
+    return {task: (float(a[task].mean()), float(b[task].mean())) for task in TASKS if task in a and task in b}
 
 
 def cost(study: Study) -> None:
@@ -187,6 +208,5 @@ def print_all(study: Study) -> None:
     """What there is so far."""
     claims(study.runs)
     returns(study.runs)
-    for end in (EARLY, *ENDS):
-        health(study, end)
+    health(study)
     cost(study)

@@ -31,13 +31,16 @@ class Diagnoses(NamedTuple):
         return lambda run: float(summary(run.value[(run.env_step >= self.learnt) & (run.env_step <= self.end)]))
 
     def measures(self) -> dict[str, Measure]:
-        """Fig. 1, by title."""
-        first, learning, end = (f"{frame:,}" for frame in self)
+        """Fig. 1, by a title that ends with the frame from which on it is measured."""
+        first, learnt = f"{self.untrained:,}", f"{self.learnt:,}"
         return {
-            f"Weight norm, frame {end} / {first}": (DIAGNOSED_NORM, self.change(self.untrained)),
-            f"Effective learning rate, frame {end} / {learning}": (CRITIC_ELR, self.change(self.learnt)),
-            f"Q-bias, standard deviation over time from frame {learning}": (Q_BIAS, self.while_learning(np.std)),
-            f"Q-bias, standard deviation over states, mean from frame {learning}": (
+            f"Weight norm, ratio of its change from frame {first}": (DIAGNOSED_NORM, self.change(self.untrained)),
+            f"Effective learning rate, ratio of its change from frame {learnt}": (
+                CRITIC_ELR,
+                self.change(self.learnt),
+            ),
+            f"Q-bias, standard deviation over time from frame {learnt}": (Q_BIAS, self.while_learning(np.std)),
+            f"Q-bias, standard deviation over states, mean from frame {learnt}": (
                 Q_BIAS_STD,
                 self.while_learning(np.mean),
             ),

@@ -107,7 +107,7 @@ def unhealthy(study: Study, health: Health) -> Mapping[str, Scores]:
     found: Mapping[str, Scores] = {}
     for title, measure in health.at.measures().items():
         found = health.at.numbers(study, measure, health.variants.values())
-        print(f"\n**{title}**, by seed:")
+        print(f"\n**{title} to {health.at.end:,}**, by seed:")
         tasks = [task for task in TASKS if any(task in scores.tasks for scores in found.values())]
         print_head("", *tasks)
         form = ".3f" if measure[0] == DIAGNOSED_NORM else ".2f"

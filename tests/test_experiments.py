@@ -30,12 +30,12 @@ def make_run(folder: Path, *, last: int) -> Path:
     return folder
 
 
-def collected(out: Path, *runs: Path) -> tuple[dict[tuple[str, int], float], list[str]]:
+def collected(out: Path, *runs: Path, layers: bool = True) -> tuple[dict[tuple[str, int], float], list[str]]:
     """Values of the table, by metric and frame, after it took up these runs; and the complaints."""
     with pytest.MonkeyPatch.context() as patch:
         how = {"precision": "float32", "threads": 1, "commit": "abc", "machine": {"cpu": "some"}}
         patch.setattr(collect, "read_record", lambda run: SimpleNamespace(stretches=[how]))
-        complaints = collect.collect(list(runs), out).complaints
+        complaints = collect.collect(list(runs), out, layers=layers).complaints
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["metric"], int(row["env_step"])): float(row["value"]) for row in rows}
@@ -72,6 +72,17 @@ def test_the_run_that_got_further_is_kept(tmp_path: Path) -> None:
     assert complaints == []  # brought up to date
 
 
+def test_layers_can_be_left_out(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "run", last=0), tmp_path / "table.csv"
+    of_layers = [f"sac,dog-run,0,{name},0,2\n" for name in (f"{DIAGNOSED_NORM}/hidden_0", "diag/actor/elr/readout_1")]
+    of_all = [f"sac,dog-run,0,{name},0,2\n" for name in (DIAGNOSED_NORM, "diag/q_bias/per_state_std", "diag/alpha")]
+    (run / "diagnostics.csv").write_text(HEADER + "".join([*of_layers, *of_all]))
+    few, _ = collected(out, run, layers=False)
+    all_of_them, _ = collected(out, run)  # and brought up to date, they come in
+    assert len(few) == 3 + len(of_all)
+    assert all_of_them.keys() - few.keys() == {(line.split(",")[3], 0) for line in of_layers}
+
+
 PAGE = Path(tables.__file__).parents[1] / "docs/evidence.md"
 BY_HAND = ("| claim | looked at on |", "| recipe | next to |", "| of the plan | state |")
 """How the tables of the page begin that no script prints."""
@@ -86,7 +97,7 @@ def blocks(text: str) -> list[str]:
             found.append("\n".join([title, *lines]))
             title = ""
         elif lines:
-            title = lines[0] if lines[0].startswith("**") and lines[0].endswith("by seed:") else ""
+            title = lines[0] if lines[0].startswith("**") and lines[0].endswith(":") else ""
     return found
 
 
@@ -94,7 +105,7 @@ def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.Captu
     tables.main()
     printed, page = capsys.readouterr().out, PAGE.read_text()
     here = [table for table in blocks(page) if not table.lstrip().startswith(BY_HAND)]
-    assert len(here) == 19
+    assert len(here) > 20
     assert here == blocks(printed)
     (difference,) = (line for line in printed.splitlines() if line.startswith("bfloat16 - float32"))
     assert difference in page.splitlines()
@@ -133,7 +144,9 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     assert "| UTD 10 is better than UTD 2 | 50,000 | 15 | +50% | +50% to +50% (95%) | 6.1e-05 | supported |" in printed
     (equal,) = (line for line in printed if "equal to float32" in line)
     assert equal.endswith("| -1% | -1% to -1% (90%) | 6.1e-05 | equal |")
-    assert "| not projected, UTD 2 | `crossq_wn`, UTD 2 | 6 of 6 tasks | 0.031 | supported |" in printed
+    (grown,) = (line for line in printed if line.startswith("| not projected, UTD 2 | `crossq_wn`, UTD 2 | 50,000 |"))
+    assert grown.count(" 1.50 (1.00)") == 6
+    assert grown.endswith(" | 6 of 6 | 0.031 | supported |")
     assert f"| `{fifteen.UTDS[10]}` | 15 | 750,000 | 3.0 | 0.2 |" in printed
     assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)
 
@@ -147,7 +160,8 @@ def test_the_authors_runs_stand_next_to_ours_seed_by_seed(tmp_path: Path, capsys
     table.write_text("\n".join(rows) + "\n")
     authors.print_all(read_runs([table]))
     printed = capsys.readouterr().out
-    assert "\n**Return, dog-stand, UTD 2**:\n" in printed
-    assert "\n| theirs | 500, 800 |  |  |  |\n| ours | 300 |  |  |  |\n" in printed
-    assert "\n| theirs | 5.2, 8.2 |  |  |  |\n| ours | 3.2 |  |  |  |\n" in printed
+    assert "\n**dog-stand, UTD 2**, by seed:\n" in printed
+    assert "\n| Return | theirs | 500, 800 |  |  |  |\n| Return | ours | 300 |  |  |  |\n" in printed
+    of_norms = "| Weight norm of the critic |"
+    assert f"\n{of_norms} theirs | 5.2, 8.2 |  |  |  |\n{of_norms} ours | 3.2 |  |  |  |\n" in printed
     assert "walker-run" not in printed  # there is nothing of theirs

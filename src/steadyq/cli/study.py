@@ -140,12 +140,15 @@ def collect(parser: Parser, arguments: list[str]) -> int:
     """collect DIR... TABLE.csv: Write one tidy table of all that figures and reports need, or bring it up to date."""
     parser.add_argument("places", nargs="+", metavar="DIR", type=Path, help="folder of the study, or of any runs")
     parser.add_argument("table", metavar="TABLE.csv", type=Path, help="what it has of other runs stays")
+    parser.add_argument(
+        "--no-layers", action="store_true", help="leave out what was diagnosed of single layers: a much smaller table"
+    )
     values = parse(parser, arguments)
     output.check(values.table)
 
     from steadyq.study.collect import collect
 
-    found = collect(values.places, values.table)
+    found = collect(values.places, values.table, layers=not values.no_layers)
     complain(found.complaints)
     output.say(f"{values.table}: {output.plural(found.rows, 'row')}, {output.plural(found.runs, 'run')}")
     return DONE

@@ -42,8 +42,10 @@ class Collected(NamedTuple):
     complaints: list[str]
 
 
-def collect(places: list[Path], table: Path) -> Collected:
+def collect(places: list[Path], table: Path, *, layers: bool = True) -> Collected:
     """Bring a table up to date with the run folders in these places, or begin one; whole or not at all.
+
+    Without `layers`, what was diagnosed of single layers is left out: most of what a diagnosis measures.
 
     Raises:
         InputError: a place holds no run, or the table is not one of these.
@@ -53,7 +55,7 @@ def collect(places: list[Path], table: Path) -> Collected:
     for row in _rows_of_table(table):
         found.setdefault(tuple(row[:3]), Found(table, [])).rows.append(row)
     for run in (run for place in places for run in _runs(place, complaints)):
-        rows = attempt(partial(rows_of, run, complaints), complaints, failing=f"{run} cannot be read")
+        rows = attempt(partial(rows_of, run, complaints, layers=layers), complaints, failing=f"{run} cannot be read")
         for key, own in (rows or {}).items():
             further, shorter = Found(run, own), found.get(key)
             if shorter and shorter.last > further.last:
@@ -97,13 +99,15 @@ def _runs(place: Path, complaints: list[str]) -> list[Path]:
     return runs
 
 
-def rows_of(run: Path, complaints: list[str]) -> dict[tuple[str, ...], list[list[str]]]:
-    """A run folder's rows, by experiment, task and seed."""
+def rows_of(run: Path, complaints: list[str], *, layers: bool) -> dict[tuple[str, ...], list[list[str]]]:
+    """A run folder's rows, by experiment, task and seed; with those of single layers, or without."""
     check_record(run, complaints)
     how = read_record(run).stretches[-1]
     where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for row in read_rows(run, complaints):
+        if measures.is_of_a_layer(row.metric) and not layers:
+            continue
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):
             line = [*map(str, row[:5]), f"{row.value:.6g}", *(printable(str(word)) for word in where)]
             rows.setdefault(tuple(line[:3]), []).append(line)
