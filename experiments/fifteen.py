@@ -5,6 +5,7 @@ area under the curve has a p-value of at most 0.05 and their mean is above zero,
 not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -127,24 +128,40 @@ def returns(runs: list[Run]) -> None:
 
     for frame in ENDS:
         found = scores.at([run for run in runs if run.method in UTDS.values()], [frame])
-        ours = {utd: found[method].tasks for utd, method in UTDS.items() if method in found}
+        ours = {
+            utd: {task: found[method].tasks[task].mean() for task in TASKS if task in found[method].tasks}
+            for utd, method in UTDS.items()
+            if method in found
+        }
         if not ours:
             continue
-        others = [method for method in THEIRS if np.isfinite([theirs(method, task, frame).iqm for task in TASKS]).any()]
+        others = {method: {task: theirs(method, task, frame) for task in TASKS} for method in THEIRS}
+        others = {
+            method: there for method, there in others.items() if np.isfinite([x.iqm for x in there.values()]).any()
+        }
         print(f"\n**Return at frame {frame:,}**:")
         print_head("task", *(f"UTD {utd}" for utd in ours), *others)
         for task in TASKS:
-            there = [theirs(method, task, frame) for method in others]
+            there = [of[task] for of in others.values()]
             cells = [
                 f"{one.iqm:.0f} ({one.low:.0f} to {one.high:.0f})" if np.isfinite(one.iqm) else "" for one in there
             ]
-            print_row(task, *(number(tasks[task].mean()) if task in tasks else "" for tasks in ours.values()), *cells)
+            print_row(task, *(number(of.get(task, np.nan)) for of in ours.values()), *cells)
         for words, chosen in (("mean of all 15", TASKS), ("mean of dog and humanoid", HARD)):
-            means = [
-                np.mean([tasks[task].mean() if task in tasks else np.nan for task in chosen]) for tasks in ours.values()
-            ]
-            means += [np.mean([theirs(method, task, frame).mean for task in chosen]) for method in others]
+            means = [np.mean([of.get(task, np.nan) for task in chosen]) for of in ours.values()]
+            means += [np.mean([of[task].mean for task in chosen]) for of in others.values()]
             print_row(words, *map(number, means))
+        print(f"\n**Tasks above, within and below the 5th to 95th percentile of others at frame {frame:,}**:")
+        print_head("", *(f"UTD {utd}" for utd in ours))
+        for method, published_there in others.items():
+            print_row(method, *(", ".join(map(str, places(of, published_there))) for of in ours.values()))
+
+
+def places(ours: Mapping[str, float], theirs: Mapping[str, Published]) -> tuple[int, int, int]:
+    """On how many tasks a return of ours lies above the spread of theirs, within it and below it."""
+    both = [(value, theirs[task]) for task, value in ours.items() if np.isfinite(theirs[task].iqm)]
+    above, below = sum(value > one.high for value, one in both), sum(value < one.low for value, one in both)
+    return above, len(both) - above - below, below
 
 
 def measures(at: Diagnoses) -> dict[str, Measure]:

@@ -149,6 +149,11 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     assert grown.endswith(" | 6 of 6 | 0.031 | supported |")
     assert f"| `{fifteen.UTDS[10]}` | 15 | 750,000 | 3.0 | 0.2 |" in printed
     assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)
+    head = printed.index("**Tasks above, within and below the 5th to 95th percentile of others at frame 50,000**:")
+    (simba,) = (line for line in printed[head:] if line.startswith("| SimBa-utd2@SonyResearch |"))
+    # Counted by hand: humanoid-run, -stand and -walk (10, 11, 12) above; hopper-hop, hopper-stand and pendulum-swingup
+    # (8, 9, 13) within, and with twice the return finger-turn_hard (12 of 11.7 to 527) too; the others below.
+    assert simba == "| SimBa-utd2@SonyResearch | 3, 3, 9 | 3, 4, 8 |"
 
 
 def test_the_authors_runs_stand_next_to_ours_seed_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
