@@ -22,7 +22,7 @@ from steadyq.study.file import SETS
 
 ENDS = (50_000, 100_000)
 EARLY = 30_000
-"""Where runs without projection at UTD 10 end at first."""
+"""Where runs at UTD 10 end at first."""
 TASKS = tuple(sorted(SETS["dmc15"]))
 HARD = tuple(sorted(SETS["dog_humanoid"]))
 
@@ -84,8 +84,8 @@ class Claim(NamedTuple):
 CLAIMS = (
     Claim("UTD 2 is better than UTD 1", UTDS[2], UTDS[1]),
     Claim("UTD 5 is better than UTD 2", UTDS[5], UTDS[2]),
-    Claim("UTD 10 is better than UTD 5", UTDS[10], UTDS[5]),
-    Claim("UTD 10 is better than UTD 2", UTDS[10], UTDS[2]),
+    Claim("UTD 10 is better than UTD 5", UTDS[10], UTDS[5], ends=(EARLY, *ENDS)),
+    Claim("UTD 10 is better than UTD 2", UTDS[10], UTDS[2], ends=(EARLY, *ENDS)),
     Claim("at UTD 2, projection is better than none", UTDS[2], FREE[2]),
     Claim("at UTD 10, projection is better than none", UTDS[10], FREE[10], ends=(EARLY, *ENDS)),
     Claim("at UTD 2, `--project-readout` is better than the default", READOUT, UTDS[2]),
@@ -126,7 +126,7 @@ def returns(runs: list[Run]) -> None:
     def number(value: float) -> str:
         return f"{value:.0f}" if np.isfinite(value) else ""
 
-    for frame in ENDS:
+    for frame in (EARLY, *ENDS):
         found = scores.at([run for run in runs if run.method in UTDS.values()], [frame])
         ours = {
             utd: {task: found[method].tasks[task].mean() for task in TASKS if task in found[method].tasks}
@@ -151,6 +151,8 @@ def returns(runs: list[Run]) -> None:
             means = [np.mean([of.get(task, np.nan) for task in chosen]) for of in ours.values()]
             means += [np.mean([of[task].mean for task in chosen]) for of in others.values()]
             print_row(words, *map(number, means))
+        if not others:
+            continue
         print(f"\n**Tasks above, within and below the 5th to 95th percentile of others at frame {frame:,}**:")
         print_head("", *(f"UTD {utd}" for utd in ours))
         for method, published_there in others.items():
