@@ -153,17 +153,23 @@ def returns(runs: list[Run]) -> None:
             print_row(words, *map(number, means))
         if not others:
             continue
-        print(f"\n**Tasks above, within and below the 5th to 95th percentile of others at frame {frame:,}**:")
+        words = "Tasks above, within and below the 5th to 95th percentile of others; difference to their mean"
+        print(f"\n**{words}, frame {frame:,}**:")
         print_head("", *(f"UTD {utd}" for utd in ours))
         for method, published_there in others.items():
-            print_row(method, *(", ".join(map(str, places(of, published_there))) for of in ours.values()))
+            print_row(method, *(next_to(of, published_there) for of in ours.values()))
 
 
-def places(ours: Mapping[str, float], theirs: Mapping[str, Published]) -> tuple[int, int, int]:
-    """On how many tasks a return of ours lies above the spread of theirs, within it and below it."""
+def next_to(ours: Mapping[str, float], theirs: Mapping[str, Published]) -> str:
+    """On how many tasks a return of ours lies above the spread of theirs, within it and below it; and over tasks.
+
+    The latter is the mean relative difference to their mean (divided by the larger), with the sign-flip test's p-value.
+    """
     both = [(value, theirs[task]) for task, value in ours.items() if np.isfinite(theirs[task].iqm)]
     above, below = sum(value > one.high for value, one in both), sum(value < one.low for value, one in both)
-    return above, len(both) - above - below, below
+    differences = np.array([(value - one.mean) / (max(value, one.mean) or 1) for value, one in both])
+    p_value = over_tasks.sign_flip(differences, resamples=RESAMPLES, seed=0)
+    return f"{above}, {len(both) - above - below}, {below}; {differences.mean():+.0%} (p {p_value:.2g})"
 
 
 def measures(at: Diagnoses) -> dict[str, Measure]:
