@@ -1,8 +1,8 @@
 """Tables of the paper's claims on its 15 tasks, one seed each: from results/fifteen.csv, printed by tables.py.
 
 "A is better than B", over tasks, is supported if an exact sign-flip test over the tasks' relative differences in the
-area under the curve has a p-value of at most 0.05 and their mean is above zero, contradicted if it is below; else it is
-not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
+area under the curve, from the first update on, has a p-value of at most 0.05 and their mean is above zero, contradicted
+if it is below; else it is not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
 """
 
 from collections.abc import Mapping
@@ -94,10 +94,19 @@ CLAIMS = (
 
 
 def paired(runs: list[Run], a: str, b: str, frame: int) -> Paired | None:
-    """The comparison over tasks of two methods, on the tasks where both have come to this frame."""
-    chosen = [run for method in (a, b) for run in runs if run.method == method and run.covers(frame)]
+    """The comparison over tasks of two methods, on the tasks where both have come to this frame.
+
+    Areas begin at the first update: what an untrained policy returns says nothing about learning.
+    """
+    chosen = [learning(run) for method in (a, b) for run in runs if run.method == method and run.covers(frame)]
     found = compare(Study(chosen, []), frames=[frame], over="tasks").paired if chosen else []
     return found[0] if found else None
+
+
+def learning(run: Run) -> Run:
+    """A run from the evaluation right before its first update."""
+    trained = run.env_step >= UNTRAINED
+    return run._replace(env_step=run.env_step[trained], value=run.value[trained])
 
 
 def claims(runs: list[Run]) -> None:
@@ -117,59 +126,56 @@ def claims(runs: list[Run]) -> None:
 
 def returns(runs: list[Run]) -> None:
     """Each task's return, next to the IQM of published runs and their 5th to 95th percentile; and what all come to."""
-    rows = {(row.method, row.task): row for row in published.summary()}
-
-    def theirs(method: str, task: str, frame: int) -> Published:
-        row = rows.get((method, task))
-        return (row and evaluated(row, frame)) or Published(*(np.nan,) * 4)
-
-    def number(value: float) -> str:
-        return f"{value:.0f}" if np.isfinite(value) else ""
-
     for frame in (EARLY, *ENDS):
         found = scores.at([run for run in runs if run.method in UTDS.values()], [frame])
         ours = {
-            utd: {task: found[method].tasks[task].mean() for task in TASKS if task in found[method].tasks}
+            f"UTD {utd}": {task: found[method].tasks[task].mean() for task in TASKS if task in found[method].tasks}
             for utd, method in UTDS.items()
             if method in found
         }
-        if not ours:
+        theirs = at(frame)
+        if not ours or len(ours) + len(theirs) < 2:
             continue
-        others = {method: {task: theirs(method, task, frame) for task in TASKS} for method in THEIRS}
-        others = {
-            method: there for method, there in others.items() if np.isfinite([x.iqm for x in there.values()]).any()
-        }
         print(f"\n**Return at frame {frame:,}**:")
-        print_head("task", *(f"UTD {utd}" for utd in ours), *others)
+        print_head("task", *ours, *theirs)
         for task in TASKS:
-            there = [of[task] for of in others.values()]
-            cells = [
-                f"{one.iqm:.0f} ({one.low:.0f} to {one.high:.0f})" if np.isfinite(one.iqm) else "" for one in there
-            ]
-            print_row(task, *(number(of.get(task, np.nan)) for of in ours.values()), *cells)
+            own = (f"{of[task]:.0f}" if task in of else "" for of in ours.values())
+            published_there = (of.get(task) for of in theirs.values())
+            print_row(task, *own, *(f"{x.iqm:.0f} ({x.p05:.0f} to {x.p95:.0f})" if x else "" for x in published_there))
         for words, chosen in (("mean of all 15", TASKS), ("mean of dog and humanoid", HARD)):
-            means = [np.mean([of.get(task, np.nan) for task in chosen]) for of in ours.values()]
-            means += [np.mean([of[task].mean for task in chosen]) for of in others.values()]
-            print_row(words, *map(number, means))
-        if not others:
-            continue
-        words = "Tasks above, within and below the 5th to 95th percentile of others; difference to their mean"
-        print(f"\n**{words}, frame {frame:,}**:")
-        print_head("", *(f"UTD {utd}" for utd in ours))
-        for method, published_there in others.items():
-            print_row(method, *(next_to(of, published_there) for of in ours.values()))
+            means = list(ours.values())
+            means += [{task: one.mean for task, one in of.items()} for of in theirs.values()]
+            print_row(
+                words, *(f"{np.mean([of[x] for x in chosen]):.0f}" if of.keys() >= set(chosen) else "" for of in means)
+            )
+        if theirs:
+            print(f"\n**Next to their runs at frame {frame:,}**:")
+            print_head("", *ours)
+            for method, of in theirs.items():
+                print_row(method, *(next_to(own, of) for own in ours.values()))
+
+
+def at(frame: int) -> dict[str, dict[str, Published]]:
+    """What was published at this frame, by method and task; a method without any is left out."""
+    found: dict[str, dict[str, Published]] = {}
+    for method in THEIRS:
+        for row in published.summary():
+            if row.method == method and row.task in TASKS and (there := evaluated(row, frame)):
+                found.setdefault(method, {})[row.task] = there
+    return found
 
 
 def next_to(ours: Mapping[str, float], theirs: Mapping[str, Published]) -> str:
-    """On how many tasks a return of ours lies above the spread of theirs, within it and below it; and over tasks.
+    """On how many tasks a return of ours is above the spread of theirs, within it and below it; and over tasks.
 
-    The latter is the mean relative difference to their mean (divided by the larger), with the sign-flip test's p-value.
+    The latter is the share of their runs that ours is above, half of it if they are equal, as a mean over tasks, with
+    the sign-flip test's p-value. (A difference to their mean would be biased: returns are skewed.)
     """
-    both = [(value, theirs[task]) for task, value in ours.items() if np.isfinite(theirs[task].iqm)]
-    above, below = sum(value > one.high for value, one in both), sum(value < one.low for value, one in both)
-    differences = np.array([(value - one.mean) / (max(value, one.mean) or 1) for value, one in both])
-    p_value = over_tasks.sign_flip(differences, resamples=RESAMPLES, seed=0)
-    return f"{above}, {len(both) - above - below}, {below}; {differences.mean():+.0%} (p {p_value:.2g})"
+    both = [(value, theirs[task]) for task, value in ours.items() if task in theirs]
+    above, below = sum(value > one.p95 for value, one in both), sum(value < one.p05 for value, one in both)
+    shares = np.array([one.share_below(value) for value, one in both])
+    p_value = over_tasks.sign_flip(shares - 0.5, resamples=RESAMPLES, seed=0)
+    return f"{above}, {len(both) - above - below}, {below}; {shares.mean():.2f} (p {p_value:.2g})"
 
 
 def measures(at: Diagnoses) -> dict[str, Measure]:

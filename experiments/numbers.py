@@ -53,13 +53,26 @@ class Diagnoses(NamedTuple):
         return scores.tabulate(runs, np.array([float(self.end)]), lambda run: np.array([number(run)]))
 
 
+SHARES = (0.05, 0.25, 0.75, 0.95)
+
+
 class Published(NamedTuple):
-    """A published method on a task at a frame."""
+    """A published method on a task at a frame; percentiles are of its runs."""
 
     iqm: float
-    low: float  # 5th percentile of its runs
-    high: float  # and 95th
     mean: float
+    p05: float
+    p25: float
+    p75: float
+    p95: float
+
+    def share_below(self, value: float) -> float:
+        """The share of its runs that a value lies above, read off the percentiles, and half of those that are equal."""
+        percentiles = (self.p05, self.p25, self.p75, self.p95)
+        tied = [share for share, percentile in zip(SHARES, percentiles, strict=True) if percentile == value]
+        if tied:
+            return float(np.mean(tied))
+        return float(np.interp(value, percentiles, SHARES, left=SHARES[0] / 2, right=(1 + SHARES[-1]) / 2))
 
 
 def evaluated(row: Reference, frame: int) -> Published | None:
@@ -67,4 +80,4 @@ def evaluated(row: Reference, frame: int) -> Published | None:
     if frame not in row.env_step:
         return None
     (index,) = np.flatnonzero(row.env_step == frame)
-    return Published(*(float(column[index]) for column in (row.iqm, row.p05, row.p95, row.mean)))
+    return Published(*(float(of[index]) for of in (row.iqm, row.mean, row.p05, row.p25, row.p75, row.p95)))

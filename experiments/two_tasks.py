@@ -165,9 +165,9 @@ def next_to_published(runs: list[Run]) -> None:
                 if there is None:
                     continue
                 values = found.tasks[reference.task][0]
-                inside = sum(there.low <= value <= there.high for value in values)
+                inside = sum(there.p05 <= value <= there.p95 for value in values)
                 name, numbers = ours.replace(ROUNDED, ", bfloat16"), cells(found, reference.task, ".0f")
-                spread = f"{there.low:.0f} to {there.high:.0f}"
+                spread = f"{there.p05:.0f} to {there.p95:.0f}"
                 shown = f"{inside} of {len(values)}"
                 print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{there.iqm:.0f}", spread, shown)
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments import authors, fifteen, tables
@@ -129,7 +130,8 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     level = {fifteen.UTDS[10]: 2, fifteen.UTDS[2]: 1, fifteen.FLOAT32: 1.01}
     for place, task in enumerate(fifteen.TASKS):
         for method, times in level.items():
-            rows += [f"{method},{task},0,eval/mean_reward,{frame},{times * (place + 1)}" for frame in (0, 50_000)]
+            rows.append(f"{method},{task},0,eval/mean_reward,0,99")  # untrained: it must not count
+            rows += [f"{method},{task},0,eval/mean_reward,{frame},{times * (place + 1)}" for frame in (10_000, 50_000)]
         rows += [
             f"{fifteen.UTDS[10]},{task},0,{WALL_TIME},{frame},{seconds}" for frame, seconds in ((0, 1), (50_000, 720))
         ]
@@ -150,7 +152,7 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     assert grown.endswith(" | 6 of 6 | 0.031 | supported |")
     assert f"| `{fifteen.UTDS[10]}` | 15 | 750,000 | 3.0 | 0.2 |" in printed
     assert any(line.startswith("| mean of all 15 | 8 | 16 |") for line in printed)
-    head = next(place for place, line in enumerate(printed) if line.startswith("**Tasks above, within and below"))
+    head = printed.index("**Next to their runs at frame 50,000**:")
     (simba,) = (line for line in printed[head:] if line.startswith("| SimBa-utd2@SonyResearch |"))
     # Counted by hand: humanoid-run, -stand and -walk (10, 11, 12) above; hopper-hop, hopper-stand and pendulum-swingup
     # (8, 9, 13) within, and with twice the return finger-turn_hard (12 of 11.7 to 527) too; the others below.
@@ -158,11 +160,20 @@ def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides
     assert " | 3, 4, 8; " in simba
 
 
-def test_ours_is_compared_with_the_mean_of_theirs_over_tasks() -> None:
-    """Twice theirs on five tasks of six, so 0.5 each, and 0.9 of it on one: of 64 signs only those go as far."""
-    theirs = {str(task): Published(iqm=10, low=5, high=15, mean=10) for task in range(6)}
-    found = fifteen.next_to({task: 9 if task == "0" else 20 for task in theirs}, theirs)
-    assert found == "5, 1, 0; +40% (p 0.062)"
+def test_ours_has_a_place_among_theirs_over_tasks() -> None:
+    """Above all of theirs on five tasks of six, in their middle on one: of 64 signs, four go as far."""
+    theirs = {str(task): Published(iqm=10, mean=10, p05=5, p25=8, p75=12, p95=15) for task in range(6)}
+    found = fifteen.next_to({task: 10 if task == "0" else 20 for task in theirs}, theirs)
+    assert found == "5, 1, 0; 0.90 (p 0.062)"
+
+
+def test_the_share_of_their_runs_below_ours_is_read_off_their_percentiles() -> None:
+    runs = np.arange(1.0, 102)  # of 101 equally spaced runs, percentiles are exact
+    theirs = Published(51, 51, *np.percentile(runs, (5, 25, 75, 95)))
+    assert [theirs.share_below(value) for value in (6, 26, 31, 51, 91)] == pytest.approx([0.05, 0.25, 0.3, 0.5, 0.9])
+    assert (theirs.share_below(0), theirs.share_below(200)) == (0.025, 0.975)  # in the middle of what is left
+    never = Published(0, 0, 0, 0, 0, 20)
+    assert never.share_below(0) == pytest.approx(0.35)  # at three of the percentiles
 
 
 def test_the_authors_runs_stand_next_to_ours_seed_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
