@@ -61,22 +61,29 @@ def test_many_tasks_are_counted_too_and_very_many_sampled() -> None:
     assert over_tasks.sign_flip(mixed, **HOW) != over_tasks.sign_flip(mixed, resamples=2_000, seed=1)
 
 
-def test_differences_are_relative_to_the_larger_of_the_means() -> None:
-    tables = {
-        "a": {"x": [1.0, 3.0], "y": [0.0], "z": [-1.0], "only": [1.0]},
-        "b": {"x": [4.0], "y": [0.0, 0.0], "z": [5.0]},
-    }
-    a, b = (
-        Scores(
-            method,
-            np.zeros(1),
-            {task: tuple(map(str, range(len(values)))) for task, values in tasks.items()},
-            {task: np.array([values]) for task, values in tasks.items()},
-        )
-        for method, tasks in tables.items()
-    )
-    assert over_tasks.differences(a, b) == {"x": -0.5, "y": 0}
-    assert over_tasks.differences(b, a) == {"x": 0.5, "y": 0}
+def scores_of(method: str, tasks: dict[str, list[float]]) -> Scores:
+    """Runs at one point."""
+    seeds = {task: tuple(map(str, range(len(values)))) for task, values in tasks.items()}
+    return Scores(method, np.zeros(1), seeds, {task: np.array([values]) for task, values in tasks.items()})
+
+
+def test_differences_are_relative_to_the_larger_of_each_pair_of_runs() -> None:
+    a = scores_of("a", {"x": [1.0, 3.0], "y": [0.0], "z": [-1.0, 9.0], "only": [1.0]})
+    b = scores_of("b", {"x": [4.0], "y": [0.0, 0.0], "z": [5.0]})
+    assert over_tasks.differences(a, b) == {"x": (-3 / 4 - 1 / 4) / 2, "y": 0}
+    assert over_tasks.differences(b, a) == {"x": (3 / 4 + 1 / 4) / 2, "y": 0}
+
+
+def test_one_run_of_equals_is_not_behind_in_the_mean() -> None:
+    """Each of seven skewed runs, four of them nothing, next to the other six; by their mean it would be behind."""
+    runs = [0.0, 0.0, 0.0, 0.0, 10.0, 100.0, 900.0]
+    found, by_means = [], []
+    for place, value in enumerate(runs):
+        others = runs[:place] + runs[place + 1 :]
+        found.append(over_tasks.differences(scores_of("a", {"x": [value]}), scores_of("b", {"x": others}))["x"])
+        by_means.append((value - np.mean(others)) / max(value, np.mean(others)))
+    assert np.mean(found) == pytest.approx(0, abs=1e-12)
+    assert np.mean(by_means) < -0.4
 
 
 def test_intervals_cover_what_is_said() -> None:

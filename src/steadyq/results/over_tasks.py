@@ -1,6 +1,7 @@
 """Is A better than B on tasks like these? What can be said over tasks, with as little as one seed on each.
 
-The differences are paired: on each task the area under the curve of A less that of B, divided by the larger of the two.
+The differences are paired: on each task the area under the curve of A less that of B, divided by the larger of the two,
+as a mean over pairs of runs.
 The other analysis, over seeds, is in `steadyq.results.statistics`; the equations of both are in `docs/statistics.md`.
 """
 
@@ -18,15 +19,19 @@ EXACT = 36
 
 
 def differences(a: Scores, b: Scores) -> dict[str, float]:
-    """The relative difference on each task that both have, of the means over their runs; both must have one point.
+    """The relative difference on each task that both have, as a mean over all pairs of a run of A and one of B.
 
-    A task on which one of them is below zero has none: relative to what?
+    So equals differ by nothing in the mean, however many runs each has. (The difference of means would not do: returns
+    are skewed, and one run is more often below the mean of ten than above.) Both must have one point.
+
+    A task on which a run is below zero has none: relative to what?
     """
     found = {}
     for task in sorted(a.tasks.keys() & b.tasks.keys()):
-        ours, theirs = a.tasks[task].mean(), b.tasks[task].mean()
-        if min(ours, theirs) >= 0:
-            found[task] = float((ours - theirs) / (max(ours, theirs) or 1))
+        ours, theirs = a.tasks[task].ravel(), b.tasks[task].ravel()
+        if min(ours.min(), theirs.min()) >= 0:
+            larger = np.maximum.outer(ours, theirs)
+            found[task] = float((np.subtract.outer(ours, theirs) / np.where(larger > 0, larger, 1)).mean())
     return found
 
 
