@@ -2,7 +2,8 @@
 
 "A is better than B", over tasks, is supported if an exact sign-flip test over the tasks' relative differences in the
 area under the curve, from the first update on, has a p-value of at most 0.05 and their mean is above zero, contradicted
-if it is below; else it is not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean is within 10%.
+if it is below; else it is not decidable at this budget. Two are equal for our purposes if the 90% interval of that mean
+is within 10%.
 """
 
 from collections.abc import Mapping
