@@ -134,15 +134,15 @@ def returns(runs: list[Run]) -> None:
             for utd, method in UTDS.items()
             if method in found
         }
-        theirs = at(frame)
-        if not ours or len(ours) + len(theirs) < 2:
+        theirs = published_at(frame)
+        if not ours or (len(ours) == 1 and not theirs):  # nothing to compare with
             continue
         print(f"\n**Return at frame {frame:,}**:")
         print_head("task", *ours, *theirs)
         for task in TASKS:
             own = (f"{of[task]:.0f}" if task in of else "" for of in ours.values())
             published_there = (of.get(task) for of in theirs.values())
-            print_row(task, *own, *(f"{x.iqm:.0f} ({x.p05:.0f} to {x.p95:.0f})" if x else "" for x in published_there))
+            print_row(task, *own, *(f"{x.iqm:.0f} ({x.spread})" if x else "" for x in published_there))
         for words, chosen in (("mean of all 15", TASKS), ("mean of dog and humanoid", HARD)):
             means = list(ours.values())
             means += [{task: one.mean for task, one in of.items()} for of in theirs.values()]
@@ -156,7 +156,7 @@ def returns(runs: list[Run]) -> None:
                 print_row(method, *(next_to(own, of) for own in ours.values()))
 
 
-def at(frame: int) -> dict[str, dict[str, Published]]:
+def published_at(frame: int) -> dict[str, dict[str, Published]]:
     """What was published at this frame, by method and task; a method without any is left out."""
     found: dict[str, dict[str, Published]] = {}
     for method in THEIRS:
@@ -189,34 +189,31 @@ def measures(at: Diagnoses) -> dict[str, Measure]:
 
 def health(study: Study) -> None:
     """Fig. 1: is what happens to weights, steps and Q-bias larger in one method than in another? Task by task."""
-    ends = {pair.end: measures(Diagnoses(UNTRAINED, LEARNT, pair.end)) for pair in PAIRS}
-    for title in ends[EARLY]:
-        rows = [(pair, compared(study, pair, ends[pair.end][title])) for pair in PAIRS]
-        if not any(found for _, found in rows):
+    for title in measures(Diagnoses(UNTRAINED, LEARNT, EARLY)):
+        rows = [(pair, found) for pair in PAIRS if (found := compared(study, pair, title))]
+        if not rows:
             continue
         print(f"\n**{title}**:")
         print_head("larger in", "than in", "to frame", "task by task", "larger on", "p", "")
         for pair, found in rows:
-            if found:
-                values = np.array(list(found.values()))
-                differences = np.subtract(*(values if title == SIGNED else np.log(values)).T)
-                p_value = over_tasks.sign_flip(differences, resamples=RESAMPLES, seed=0)
-                print_row(
-                    pair.larger,
-                    pair.smaller,
-                    f"{pair.end:,}",
-                    ", ".join(f"{task} {a:.2f} ({b:.2f})" for task, (a, b) in found.items()),
-                    f"{sum(differences > 0)} of {len(differences)}",
-                    f"{p_value:.2g}",
-                    verdict_over_tasks(p_value, differences.mean()),
-                )
+            values = np.array(list(found.values()))
+            differences = np.subtract(*(values if title == SIGNED else np.log(values)).T)
+            p_value = over_tasks.sign_flip(differences, resamples=RESAMPLES, seed=0)
+            print_row(
+                pair.larger,
+                pair.smaller,
+                f"{pair.end:,}",
+                ", ".join(f"{task} {a:.2f} ({b:.2f})" for task, (a, b) in found.items()),
+                f"{sum(differences > 0)} of {len(differences)}",
+                f"{p_value:.2g}",
+                verdict_over_tasks(p_value, differences.mean()),
+            )
 
 
-def compared(study: Study, pair: Pair, measure: Measure) -> dict[str, tuple[float, float]]:
-    """The measure in both methods, by task, where both were diagnosed until then."""
-    found = Diagnoses(UNTRAINED, LEARNT, pair.end).numbers(
-        study, measure, (METHODS[pair.larger], METHODS[pair.smaller])
-    )
+def compared(study: Study, pair: Pair, title: str) -> dict[str, tuple[float, float]]:
+    """The measure of a title in both methods, by task, where both were diagnosed until then."""
+    at = Diagnoses(UNTRAINED, LEARNT, pair.end)
+    found = at.numbers(study, measures(at)[title], (METHODS[pair.larger], METHODS[pair.smaller]))
     a, b = (found[METHODS[words]].tasks if METHODS[words] in found else {} for words in (pair.larger, pair.smaller))
     return {task: (float(a[task].mean()), float(b[task].mean())) for task in TASKS if task in a and task in b}
 

@@ -66,6 +66,11 @@ class Published(NamedTuple):
     p75: float
     p95: float
 
+    @property
+    def spread(self) -> str:
+        """The middle nine tenths of its runs."""
+        return f"{self.p05:.0f} to {self.p95:.0f}"
+
     def share_below(self, value: float) -> float:
         """The share of its runs that a value lies above, read off the percentiles, and half of those that are equal."""
         percentiles = (self.p05, self.p25, self.p75, self.p95)

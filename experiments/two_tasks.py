@@ -167,9 +167,8 @@ def next_to_published(runs: list[Run]) -> None:
                 values = found.tasks[reference.task][0]
                 inside = sum(there.p05 <= value <= there.p95 for value in values)
                 name, numbers = ours.replace(ROUNDED, ", bfloat16"), cells(found, reference.task, ".0f")
-                spread = f"{there.p05:.0f} to {there.p95:.0f}"
                 shown = f"{inside} of {len(values)}"
-                print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{there.iqm:.0f}", spread, shown)
+                print_row(name, theirs, reference.task, f"{frame:,}", numbers, f"{there.iqm:.0f}", there.spread, shown)
 
 
 def rounding(runs: list[Run]) -> None:

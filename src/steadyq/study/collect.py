@@ -106,7 +106,7 @@ def rows_of(run: Path, complaints: list[str], *, layers: bool) -> dict[tuple[str
     where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for row in read_rows(run, complaints):
-        if measures.is_of_a_layer(row.metric) and not layers:
+        if not layers and measures.is_of_a_layer(row.metric):
             continue
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):
             line = [*map(str, row[:5]), f"{row.value:.6g}", *(printable(str(word)) for word in where)]
