@@ -99,15 +99,9 @@ def paired(runs: list[Run], a: str, b: str, frame: int) -> Paired | None:
 
     Areas begin at the first update: what an untrained policy returns says nothing about learning.
     """
-    chosen = [learning(run) for method in (a, b) for run in runs if run.method == method and run.covers(frame)]
-    found = compare(Study(chosen, []), frames=[frame], over="tasks").paired if chosen else []
+    chosen = [run for method in (a, b) for run in runs if run.method == method and run.covers(frame)]
+    found = compare(Study(chosen, []), frames=[frame], start=UNTRAINED, over="tasks").paired if chosen else []
     return found[0] if found else None
-
-
-def learning(run: Run) -> Run:
-    """A run from the evaluation right before its first update."""
-    trained = run.env_step >= UNTRAINED
-    return run._replace(env_step=run.env_step[trained], value=run.value[trained])
 
 
 def claims(runs: list[Run]) -> None:

@@ -265,6 +265,20 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert Path(out["json"]).read_bytes() == first
 
 
+def test_areas_begin_where_they_are_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tidy = write(tmp_path / "tidy.csv", [*runs("a", "dog-run", GOOD), *runs("b", "dog-run", POOR)])
+    out = tmp_path / "out.json"
+    arguments = ["compare", str(tidy), "--reps", "100", "--json", str(out)]
+    assert main([*arguments, "--from", "80"]) == 0
+    assert "from frame 80 to 100" in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert content["area_starts"] == {"dog-run": 80}
+    assert [row["iqm"]["estimate"] for row in content["areas"]] == pytest.approx([330 * 0.9, 130 * 0.9])
+    assert main([*arguments, "--from", "100"]) == 2
+    words = "areas would go from frame 100 to 100; let them begin at an earlier frame"
+    assert capsys.readouterr() == ("", f"steadyq: {words}\n")
+
+
 def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     names = ("sac[/a]", "sac[bold]", ":smile:")  # to rich an error, a style and a face
     tidy = write(tmp_path / "tidy.csv", [run for name in names for run in runs(name, "dog-run[red]", GOOD)])

@@ -465,6 +465,19 @@ def test_areas_start_where_all_runs_of_the_task_do() -> None:
     assert set(found) == {"m", "late"}
 
 
+def test_areas_start_where_they_are_told_to() -> None:
+    runs = [one([0, 10, 20], [99, 10, 20]), one([12, 20], [0, 8], method="late")]
+    found, starts = scores.areas(runs, start=15, stop=20)
+    assert starts == {"walker-run": 15}
+    assert found["m"].tasks["walker-run"].tolist() == [[17.5]]
+    assert found["late"].tasks["walker-run"].tolist() == [[5.5]]
+    _, starts = scores.areas(runs, start=5, stop=20)  # one run is not there yet
+    assert starts == {"walker-run": 12}
+    with pytest.raises(InputError, match="from frame 20 to 20; let them begin at an earlier"):
+        scores.areas(runs, start=20, stop=20)
+    assert scores.areas(runs, stop=0) == ({}, {})  # a run that has just begun
+
+
 def test_the_grid_is_the_coarsest_where_all_have_values() -> None:
     assert scores.grid([one([0, 5, 10, 15, 20], [0] * 5), one([0, 10, 20, 30], [0] * 4)]).tolist() == [0, 10, 20]
     # with both ends of what they share, wherever the coarsest was evaluated

@@ -19,6 +19,14 @@ def compare(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument(
         "--at", nargs="+", type=frame, metavar="FRAMES", help="where [the last frame that all of your runs reach]"
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=frame,
+        default=0,
+        metavar="FRAME",
+        help="where areas under the curve begin, such as a run's first update [each task's first evaluation]",
+    )
     parser.add_argument("--score", type=float, help="for frames to reach it [500 on DeepMind Control, none elsewhere]")
     parser.add_argument(
         "--over",
@@ -46,6 +54,7 @@ def compare(parser: Parser, arguments: list[str]) -> int:
         study,
         metric=values.metric,
         frames=values.at,
+        start=values.start,
         score=values.score,
         against=values.against,
         over=values.over,

@@ -135,6 +135,7 @@ def compare(
     *,
     metric: str = EVALUATION,
     frames: Sequence[int] | None = None,
+    start: int = 0,
     score: float | None = None,
     against: Sequence[str] | None = None,
     over: Over = "seeds",
@@ -148,6 +149,7 @@ def compare(
         study: the runs, and complaints to pass on.
         metric: what they measure; aggregates and published references are for returns only.
         frames: where to compare; None for the last frame that all of one's own runs reach.
+        start: the frame from which areas count: before the first update all methods are untrained alike.
         score: what "frames to score" asks for; None for 500 on DeepMind Control and nothing elsewhere.
         against: patterns of the methods of the published summary to show, on tasks that there are; None: the usual.
         over: what the verdicts speak of: other seeds of these tasks, or other tasks like these.
@@ -156,7 +158,7 @@ def compare(
         seed: of each bootstrap.
 
     Raises:
-        InputError: no run has a value at these frames, or as `statistics.check_bootstrap`.
+        InputError: no run has a value at these frames, or as `scores.areas` and `statistics.check_bootstrap`.
     """
     statistics.check_bootstrap(level=level, resamples=resamples, seed=seed)
     own = [run for run in study.runs if not run.source]
@@ -197,7 +199,7 @@ def compare(
         ends = ", ".join(f"{run.name} ends at {run.env_step[-1]:,}" for run in study.runs[:3])
         where = ", ".join(f"{frame:,}" for frame in chosen)
         raise InputError(f"no run has a value at frame {where} ({ends}); choose with --at")
-    area, starts = scores.areas(study.runs, stop=stop)
+    area, starts = scores.areas(study.runs, start=start, stop=stop)
     areas = [_entry(found, (task,), stop, how) for task, found in _by_task(area)]
     if len(dmc) > 1:
         areas += [_entry(found, dmc, stop, how) for found in area.values() if set(dmc) <= found.tasks.keys()]

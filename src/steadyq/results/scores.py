@@ -30,16 +30,21 @@ def at(runs: Iterable[Run], frames: Sequence[int]) -> dict[str, Scores]:
     return tabulate(covering, points, lambda run: np.interp(points, run.env_step, run.value))
 
 
-def areas(runs: Sequence[Run], *, stop: float) -> tuple[dict[str, Scores], dict[str, int]]:
+def areas(runs: Sequence[Run], *, start: int = 0, stop: float) -> tuple[dict[str, Scores], dict[str, int]]:
     """Area under the curve, up to frame `stop`, of every run that reaches it; and the first frame, by task.
 
     On each task the areas of all runs start at one frame, the latest at which one of them starts, so that they can be
-    compared. A run whose first evaluation is at `stop` or later has no area.
+    compared; but not before `start`. A run whose first evaluation is at `stop` or later has no area.
+
+    Raises:
+        InputError: a `start` that is given is not before `stop`.
     """
+    if start and start >= stop:
+        raise InputError(f"areas would go from frame {start:,} to {stop:,.0f}; let them begin at an earlier frame")
     reaching = [run for run in runs if run.covers(stop) and run.env_step[0] < stop]
     starts: dict[str, int] = {}
     for run in reaching:
-        starts[run.task] = max(starts.get(run.task, 0), int(run.env_step[0]))
+        starts[run.task] = max(starts.get(run.task, start), int(run.env_step[0]))
 
     def area(run: Run) -> Float64[np.ndarray, " points"]:
         frames = run.env_step.astype(np.float64)
