@@ -1,6 +1,6 @@
 """Learn in a loop of your own: here a Gymnasium task stands for the robot.
 
-    python examples/own_loop.py --steps 10000 --save pendulum
+    python examples/own_loop.py --steps 10000 --save pendulum --export policy.npz
 
 All that the learner needs are numbers: what was sensed, the action taken, the reward, and whether an episode ended.
 Started again with the same --save, it resumes where it saved last.
@@ -14,7 +14,7 @@ import numpy as np
 import steadyq
 
 
-def train(task: str, steps: int, seed: int, folder: str | None) -> list[float]:
+def train(task: str, steps: int, seed: int, folder: str | None, policy: str | None = None) -> list[float]:
     """Learn for so many steps; the returns of the episodes."""
     robot = gymnasium.make(task)
     low, high = robot.action_space.low, robot.action_space.high
@@ -44,6 +44,8 @@ def train(task: str, steps: int, seed: int, folder: str | None) -> list[float]:
         learner.update(replay)  # or between episodes, while the robot stands: it makes up for all steps since
         if folder and (ended or learner.steps == steps):
             learner.save(folder, replay)
+    if policy:
+        learner.export(policy, replay, action_low=low, action_high=high)  # steadyq.deploy.Policy.load reads it
     return returns
 
 
@@ -53,5 +55,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=6_000, help="in all [6000]")
     parser.add_argument("--seed", type=int, default=0, help="[0]")
     parser.add_argument("--save", help="folder to save in and to resume from [none]")
+    parser.add_argument("--export", metavar="FILE", help="write the policy at the end: .npz or .onnx [none]")
     arguments = parser.parse_args()
-    train(arguments.task, arguments.steps, arguments.seed, arguments.save)
+    train(arguments.task, arguments.steps, arguments.seed, arguments.save, arguments.export)

@@ -106,8 +106,8 @@ def test_python_lists_what_there_is() -> None:
     for name in RECIPES:
         assert f"    {name}: width: int = " in help
     assert "keep: int | None = None" in pydoc.render_doc(steadyq.resume)
-    with pytest.raises(AttributeError, match="has no attribute 'evaluate'"):
-        steadyq.evaluate  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'simulate'"):
+        steadyq.simulate  # noqa: B018
 
 
 @pytest.mark.parametrize("name", COMMANDS)

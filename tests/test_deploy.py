@@ -22,7 +22,7 @@ from steadyq.algorithm.recipes import RECIPES
 from steadyq.algorithm.tree import tree_map
 from steadyq.cli.main import main
 from steadyq.deploy import Policy, Spec, export
-from steadyq.deploy.load import _policy
+from steadyq.deploy.load import policy_of
 from steadyq.deploy.policy import KEY, Part, Program, from_npz, from_onnx, to_npz
 from steadyq.deploy.program import trace
 from steadyq.errors import InputError
@@ -101,7 +101,7 @@ def test_every_recipe_answers_the_same_in_every_form(recipe: str) -> None:
     wanted = np.array([in_units(agent.mode(state, torch.from_numpy(row)).numpy()) for row in obs])
     program = trace(agent, state, spec)
     forms = (
-        _policy(agent, state, spec),
+        policy_of(agent, state, spec),
         from_npz(to_npz(spec, program), source="x"),
         from_onnx(export.to_onnx(spec, program), source="x"),
     )
@@ -129,7 +129,7 @@ def test_an_observation_far_from_zero_keeps_its_digits() -> None:
     near = moments._replace(mean=torch.full((OBS,), 1e4), var=torch.full((OBS,), 1e-4))
     spec = Spec([Part("all", OBS)], LOW, HIGH, None, {})
     state = state._replace(normalise=near)
-    forms = _policy(agent, state, spec), from_npz(to_npz(spec, trace(agent, state, spec)), source="x")
+    forms = policy_of(agent, state, spec), from_npz(to_npz(spec, trace(agent, state, spec)), source="x")
     np.testing.assert_allclose(forms[0](obs), forms[1](obs), rtol=0, atol=1e-5)
 
 
@@ -331,7 +331,7 @@ def test_what_differs_is_not_written(
 
     monkeypatch.setattr(export, "trace", wrong)
     assert main(["export", str(run), str(tmp_path / "policy.onnx"), "--numpy", str(tmp_path / "policy.npz")]) == 2
-    assert "policy.onnx was not written: its actions would differ from the run's own by" in capsys.readouterr().err
+    assert "policy.onnx was not written: its actions would differ from the policy's own by" in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
 
 

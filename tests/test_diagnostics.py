@@ -28,7 +28,7 @@ from steadyq.envs import guard
 from steadyq.errors import InputError
 from steadyq.examine import q_bias, snapshots
 from steadyq.examine.diagnosis import Examiner, examine, examiner
-from steadyq.examine.show import show
+from steadyq.examine.evaluate import evaluate
 from steadyq.run.choices import settings_of
 from steadyq.run.resume import resume
 from steadyq.settings import discounted
@@ -311,7 +311,7 @@ def test_a_snapshot_that_is_being_written_is_none(
     (copy / "seed-0" / "snapshots" / ".tmp-000000000120.safetensors").write_bytes(b"half")
     assert sorted(snapshots.diagnose(copy, seed=0, episodes=1)[0]) == [0, 40, 80, 90]
     with pytest.raises(InputError, match="no snapshot at frame 50; evaluations with one: 0 to 90, 4 in all"):
-        show(copy, which="50", trust=True)
+        evaluate(copy, checkpoint="50", trust=True)
 
 
 def test_diagnoses_that_cannot_be_read_now_are_not_replaced(

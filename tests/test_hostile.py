@@ -27,7 +27,7 @@ from PIL import Image
 from runs import run_at
 from steadyq.deploy.load import load_policy
 from steadyq.errors import InputError, RunError
-from steadyq.examine import show
+from steadyq.examine.evaluate import evaluate
 from steadyq.examine.snapshots import diagnose
 from steadyq.report import details
 from steadyq.results.read import read_runs, read_study
@@ -220,7 +220,7 @@ def test_no_code_runs_unasked(
     relabel(mine, **trick)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.chdir(tmp_path)
-    for attempt in (lambda: resume(mine), lambda: show.show(mine, episodes=1), lambda: diagnose(mine)):
+    for attempt in (lambda: resume(mine), lambda: evaluate(mine, episodes=1), lambda: diagnose(mine)):
         with pytest.raises(InputError):
             attempt()
     assert not (tmp_path / "sprung").exists()
@@ -385,7 +385,7 @@ def test_weights_that_are_not_finite_are_not_played(mine: Path) -> None:
         next(array for name, array in arrays.items() if name.startswith("state.actor.params"))[...] = np.nan
 
     seal(mine / NEWEST, change)
-    for attempt in (lambda: show.show(mine, episodes=1), lambda: load_policy(mine)):
+    for attempt in (lambda: evaluate(mine, episodes=1), lambda: load_policy(mine)):
         with pytest.raises(InputError, match=r"holds numbers that are not finite: actor\.params"):
             attempt()
 
@@ -399,7 +399,7 @@ def test_batches_without_memory_are_refused(tmp_path: Path) -> None:
 
 def test_an_environment_of_other_sizes_is_refused(mine: Path) -> None:
     relabel(mine, env="Pendulum-v1")
-    for attempt in (lambda: show.show(mine, episodes=1), lambda: diagnose(mine), lambda: resume(mine)):
+    for attempt in (lambda: evaluate(mine, episodes=1), lambda: diagnose(mine), lambda: resume(mine)):
         with pytest.raises(InputError, match=r"sizes 3 and 1; the run was made with 2 and 1|no snapshot"):
             attempt()
 

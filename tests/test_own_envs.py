@@ -10,11 +10,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+import steadyq
 from runs import SMALL, digest, records, run_at, stopped_at
 from steadyq.cli.main import main
 from steadyq.envs import suites
 from steadyq.errors import InputError, RunError
-from steadyq.examine import show
+from steadyq.examine.evaluate import evaluate
 from steadyq.run.resume import resume
 from steadyq.store import metrics_csv
 from steadyq.store.record import read_record
@@ -110,7 +111,11 @@ def test_a_run_with_an_object_wants_it_again(
     with pytest.raises(InputError, match="give the same again"):
         resume(run, env="toy:Point-v0")
     assert (run / "run.json").read_bytes() == before
-    assert len(show.show(run, episodes=2, env=Point)) == 2
+    assert len(steadyq.evaluate(str(run), episodes=2.0, checkpoint="last", env=Point)) == 2
+    assert list(steadyq.diagnose(str(run), frames=[0], episodes=1, env=Point)) == [0]
+    for examine in (steadyq.evaluate, steadyq.diagnose):
+        with pytest.raises(InputError, match="episodes is 0; give a whole number of at least 1"):
+            examine(run, episodes=0, env=Point)
     assert resume(run, env=Point).finished
     assert (digest(run, 0), records(run)) == (digest(undisturbed, 0), records(undisturbed))
     assert run_at(run, env=Point, resume=True, **TINY).finished
@@ -338,7 +343,7 @@ def test_an_episode_that_no_longer_ends_is_cut_off_and_the_run_goes_on(
     assert "has not ended after 20 frames: it is cut off there" in capsys.readouterr().out
     rows = metrics_csv.read(result.folder / metrics_csv.FILE)
     assert {row.value for row in rows if row.metric == "eval/mean_ep_length"} == {4, 20}
-    show.show(result.folder, env=Lengthening, episodes=1)
+    evaluate(result.folder, env=Lengthening, episodes=1)
     assert "20 agent steps, cut off there: it may have no end" in capsys.readouterr().out
 
 

@@ -13,7 +13,8 @@ from runs import SMALL, run_at
 from steadyq import own_loop
 from steadyq.algorithm import actor_critic
 from steadyq.algorithm.tree import named_leaves
-from steadyq.engine.learner import Learners, warm_up_action
+from steadyq.deploy import Policy
+from steadyq.engine.learner import Learners, put, warm_up_action
 from steadyq.envs import suites
 from steadyq.envs.episodes import EpisodeStream
 from steadyq.envs.guard import Guarded
@@ -148,6 +149,60 @@ def test_the_mean_action_counts_as_no_step() -> None:
     assert (ours.act(obs) != ours.act(obs)).all()
 
 
+@pytest.mark.parametrize("recipe", ["crossq_wn", "simba"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_its_policy_goes_to_the_robot(tmp_path: Path, recipe: str, precision: str) -> None:
+    ours, transitions = learner(recipe, precision=precision), empty()
+    go(ours, transitions, stream(), 60)
+    rows = transitions.segment(0, 60)["obs"]
+    exact = learner(recipe)  # the same weights, hidden products in float32
+    put(exact._learners.seed(0), ours._learners.seed(0))
+    wanted = -2 + 5 * (np.stack([exact.mean_action(row) for row in rows]) + 1) / 2
+    before = state(ours)
+    for name in ("policy.npz", "policy.onnx"):
+        returned = ours.export(tmp_path / name, transitions, action_low=-2, action_high=[3.0], step_seconds=0.05)
+        policy = Policy.load(tmp_path / name)
+        for found in (policy, returned):
+            np.testing.assert_allclose(found(rows), wanted, atol=1e-5)
+        assert policy({"observation": rows[0]}) == pytest.approx(wanted[0], abs=1e-5)
+        assert (policy.spec.action_low, policy.spec.action_high, policy.spec.step_seconds) == ([-2], [3], 0.05)
+        trained = policy.spec.trained
+        assert (trained["seed"], trained["frame"], trained["parity_states"]) == (0, 60, 60)
+        assert trained["parity"] < 1e-5
+    assert state(ours) == before
+    assert ours.steps == 60
+
+
+def test_an_exported_observation_may_have_parts(tmp_path: Path) -> None:
+    ours, transitions = learner(), empty()
+    go(ours, transitions, stream(), 5)
+    policy = ours.export(tmp_path / "policy.npz", transitions, observations={"angle": 1, "speed": 1})
+    assert policy({"speed": 0.5, "angle": -0.25}) == policy(np.array([-0.25, 0.5]))
+    assert policy(np.array([-0.25, 0.5])) == pytest.approx(ours.mean_action(np.array([-0.25, 0.5])), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "words"),
+    [
+        ("policy.pt", {}, "policy.pt cannot be written; give a file ending in .onnx or .npz"),
+        ("policy.npz", {"action_low": 1}, r"would go from \[1.0\] to \[1.0\]; give lower bounds below upper ones"),
+        ("policy.npz", {"action_high": [1, 2]}, r"action_high is \[1, 2\]; give a finite number, or 1 of them"),
+        ("policy.npz", {"action_low": np.nan}, "action_low is nan; give a finite number"),
+        ("policy.npz", {"observations": {"angle": 1}}, r"sizes are \[1\], 1 in all; give 2 in all"),
+        ("policy.npz", {"observations": {"angle": 2, "speed": 0}}, "size of 'speed' is 0; give a whole number"),
+        ("policy.npz", {"step_seconds": 0}, "step_seconds is 0; give a number above 0"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(tmp_path: Path, file: str, settings: dict, words: str) -> None:
+    ours, transitions = learner(), empty()
+    with pytest.raises(InputError, match="the replay is empty; give one with observations"):
+        ours.export(tmp_path / "policy.npz", transitions)
+    go(ours, transitions, stream(), 5)
+    with pytest.raises(InputError, match=words):
+        ours.export(tmp_path / file, transitions, **settings)
+    assert not any(tmp_path.iterdir())
+
+
 def test_bad_input_is_said() -> None:
     ours = learner()
     with pytest.raises(InputError, match=r"the observation has the shape \(3,\); give one of \(2,\)"):
@@ -248,7 +303,8 @@ def example() -> ModuleType:
 def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("steadyq.engine.compiler.choose", lambda compile, *, device: False)
     assert len(example().train("Pendulum-v1", 410, 0, str(tmp_path))) == 2
-    assert example().train("Pendulum-v1", 510, 0, str(tmp_path)) == []
+    assert example().train("Pendulum-v1", 510, 0, str(tmp_path), str(tmp_path / "policy.npz")) == []
+    assert Policy.load(tmp_path / "policy.npz").spec.bounds() == (-2, 2)
     assert "resumed at step 410" in capsys.readouterr().out
     assert checkpoint.frames(tmp_path) == [510]
 

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"algorithm", "engine", "settings"} | GROUND,
     "examine": {"algorithm", "engine", "envs", "store", "settings"} | GROUND,
     "run": {"algorithm", "engine", "envs", "store", "examine", "settings"} | GROUND,
-    "own_loop": {"algorithm", "engine", "store", "settings"} | GROUND,
+    "own_loop": {"algorithm", "engine", "store", "deploy", "settings"} | GROUND,
     "deploy": {"algorithm", "engine", "store"} | GROUND,
     "results": {"store", "settings", "algorithm"} | GROUND,
     "study": {"algorithm", "engine", "envs", "store", "run", "results", "settings"} | GROUND,

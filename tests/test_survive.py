@@ -27,7 +27,7 @@ from steadyq.engine.learner import PATIENCE
 from steadyq.envs.env import BadStepError, EnvError
 from steadyq.envs.guard import Guarded
 from steadyq.errors import InputError, RunError
-from steadyq.examine.show import show
+from steadyq.examine.evaluate import evaluate
 from steadyq.run import measure
 from steadyq.run.go import Result
 from steadyq.run.loop import act_and_store
@@ -332,7 +332,7 @@ def test_environments_are_closed_when_a_run_fails(tmp_path: Path, monkeypatch: p
 def test_an_evaluation_by_hand_says_what_failed(halfway: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, lambda step: True)
     with pytest.raises(RunError, match="failed in its step: OSError: the simulator is gone"):
-        show(halfway, trust=True)
+        evaluate(halfway, trust=True)
 
 
 def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -686,11 +686,11 @@ def test_weights_of_other_networks_are_refused(halfway: Path, tmp_path: Path) ->
     for folder in ("snapshots", "checkpoints"):
         shutil.copy(tmp_path / "other" / SEED / folder / name, halfway / SEED / folder / name)
     with pytest.raises(InputError, match=f"{name} does not fit this run"):
-        show(halfway, which="40", trust=True)
+        evaluate(halfway, checkpoint="40", trust=True)
     for frame in (45, 60):
         (halfway / SEED / "checkpoints" / f"{frame:012d}.safetensors").unlink()
     with pytest.raises(InputError, match="does not fit this run"):
-        show(halfway, trust=True)
+        evaluate(halfway, trust=True)
 
 
 def test_nothing_whole_is_said(halfway: Path) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from steadyq.algorithm.actor_critic import make_agent
     from steadyq.deploy.load import load_policy
     from steadyq.errors import InputError
+    from steadyq.examine.evaluate import evaluate
+    from steadyq.examine.snapshots import diagnose
     from steadyq.own_loop import Learner
     from steadyq.run.check_env import check_env
     from steadyq.run.go import Result
@@ -30,6 +32,8 @@ __all__ = [
     "Row",
     "__version__",
     "check_env",
+    "diagnose",
+    "evaluate",
     "load_policy",
     "make_agent",
     "resume",
@@ -43,6 +47,8 @@ WHERE = {
     "Result": "steadyq.run.go",
     "Row": "steadyq.store.metrics_csv",
     "check_env": "steadyq.run.check_env",
+    "diagnose": "steadyq.examine.snapshots",
+    "evaluate": "steadyq.examine.evaluate",
     "load_policy": "steadyq.deploy.load",
     "make_agent": "steadyq.algorithm.actor_critic",
     "resume": "steadyq.run.resume",

@@ -4,6 +4,7 @@ One seed, NumPy in and out. It draws as `steadyq train` does, by the same functi
 learns the same weights, bit for bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,17 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from steadyq.algorithm.actor_critic import make_agent
 from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.random import Purpose, generator
-from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, UP_TO_1, Range, checked, from_
-from steadyq.algorithm.tree import from_named, named_leaves
+from steadyq.algorithm.ranges import AT_LEAST_0, COUNT, POSITIVE, UP_TO_1, Range, checked, from_
+from steadyq.algorithm.tree import from_named, named_leaves, tree_map
+from steadyq.deploy import export
+from steadyq.deploy.load import policy_of
+from steadyq.deploy.policy import Part, Policy, Spec
+from steadyq.deploy.program import trace
 from steadyq.engine import compiler, machine
 from steadyq.engine.learner import Learners, acting_noise, draw, put, warm_up_action
 from steadyq.errors import InputError, RunError
 from steadyq.settings import UTD, fraction, updates_by
-from steadyq.store import checkpoint
+from steadyq.store import checkpoint, disk
 from steadyq.store.checkpoint import History
 from steadyq.store.disk import FileError
 from steadyq.store.folder import REPLAY, seed_folder
@@ -264,6 +271,78 @@ class Learner:
         put(lane, new)
         self._progress = progress
         return True
+
+    def export(
+        self,
+        file: Path | str,
+        replay: Replay,
+        *,
+        action_low: ArrayLike = -1.0,
+        action_high: ArrayLike = 1.0,
+        observations: Mapping[str, int] | None = None,
+        step_seconds: float | None = None,
+    ) -> Policy:
+        """Write the policy's mean action as a file for a robot, which takes neither PyTorch nor this learner.
+
+        It is read back and compared with the policy before it is put in place. Hidden products are in float32.
+
+        Args:
+            file: .npz for NumPy alone, .onnx for ONNX Runtime; `steadyq.deploy.Policy.load` reads both.
+            replay: on up to 1,000 of its observations the two are compared.
+            action_low: what -1 stands for in the robot's own units, one number or [A].
+            action_high: what 1 stands for.
+            observations: names and sizes of an observation's parts, in their order: then the policy takes a dict too.
+            step_seconds: from one action to the next, for whoever reads the file.
+
+        Returns:
+            the policy, as it was read from the file.
+
+        Raises:
+            InputError: a file that cannot be written, bounds or sizes that do not fit, an empty replay, or a form that
+                differs from the policy; nothing was written.
+        """
+        path, agent = (
+            Path(file),
+            make_agent(self.agent.recipe, obs_dim=self.agent.obs_dim, action_dim=self.agent.action_dim),
+        )
+        export.check(path, *export.FORMS)
+        self._check(replay)
+        if not replay.size:
+            raise InputError("the replay is empty; give one with observations, on which the file can be checked")
+        low, high = (self._bound(*one) for one in (("action_low", action_low), ("action_high", action_high)))
+        if not (low < high).all():
+            raise InputError(
+                f"actions would go from {low.tolist()} to {high.tolist()}; give lower bounds below upper ones"
+            )
+        parts = {"observation": agent.obs_dim} if observations is None else observations
+        sizes = [checked(f"the size of {name!r}", size, int, COUNT) for name, size in parts.items()]
+        if sum(sizes) != agent.obs_dim:
+            raise InputError(f"the observations' sizes are {sizes}, {sum(sizes)} in all; give {agent.obs_dim} in all")
+        if step_seconds is not None:
+            step_seconds = checked("step_seconds", step_seconds, float, POSITIVE)
+        spec = Spec(
+            observations=[*map(Part, parts, sizes)],
+            action_low=low.tolist(),
+            action_high=high.tolist(),
+            step_seconds=step_seconds,
+            trained={"seed": self._progress.seed, "frame": self.steps},
+        )
+        state = tree_map(lambda leaf: leaf.detach().cpu(), self._learners.seed(0).state)
+        program, policy = trace(agent, state, spec), policy_of(agent, state, spec)
+        obs = export.observations(replay, seed=self._progress.seed)
+        data, found = export.checked(program, policy, obs, source=path)
+        disk.give(path, data)
+        return found
+
+    def _bound(self, name: str, value: ArrayLike) -> np.ndarray:
+        """One end of the actions' range, float64 [A]."""
+        try:
+            bound = np.broadcast_to(np.asarray(value, np.float64), (self.agent.action_dim,))
+        except (TypeError, ValueError):
+            bound = np.full(1, np.nan)
+        if not np.isfinite(bound).all():
+            raise InputError(f"{name} is {value!r}; give a finite number, or {self.agent.action_dim} of them")
+        return bound
 
     def _learn(self, replay: Replay, step: int, due: list[list[bool]]) -> None:
         """The updates of one step."""

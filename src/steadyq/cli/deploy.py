@@ -45,7 +45,7 @@ def pack(parser: Parser, arguments: list[str]) -> int:
     values = parse(parser, arguments)
 
     from steadyq.deploy import pack
-    from steadyq.examine.show import show
+    from steadyq.examine.evaluate import evaluate
     from steadyq.figures.learning_curve import write_learning_curve
     from steadyq.store.record import read_record
 
@@ -53,10 +53,10 @@ def pack(parser: Parser, arguments: list[str]) -> int:
         if read_record(values.run).settings.single_env:
             raise InputError("the run has a single environment, which may be a robot; `steadyq evaluate` films it")
         with contextlib.redirect_stdout(io.StringIO()):
-            show(
+            evaluate(
                 values.run,
                 seed=values.seed,
-                which=values.checkpoint,
+                checkpoint=values.checkpoint,
                 episodes=1,
                 film_strip=path,
                 trust=values.trust,

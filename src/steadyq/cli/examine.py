@@ -3,16 +3,13 @@
 from pathlib import Path
 
 from steadyq.cli.parser import DONE, Parser, add_trust, frame, parse
-from steadyq.errors import InputError
 
 
 def evaluate(parser: Parser, arguments: list[str]) -> int:
     """`steadyq evaluate RUN_DIR ...`."""
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="folder of the run")
     parser.add_argument("--seed", type=int, help="which of the run's agents [the first]")
-    parser.add_argument(
-        "--checkpoint", dest="which", default="last", metavar="last|best|FRAME", help="which weights [last]"
-    )
+    parser.add_argument("--checkpoint", default="last", metavar="last|best|FRAME", help="which weights [last]")
     parser.add_argument("--episodes", type=int, default=10, help="how many [10]")
     add_trust(parser)
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="record a typical episode")
@@ -20,11 +17,10 @@ def evaluate(parser: Parser, arguments: list[str]) -> int:
         "--film-strip", type=Path, metavar="FILE.png", help="pictures of a typical episode, side by side"
     )
     values = parse(parser, arguments)
-    check_episodes(values.episodes)
 
-    from steadyq.examine import show
+    from steadyq.examine.evaluate import evaluate
 
-    show.show(**vars(values))
+    evaluate(**vars(values))
     return DONE
 
 
@@ -37,15 +33,8 @@ def diagnose(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, help="roll-outs for Q-bias [as many as give 1,000 pairs, at least 3]")
     add_trust(parser)
     values = parse(parser, arguments)
-    check_episodes(values.episodes)
 
     from steadyq.examine import snapshots
 
     snapshots.diagnose(**vars(values))
     return DONE
-
-
-def check_episodes(episodes: int | None) -> None:
-    """InputError for a number of episodes that is not one."""
-    if episodes is not None and episodes < 1:
-        raise InputError(f"--episodes is {episodes}; give a whole number >= 1")

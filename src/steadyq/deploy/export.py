@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -17,6 +17,7 @@ from steadyq.deploy.program import trace
 from steadyq.errors import InputError
 from steadyq.store import checkpoint, disk
 from steadyq.store.folder import REPLAY, seed_folder
+from steadyq.store.replay import Replay
 from steadyq.store.snapshot import replay_sizes, replays_of
 
 TOLERANCE = 1e-5
@@ -71,25 +72,18 @@ def export(
         InputError: nothing was asked for, a file that cannot be written, no such run, seed or checkpoint, packages that
             are missing, or a form that differs from the run's own policy; nothing was written.
     """
-    for path, ending in ((onnx, ".onnx"), (numpy, ".npz")):
-        if path is not None:
-            if path.suffix.lower() != ending:
-                raise InputError(f"{path} cannot be written; give a file ending in {ending}")
-            output.check(path)
-    if onnx is None and numpy is None:
+    wanted = {ending: path for ending, path in ((".onnx", onnx), (".npz", numpy)) if path is not None}
+    if not wanted:
         raise InputError("there is nothing to write; give policy.onnx, or --numpy policy.npz")
-    if onnx is not None:
-        check_packages()
+    for ending, path in wanted.items():
+        check(path, ending)
     loaded = load(run, seed=seed, checkpoint=which)
     obs = states(run, loaded)
     program = trace(loaded.agent, loaded.state, loaded.policy.spec)
     forms, files = {"run folder (PyTorch)": loaded.policy}, list[tuple[Path, bytes]]()
-    if onnx is not None:
-        data, forms["ONNX Runtime"] = checked(to_onnx, from_onnx, program, loaded.policy, obs, source=onnx)
-        files.append((onnx, data))
-    if numpy is not None:
-        data, forms["NumPy"] = checked(to_npz, from_npz, program, loaded.policy, obs, source=numpy)
-        files.append((numpy, data))
+    for ending, path in wanted.items():
+        data, forms[FORMS[ending].words] = checked(program, loaded.policy, obs, source=path)
+        files.append((path, data))
     for path, data in files:
         disk.give(path, data)
     for (path, data), policy in zip(files, list(forms.values())[1:], strict=True):
@@ -118,7 +112,12 @@ def states(run: Path, loaded: Loaded) -> np.ndarray:
         raise InputError(f"{run} has no transitions yet on which to check an export; train it for longer")
     replay = replays_of(record, loaded.seed)[REPLAY]
     checkpoint.fill(place, saved, {REPLAY: replay})
-    rng = generator(loaded.seed, Purpose.SHOW)
+    return observations(replay, seed=loaded.seed)
+
+
+def observations(replay: Replay, *, seed: int) -> np.ndarray:
+    """Observations [n, O] of a replay, `STATES` of them if it has so many."""
+    rng = generator(seed, Purpose.SHOW)
     ages = rng.choice(replay.size, min(STATES, replay.size), replace=False).astype(np.int64)
     return replay.sample(ages).obs.numpy()
 
@@ -164,25 +163,49 @@ def latency(policy: Policy, obs: np.ndarray, *, clock: Callable[[], int]) -> tup
     return float(p50), float(p99)
 
 
-def checked(
-    write: Callable[[Spec, Program], bytes],
-    read: Callable[..., Policy],
-    program: Program,
-    policy: Policy,
-    obs: np.ndarray,
-    *,
-    source: Path,
-) -> tuple[bytes, Policy]:
-    """A file's content, which states how far it is from the policy, and what is read from it again."""
-    spec = policy.spec
+class Form(NamedTuple):
+    """A kind of file that a policy can be written as."""
+
+    words: str
+    write: Callable[[Spec, Program], bytes]
+    read: Callable[..., Policy]
+
+
+FORMS = {".onnx": Form("ONNX Runtime", to_onnx, from_onnx), ".npz": Form("NumPy", to_npz, from_npz)}
+"""By the ending of the file's name."""
+
+
+def check(path: Path, *endings: str) -> None:
+    """InputError if a file cannot be written: its ending is another one than these, or packages are missing."""
+    if path.suffix.lower() not in endings:
+        other = ", or --numpy policy.npz" if endings == (".onnx",) else ""
+        raise InputError(f"{path} cannot be written; give a file ending in {' or '.join(endings)}{other}")
+    output.check(path)
+    if path.suffix.lower() == ".onnx":
+        check_packages()
+
+
+def checked(program: Program, policy: Policy, obs: np.ndarray, *, source: Path) -> tuple[bytes, Policy]:
+    """A file's content, which states how far it is from the policy, and what is read from it again.
+
+    Args:
+        program: the policy's, of `trace`.
+        policy: which it has to agree with.
+        obs: [n, O], where it has to.
+        source: the file; its ending decides the form.
+
+    Raises:
+        InputError: an action differs by more than `TOLERANCE`.
+    """
+    spec, (_, write, read) = policy.spec, FORMS[source.suffix.lower()]
     half = (np.array(spec.action_high) - np.array(spec.action_low)) / 2
     half[half == 0] = 1
     there = read(write(spec, program), source=str(source))
     error = float((np.abs(np.float64(there(obs)) - policy(obs)) / half).max())
     if not error <= TOLERANCE:
         raise InputError(
-            f"{source} was not written: its actions would differ from the run's own by {error:.1e} of half their "
-            f"range, more than {TOLERANCE:.0e}; try another --checkpoint, and report it"
+            f"{source} was not written: its actions would differ from the policy's own by {error:.1e} of half their "
+            f"range, more than {TOLERANCE:.0e}; try another checkpoint, and report it"
         )
     trained: dict[str, Any] = {**spec.trained, "parity": error, "parity_states": len(obs)}
     data = write(replace(spec, trained=trained), program)

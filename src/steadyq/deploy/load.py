@@ -66,10 +66,11 @@ def load(run: Path, *, seed: int | None, checkpoint: str | int) -> Loaded:
             "return": returns(run, seed).get(frame),
         },
     )
-    return Loaded(_policy(agent, state, spec), agent, state, record, seed)
+    return Loaded(policy_of(agent, state, spec), agent, state, record, seed)
 
 
-def _policy(agent: Agent, state: State, spec: Spec) -> Policy:
+def policy_of(agent: Agent, state: State, spec: Spec) -> Policy:
+    """The policy of an agent in a state, both on the CPU, in the environment's own units."""
     low, high = spec.bounds()
     centre, half = np.float32((high + low) / 2), np.float32((high - low) / 2)
 

@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from steadyq import output
-from steadyq.deploy.export import check_packages, checked, states, to_onnx
+from steadyq.deploy.export import check_packages, checked, states
 from steadyq.deploy.load import Loaded, load
-from steadyq.deploy.policy import from_npz, from_onnx, to_npz
 from steadyq.deploy.program import trace
 from steadyq.errors import InputError
 from steadyq.store import disk, metrics_csv, packed, sealed
@@ -97,8 +96,8 @@ def _forms(run: Path, loaded: Loaded) -> tuple[dict[str, bytes], Packed]:
     about = {"frame": spec.trained["frame"], "seed": seed, "recipe": spec.trained["recipe"], "env": spec.trained["env"]}
     weights = str(snapshot_path(Path(), seed, about["frame"]))
     files, parity = {weights: sealed.seal("snapshot", snapshot_tensors(loaded.state), about)}, {}
-    for name, write, read in (("policy.onnx", to_onnx, from_onnx), ("policy.npz", to_npz, from_npz)):
-        data, policy = checked(write, read, program, loaded.policy, obs, source=Path(name))
+    for name in ("policy.onnx", "policy.npz"):
+        data, policy = checked(program, loaded.policy, obs, source=Path(name))
         files[f"seed-{seed}/{name}"] = data
         parity[name] = policy.spec.trained["parity"]
     return files, Packed(seed, about["frame"], spec.trained["return"], parity)

@@ -15,6 +15,7 @@ from rich.table import Table
 from steadyq import output
 from steadyq.algorithm.nn import SHAPES
 from steadyq.algorithm.options import make_recipe
+from steadyq.algorithm.ranges import COUNT, checked
 from steadyq.algorithm.types import State
 from steadyq.engine import machine
 from steadyq.envs import guard
@@ -58,7 +59,7 @@ class Patient(NamedTuple):
 
 
 def diagnose(
-    run: Path,
+    run: Path | str,
     *,
     seed: int | None = None,
     frames: Sequence[int] | None = None,
@@ -82,8 +83,10 @@ def diagnose(
         By seed and frame, what was measured.
 
     Raises:
-        InputError: no such run, seed or snapshot, or a file that is damaged or of another version.
+        InputError: no such run, seed or snapshot, no episode to play, or a file that is damaged or of another version.
     """
+    run = Path(run)
+    episodes = None if episodes is None else checked("episodes", episodes, int, COUNT)
     record = read_record(run)
     check_trust(record, trust=trust)
     disk.refuse_links(run)  # a lock that is a link would open another file

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from steadyq import output
 from steadyq.algorithm.random import Purpose, episode_seed
+from steadyq.algorithm.ranges import COUNT, checked
 from steadyq.envs import film, guard
 from steadyq.envs.source import Source
 from steadyq.errors import InputError
@@ -14,14 +15,14 @@ from steadyq.store.record import check_spec, check_trust, read_record
 from steadyq.store.snapshot import agent_of, load_state
 
 
-def show(
-    run: Path,
+def evaluate(
+    run: Path | str,
     *,
     seed: int | None = None,
-    which: str = "last",
+    checkpoint: str | int = "last",
     episodes: int = 10,
-    video: Path | None = None,
-    film_strip: Path | None = None,
+    video: Path | str | None = None,
+    film_strip: Path | str | None = None,
     trust: bool = False,
     env: Source | None = None,
 ) -> list[Episode]:
@@ -30,19 +31,24 @@ def show(
     Args:
         run: the run folder.
         seed: which of its agents; the first if None.
-        which: `last` checkpoint, `best` evaluation, or the frame of an evaluation.
+        checkpoint: `last`, `best` evaluation, or the frame of an evaluation.
         episodes: how many; their starts are other ones than those of training and evaluation.
         video: an MP4 of a typical episode: the one whose return is nearest the mean.
         film_strip: a PNG of moments of that episode, side by side.
         trust: run the code that the run's environment names.
         env: the environment again, if the run was given it as an object of Python.
 
+    Returns:
+        The episodes, each with its return (`ret`) and `length` in agent steps.
+
     Raises:
-        InputError: no such run, seed or checkpoint, or a picture that cannot be written.
+        InputError: no such run, seed or checkpoint, no episode to play, or a picture that cannot be written.
         RunError: the environment failed, or gave numbers that are not finite.
     """
+    episodes = checked("episodes", episodes, int, COUNT)
+    run, video, film_strip = Path(run), video and Path(video), film_strip and Path(film_strip)
     for path, ending in ((video, ".mp4"), (film_strip, ".png")):
-        if path is not None:
+        if path:
             if path.suffix.lower() != ending:
                 raise InputError(f"{path} cannot be written; give a file ending in {ending}")
             output.check(path)
@@ -50,7 +56,7 @@ def show(
     check_trust(record, trust=trust)
     settings = record.settings
     seed = settings.seeds[0] if seed is None else seed
-    state, frame = load_state(run, record, seed=seed, which=which)
+    state, frame = load_state(run, record, seed=seed, which=str(checkpoint))
     act = mean_action(agent_of(record), state)
     with closing(guard.of_run(settings, env, pictures=bool(video or film_strip))) as made:
         check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
