@@ -11,6 +11,9 @@ from steadyq.results.runs import Run, Study
 from steadyq.store.names import ALPHA, CRITIC_NORM, ENTROPY, Q
 
 TASKS, FRAMES = ("walker-run", "dog-stand"), (20_000, 30_000, 40_000, 50_000)
+WHOLE = f"-decay_norms=True{FULL}-project_readout=True"
+"""Their code in full, in their precision."""
+
 SHOWN = {  # what, in which metric, and how it is written
     "Return": ("", ".0f"),
     "Mean Q": (Q, ".0f"),
@@ -23,9 +26,11 @@ SHOWN = {  # what, in which metric, and how it is written
 def print_all(study: Study) -> None:
     """A table for each task and UTD that the authors' code was run with."""
     for utd in (2, 10):
-        methods = {"theirs": f"authors-utd{utd}", "ours, float32": named(utd, FULL)} | {
-            "ours" if words == PLAIN else f"ours, {words}": named(utd, options) for words, options in QUIRKS.items()
-        }
+        methods = {
+            "theirs": f"authors-utd{utd}",
+            "ours, both, float32": named(utd, WHOLE),
+            "ours, float32": named(utd, FULL),
+        } | {"ours" if words == PLAIN else f"ours, {words}": named(utd, options) for words, options in QUIRKS.items()}
         for task in TASKS:
             if not any(run.task == task and run.method == methods["theirs"] for run in study.runs):
                 continue

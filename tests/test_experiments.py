@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import authors, fifteen, tables
+from experiments.names import named
 from experiments.numbers import Published
 from steadyq.results.read import read_runs
 from steadyq.store.metrics_csv import HEADER, Logger
@@ -35,8 +36,9 @@ def make_run(folder: Path, *, last: int) -> Path:
 def collected(out: Path, *runs: Path, layers: bool = True) -> tuple[dict[tuple[str, int], float], list[str]]:
     """Values of the table, by metric and frame, after it took up these runs; and the complaints."""
     with pytest.MonkeyPatch.context() as patch:
-        how = {"precision": "float32", "threads": 1, "commit": "abc", "machine": {"cpu": "some"}}
-        patch.setattr(collect, "read_record", lambda run: SimpleNamespace(stretches=[how]))
+        how = {"from_frame": 0, "precision": "bfloat16", "threads": 1, "commit": "abc", "machine": {"cpu": "some"}}
+        changed = how | {"from_frame": 20, "precision": "float32", "commit": "def"}
+        patch.setattr(collect, "read_record", lambda run: SimpleNamespace(stretches=[how, changed]))
         complaints = collect.collect(list(runs), out, layers=layers).complaints
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -72,6 +74,42 @@ def test_the_run_that_got_further_is_kept(tmp_path: Path) -> None:
     found, complaints = collected(out, make_run(tmp_path / "further", last=60))
     assert ("eval/mean_reward", 60) in found
     assert complaints == []  # brought up to date
+
+
+def test_rows_tell_how_their_own_stretch_was_made(tmp_path: Path) -> None:
+    out = tmp_path / "table.csv"
+    collected(out, make_run(tmp_path / "run", last=40))
+    with out.open(newline="") as file:
+        how = {(int(row["env_step"]), row["precision"], row["commit"]) for row in csv.DictReader(file)}
+    before, after = ("bfloat16", "abc"), ("float32", "def")
+    assert how == {(0, *before), (10, *before), (20, *before), (30, *after), (40, *after)}
+
+
+def test_what_a_copy_was_diagnosed_of_is_not_lost(tmp_path: Path) -> None:
+    """Whichever of the two comes first, and whether it is a folder or what the table has of one."""
+    plain, copy, out = make_run(tmp_path / "a", last=30), make_run(tmp_path / "b", last=20), tmp_path / "table.csv"
+    (copy / "diagnostics.csv").write_text(HEADER + "".join(f"sac,dog-run,0,diag/alpha,{f},2\n" for f in (0, 5)))
+    for order in ((plain, copy), (copy, plain), (plain,)):  # the last time the rows are in the table alone
+        found, _ = collected(out, *order)
+        assert found["diag/alpha", 0] == found["diag/alpha", 5] == 2
+        assert ("eval/mean_reward", 30) in found
+    (copy / "diagnostics.csv").write_text(HEADER + f"sac,dog-run,0,{DIAGNOSED_NORM}/hidden_0,0,2\n")
+    found, _ = collected(out, plain, copy, layers=False)
+    assert (f"{DIAGNOSED_NORM}/hidden_0", 0) not in found
+
+
+def test_another_run_of_the_same_name_is_reported(tmp_path: Path) -> None:
+    out, first, second = tmp_path / "table.csv", make_run(tmp_path / "first", last=20), tmp_path / "second"
+    assert collected(out, first)[1] == []
+    make_run(second, last=30)
+    text = (second / "metrics.csv").read_text()
+    (second / "metrics.csv").write_text(text.replace("eval/mean_reward,10,10\n", "eval/mean_reward,10,99\n"))
+    found, complaints = collected(out, second)
+    assert found["eval/mean_reward", 10] == 99
+    assert complaints == [
+        f"seed 0 of sac on dog-run is in {second} to frame 30 and, with other numbers (eval/mean_reward at frame 10: "
+        f"99 and 10), in {out} to frame 20; only the first counts"
+    ]
 
 
 def test_layers_can_be_left_out(tmp_path: Path) -> None:
@@ -115,7 +153,13 @@ def test_the_evidence_has_the_tables_that_its_script_prints(capsys: pytest.Captu
 
 def test_the_fifteen_tasks_have_the_methods_that_their_tables_ask_for() -> None:
     planned = {Path(run.folder).parent.name for run in file.read(PAGE.parents[1] / "experiments/fifteen.toml")}
-    assert planned == {*fifteen.UTDS.values(), *fifteen.FREE.values(), fifteen.FLOAT32, fifteen.READOUT}
+    assert planned == {
+        *fifteen.UTDS.values(),
+        *fifteen.FREE.values(),
+        fifteen.FLOAT32,
+        fifteen.READOUT,
+        named(2, authors.WHOLE),
+    }
 
 
 def test_claims_over_fifteen_tasks_are_decided_as_counting_signs_by_hand_decides_them(

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -558,6 +558,10 @@ def test_a_file_that_changes_under_a_command_counts_for_the_next_one(
     capsys.readouterr()
     assert run_study(path, study) == 2
     assert capsys.readouterr().err.startswith(f"steadyq: {path} is not TOML: ")
+    for more in ("diagnose_every = 30", "eval_every = 45"):  # a run that is done stays done
+        written(path, ONE.replace("eval_every = 40", "") + f"{more}\n")
+        assert run_study(path, study) == 0
+        assert capsys.readouterr().out == f"{study}: 1 run done, 0 set aside, 0 to do\n"
     # The same run, to be made longer and evaluated otherwise: what is there stays as it is.
     written(path, ONE.replace("frames = 90", "frames = 120").replace("eval_episodes = 2", "eval_episodes = 3"))
     assert run_study(path, study) == 1
@@ -601,21 +605,54 @@ def test_clocks_that_differ_by_an_hour_change_nothing(
     assert table(study) == table(undisturbed)
 
 
+class Busy(Fake):
+    """A process that works until a signal asks it to stop; while it works, somebody presses Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def poll(self) -> int | None:  # type: ignore[override]
+        if not self.heard:
+            signal.raise_signal(signal.SIGINT)
+        return 75 if self.heard else None
+
+    def send_signal(self, number: int) -> None:
+        self.heard.append(number)
+
+
+def test_workers_are_stopped_though_nobody_reads_any_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C ends `| tee` too, and with a terminal goes what could be written to."""
+
+    def gone(words: str) -> None:
+        raise BrokenPipeError
+
+    busy = Busy()
+    monkeypatch.setattr(worker, "begin", lambda *_, **__: busy)
+    monkeypatch.setattr(local, "NICE", 0)
+    runs = [run_of("a"), run_of("b")]
+    engine = local.Local(tmp_path, runs, workers=1)
+    count = make.make(tmp_path, runs, engine, say=gone)
+    assert busy.heard == [signal.SIGTERM]
+    assert (count.done, count.more, count.stopped) == (0, 2, True)
+
+
+def test_a_driver_that_fails_does_not_leave_its_workers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(engine: local.Local, seconds: float) -> NoReturn:
+        raise MemoryError
+
+    busy = Busy()
+    monkeypatch.setattr(worker, "begin", lambda *_, **__: busy)
+    monkeypatch.setattr(local, "NICE", 0)
+    monkeypatch.setattr(local.Local, "ended", full)
+    runs = [run_of("a")]
+    with pytest.raises(MemoryError):
+        make.make(tmp_path, runs, local.Local(tmp_path, runs, workers=1), say=lambda words: None)
+    assert busy.heard == [signal.SIGTERM]
+
+
 def test_ctrl_c_stops_workers_politely_and_is_heard_as_long_as_a_study_is_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Busy(Fake):
-        def __init__(self) -> None:
-            self.heard: list[int] = []
-
-        def poll(self) -> int | None:
-            if not self.heard:
-                signal.raise_signal(signal.SIGINT)
-            return 75 if self.heard else None
-
-        def send_signal(self, number: int) -> None:
-            self.heard.append(number)
-
     busy, before = Busy(), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(worker, "begin", lambda *_, **__: busy)
     monkeypatch.setattr(local, "NICE", 0)
@@ -632,7 +669,7 @@ def test_ctrl_c_stops_workers_politely_and_is_heard_as_long_as_a_study_is_made(
 
 
 def run_of(folder: str, **changes: Any) -> Planned:
-    whole = Planned("sac", "toy:Point-v0", (0,), {}, f"runs/{folder}", 90, 40, 0, 10, 10)
+    whole = Planned("sac", "toy:Point-v0", (0,), {}, f"runs/{folder}", 90, 10, 10)
     return whole._replace(**changes)
 
 

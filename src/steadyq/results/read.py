@@ -54,7 +54,6 @@ class Made(NamedTuple):
     seeds: list[int]
     log_every: int
     eval_every: int
-    diagnose_every: int
 
 
 def read_study(
@@ -344,8 +343,7 @@ def stands(folder: Path) -> State:
 
 
 def _look(folder: Path, made: Made) -> State:
-    every = {"eval_every": made.eval_every, "diagnose_every": made.diagnose_every}
-    return state.look(folder, seeds=made.seeds, frames=made.frames, **every)
+    return state.look(folder, seeds=made.seeds, frames=made.frames)
 
 
 def _not_whole(folder: Path, made: Made, stands: State, last: int) -> list[str]:
@@ -390,7 +388,6 @@ def _made(folder: Path) -> Made:
         seeds=seeds,
         log_every=whole("log_every"),
         eval_every=whole("eval_every", least=0),
-        diagnose_every=whole("diagnose_every", least=0),
     )
 
 

@@ -137,6 +137,8 @@ def _check_sizes(record: Record) -> None:
         or not (seconds is None or seconds > 0)
     ):
         raise ValueError(f"actions from {low} to {high} every {seconds} s")
+    if not all(type(one["from_frame"]) is int for one in record.stretches):
+        raise ValueError("a stretch that begins at no frame")
     how = record.stretches[-1]
     known = all(how[key] in values for key, values in CHOICES.items())
     flags = all(type(how[key]) is bool for key in ("compiled", "reproducible"))

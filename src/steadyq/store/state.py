@@ -50,18 +50,14 @@ class State(NamedTuple):
         )
 
 
-def look(run: Path, *, seeds: Sequence[int], frames: int, eval_every: int, diagnose_every: int) -> State:
-    """Where a run of these settings stands now.
+def look(run: Path, *, seeds: Sequence[int], frames: int) -> State:
+    """Where a run of these seeds and this length stands now.
 
     Raises:
         Unreadable: its folders cannot be read now.
     """
     frame = max(sealed.common_frames(seed_folder(run, seed) / "checkpoints" for seed in seeds), default=None)
-    if (
-        frame is not None
-        and frame >= frames
-        and all(_is_last(run, seed, frame, frames, eval_every, diagnose_every) for seed in seeds)
-    ):
+    if frame is not None and frame >= frames and all(_is_last(run, seed, frame, frames) for seed in seeds):
         return State("done", frame, frames)
     if lock.is_held(run):
         newest, speed = _newest(run)
@@ -73,20 +69,24 @@ def look(run: Path, *, seeds: Sequence[int], frames: int, eval_every: int, diagn
     return State("failed", frame, frames, reason)
 
 
-def _is_last(run: Path, seed: int, frame: int, frames: int, eval_every: int, diagnose_every: int) -> bool:
-    """Whether a seed's checkpoint of a frame at or behind the end is one that a finished run leaves."""
+def _is_last(run: Path, seed: int, frame: int, frames: int) -> bool:
+    """Whether a seed's checkpoint of a frame at or behind the end is one that a finished run leaves.
+
+    With what that run was asked to measure: whoever asks for more now does not undo it.
+    """
     path = sealed.place(seed_folder(run, seed) / "checkpoints", frame)
     try:
         meta: Any = sealed.peek(path, "checkpoint")["meta"]
-        counters, repeat = meta["run"], meta["record"]["settings"]["action_repeat"]
+        counters, settings = meta["run"], meta["record"]["settings"]
+        eval_every, repeat = settings["eval_every"], settings["action_repeat"]
         given_up = meta["seed"]["given_up_at"] is not None
         due = [
             name
-            for name, every in (("evaluated", eval_every), ("diagnosed", diagnose_every))
+            for name, every in (("evaluated", eval_every), ("diagnosed", settings["diagnose_every"]))
             if every and frame // every > (frame - repeat) // every and counters[name] != frame
         ]
         to_come = bool(eval_every) and counters["resets_evaluated"] < counters["resets"]
-        several = not meta["record"]["settings"]["single_env"]  # environments, so that the end can be evaluated
+        several = not settings["single_env"]  # environments, so that the end can be evaluated
         between = bool(eval_every) and several and counters["evaluated"] != frame  # apart, and is written last
     except (InputError, KeyError, TypeError):  # damaged: resuming sees to it
         return False

@@ -1,11 +1,12 @@
 """One tidy table of many runs: all that the paper's figures and the report need, with commit, machine and precision.
 
 Rows that the table has of other runs stay: machines come and go, and their run folders with them. Of one experiment,
-task and seed twice, the run that got further counts.
+task and seed twice, the run that got further counts, with what was diagnosed of a copy of it.
 """
 
 import csv
 import io
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,11 @@ class Found(NamedTuple):
     @property
     def last(self) -> int:
         """How far they go, in frames."""
-        return max(int(row[COLUMNS.index("env_step")]) for row in self.rows)
+        return max(frame for _, frame in self.by_point())
+
+    def by_point(self) -> dict[tuple[str, int], list[str]]:
+        """The rows by metric and frame."""
+        return {(row[3], int(row[4])): row for row in self.rows}
 
 
 class Collected(NamedTuple):
@@ -57,21 +62,40 @@ def collect(places: list[Path], table: Path, *, layers: bool = True) -> Collecte
     for run in (run for place in places for run in _runs(place, complaints)):
         rows = attempt(partial(rows_of, run, complaints, layers=layers), complaints, failing=f"{run} cannot be read")
         for key, own in (rows or {}).items():
-            further, shorter = Found(run, own), found.get(key)
-            if shorter and shorter.last > further.last:
-                further, shorter = shorter, further
-            if shorter and shorter.place != table:  # what the table has of a run is brought up to date
-                name, task, seed = key
-                complaints.append(
-                    f"seed {seed} of {name} on {task} is in {further.place} to frame {further.last:,} and in "
-                    f"{shorter.place} to frame {shorter.last:,}; only the first counts"
-                )
-            found[key] = further
+            known, new = found.get(key), Found(run, own)
+            found[key] = _joined(known, new, table, complaints, layers=layers) if known else new
     lines = [row for one in found.values() for row in one.rows]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
     disk.give(table, text.getvalue().encode())
     return Collected(len(lines), len(found), complaints)
+
+
+def _joined(known: Found, new: Found, table: Path, complaints: list[str], *, layers: bool) -> Found:
+    """Of two that have one name: the one that goes further; of its copy what only that was diagnosed of, too."""
+    further, other = (known, new) if known.last > new.last else (new, known)
+    there, rest = further.by_point(), other.by_point()
+    name, task, seed = new.rows[0][:3]
+    run = f"seed {seed} of {name} on {task} is in {further.place} to frame {further.last:,} and"
+    for metric, frame in sorted(there.keys() & rest.keys(), key=lambda point: point[::-1]):
+        ours, theirs = (float(rows[metric, frame][5]) for rows in (there, rest))
+        if metric.startswith((names.CLOCKS, names.DIAGNOSES)) or math.isclose(ours, theirs, rel_tol=1e-5):
+            continue
+        complaints.append(
+            f"{run}, with other numbers ({metric} at frame {frame:,}: {ours:g} and {theirs:g}), in {other.place} to "
+            f"frame {other.last:,}; only the first counts"
+        )
+        return further
+    if other.place != table:  # what the table has of a run is brought up to date
+        complaints.append(f"{run} in {other.place} to frame {other.last:,}; only the first counts")
+    more = [
+        row
+        for (metric, frame), row in rest.items()
+        if metric.startswith(names.DIAGNOSES)
+        and (metric, frame) not in there
+        and (layers or not measures.is_of_a_layer(metric))
+    ]
+    return Found(further.place, further.rows + more)
 
 
 def _rows_of_table(table: Path) -> list[list[str]]:
@@ -102,13 +126,14 @@ def _runs(place: Path, complaints: list[str]) -> list[Path]:
 def rows_of(run: Path, complaints: list[str], *, layers: bool) -> dict[tuple[str, ...], list[list[str]]]:
     """A run folder's rows, by experiment, task and seed; with those of single layers, or without."""
     check_record(run, complaints)
-    how = read_record(run).stretches[-1]
-    where = [how["precision"], how["threads"], how["commit"], how["machine"].get("cpu")]
+    stretches = read_record(run).stretches
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for row in read_rows(run, complaints):
         if not layers and measures.is_of_a_layer(row.metric):
             continue
         if row.metric in (names.EVALUATION, names.UTD) or measures.wanted(row.metric):
+            how = next((one for one in reversed(stretches) if one["from_frame"] < row.env_step), stretches[0])
+            where = (how["precision"], how["threads"], how["commit"], how["machine"].get("cpu"))
             line = [*map(str, row[:5]), f"{row.value:.6g}", *(printable(str(word)) for word in where)]
             rows.setdefault(tuple(line[:3]), []).append(line)
     return rows

@@ -340,8 +340,6 @@ def _planned(settings: Settings, choices: dict[str, Any], sizes: SizesOf, loaded
         choices={key: value for key, value in choices.items() if key not in ("recipe", "env")},
         folder=str(settings.folder),
         frames=settings.frames,
-        eval_every=settings.eval_every,
-        diagnose_every=settings.diagnose_every,
         memory=WITHOUT_REPLAY + seeds * (replay + COPIES * learned),
         disk=seeds * (replay + (settings.keep + 1) * COPIES * learned + snapshots * learned),
     )

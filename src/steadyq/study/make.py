@@ -109,9 +109,14 @@ def make(
     """
     disk.refuse_links(study, only=tries.WORKERS)  # what workers say is written there
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    driver = Driver(study, runs, engine, deadline, wait, say)
+
+    def heard(words: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal, or who read it, may be gone; the study is not
+            say(words)
+
+    driver = Driver(study, runs, engine, deadline, wait, heard)
     told, since, later, look_again = 0, 0.0, True, 0.0
-    with signals(driver):
+    with signals(driver), alone_at_fault(engine):
         while driver.claims or (later and not driver.stopping()):
             if told < min(driver.asked, 2) or (told == 1 and time.monotonic() - since > GRACE):
                 told, since = told + 1, time.monotonic()
@@ -124,6 +129,16 @@ def make(
     names = [driver.settled.get(run.folder) or state.look(study, run).name for run in runs]
     done, failed = names.count("done"), names.count("failed")
     return Count(done, failed, len(runs) - done - failed, driver.stopping())
+
+
+@contextlib.contextmanager
+def alone_at_fault(engine: Engine) -> Iterator[None]:
+    """While inside, an error of the driver's own asks the workers to save and stop: nobody would see to them."""
+    try:
+        yield
+    except BaseException:
+        engine.stop(at_once=False)
+        raise
 
 
 @contextlib.contextmanager
@@ -144,9 +159,9 @@ def signals(driver: Driver) -> Iterator[None]:
 def stop(driver: Driver, *, at_once: bool) -> None:
     """Stop all workers."""
     if driver.claims:
+        driver.engine.stop(at_once=at_once)
         words = "workers end; their last checkpoints count" if at_once else "workers save and stop"
         driver.say(f"{words} ({len(driver.claims)})")
-        driver.engine.stop(at_once=at_once)
 
 
 def fill(driver: Driver) -> bool:

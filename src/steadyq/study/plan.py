@@ -23,8 +23,6 @@ class Planned(NamedTuple):
     choices: dict[str, Any]  # the other options that the study file names
     folder: str  # below the study's
     frames: int
-    eval_every: int
-    diagnose_every: int
     memory: int  # bytes
     disk: int  # bytes
 

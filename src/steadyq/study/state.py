@@ -25,13 +25,7 @@ def look(study: Path, run: Planned) -> State:
     if not disk.is_folder(os.path.join(study, run.folder)):  # of ten thousand, a Path takes longer than the question
         reason = tries.set_aside(study, run)
         return State("failed", 0, reason) if reason else State("waiting")
-    found = state.look(
-        study / run.folder,
-        seeds=run.seeds,
-        frames=run.frames,
-        eval_every=run.eval_every,
-        diagnose_every=run.diagnose_every,
-    )
+    found = state.look(study / run.folder, seeds=run.seeds, frames=run.frames)
     frame = found.frame or 0
     if found.name == "done" or found.name == "running":
         return State(found.name, frame, frames_per_second=found.frames_per_second)
