@@ -539,6 +539,8 @@ def test_what_fails_is_set_aside_and_the_rest_goes_on(
     assert len(tries.read(study, bad).failures) == 3
     assert run_study(path, study) == 1  # not tried again
     assert "started" not in capsys.readouterr().out
+    assert main(["study", "slurm", str(path), "--out", str(study), "--dry-run"]) == 1
+    assert "nothing is left to do; 2 runs set aside: see `steadyq study status" in capsys.readouterr().out
     # An edited file: the bad run is asked for otherwise, the good one goes on, and there is a seed more.
     edited = text.replace("[0]", "[0, 1]").replace("frames = 90", 'frames = 120\non_bad_step = "end-episode"')
     assert run_study(written(path, edited), study) == 0
@@ -549,7 +551,7 @@ def test_what_fails_is_set_aside_and_the_rest_goes_on(
 
 
 def test_a_file_that_changes_under_a_command_counts_for_the_next_one(
-    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, study = written(tmp_path / "study.toml", ONE.replace("[0]", "[0, 1]")), tmp_path / "study"
     here.first.append(lambda *_: written(path, "nonsense"))
@@ -558,6 +560,10 @@ def test_a_file_that_changes_under_a_command_counts_for_the_next_one(
     capsys.readouterr()
     assert run_study(path, study) == 2
     assert capsys.readouterr().err.startswith(f"steadyq: {path} is not TOML: ")
+    with monkeypatch.context() as patch:  # it was made where there are more cores: here nothing is made of it
+        patch.setattr(machine, "usable_cores", lambda: 2)
+        assert run_study(written(path, ONE.replace("threads = 1", "threads = 8")), study) == 0
+        assert capsys.readouterr().out == f"{study}: 1 run done, 0 set aside, 0 to do\n"
     for more in ("diagnose_every = 30", "eval_every = 45"):  # a run that is done stays done
         written(path, ONE.replace("eval_every = 40", "") + f"{more}\n")
         assert run_study(path, study) == 0

@@ -56,10 +56,11 @@ def run(parser: Parser, arguments: list[str]) -> int:
     check_cluster(values)
 
     from steadyq.run.conditions import check_threads
-    from steadyq.study import file, make, plan, tries
+    from steadyq.study import file, make, plan, state, tries
 
     check_threads(values.threads)
-    folder, runs = folder_of(values), file.read(values.file, here=values.ray is None)
+    folder = folder_of(values)
+    runs = file.read(values.file, here=lambda one: values.ray is None and state.look(folder, one).name != "done")
     plan.write(folder, runs)
     if values.retry:
         for one in runs:
@@ -96,7 +97,7 @@ def plan(parser: Parser, arguments: list[str]) -> int:
     from steadyq.study import estimate, file, local
 
     # What is only planned here may be made elsewhere, where there are more cores, or a GPU.
-    folder, runs = folder_of(values), file.read(values.file, here=values.calibrate is not None)
+    folder, runs = folder_of(values), file.read(values.file, here=lambda one: values.calibrate is not None)
     threads, workers = local.share_out(runs, workers=values.workers)
     if values.calibrate:
         estimate.calibrate(folder, runs, threads=threads, workers=workers, minutes=values.calibrate, say=output.say)
@@ -175,14 +176,16 @@ def slurm(parser: Parser, arguments: list[str]) -> int:
 
     from steadyq.study import file, plan, slurm, state, tries
 
-    folder, runs = folder_of(values), file.read(values.file, here=False)
+    folder, runs = folder_of(values), file.read(values.file, here=lambda one: False)
     if values.retry and not values.dry_run:
         for one in runs:
             tries.forget(folder, one)
     left = [one for one in runs if state.look(folder, one).name in ("waiting", "running")]
     if not left:
-        output.say(f"{folder}: nothing is left to do")
-        return DONE
+        failed = sum(state.look(folder, one).name == "failed" for one in runs)
+        aside = f"; {output.plural(failed, 'run')} set aside: see `steadyq study status {folder}`, and --retry"
+        output.say(f"{folder}: nothing is left to do{aside if failed else ''}")
+        return FAILED if failed else DONE
     text = slurm.script(
         values.file, folder, left, workers=values.workers, threads=values.threads, minutes=values.max_minutes
     )

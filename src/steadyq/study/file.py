@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import product
 from math import ceil
@@ -103,12 +103,12 @@ class Lines(NamedTuple):
         return found or self.tables.get(table) or self.keys.get(("", table.partition(" ")[0])) or 1
 
 
-def read(path: Path, *, here: bool = True) -> list[Planned]:
+def read(path: Path, *, here: Callable[[Planned], bool] = lambda run: True) -> list[Planned]:
     """The runs that a study file asks for, in the order in which they are made; a run asked for twice is made once.
 
     Args:
         path: of the file.
-        here: the runs are made on this machine, which then must have what they ask for, such as a GPU.
+        here: whether a run is to be made on this machine, which then must have what it asks for, such as a GPU.
 
     Raises:
         InputError: it cannot be read, or `steadyq train` would refuse some of it. Every fault is named with its line.
@@ -132,14 +132,15 @@ def read(path: Path, *, here: bool = True) -> list[Planned]:
         try:
             for choices, seeds in _combinations({**defaults, **table}, lines, name):
                 try:
-                    settings = _settings(choices, seeds[0], sizes, here=here)
+                    settings = _settings(choices, seeds[0], sizes)
+                    first, place = _planned(settings, choices, sizes, loaded), settings.folder.parent
+                    folders = {several: os.path.join(place, seeds_folder(several)) for several in seeds}
+                    runs = [first._replace(seeds=several, folder=folder) for several, folder in folders.items()]
+                    _check_machine(settings, runs, here)
                 except InputError as error:
                     faults.append(str(FaultError(lines.of(name, _named_in(str(error), choices)), str(error))))
                     continue
-                first, place, line = _planned(settings, choices, sizes, loaded), settings.folder.parent, lines.of(name)
-                for several in seeds:
-                    run = first._replace(seeds=several, folder=os.path.join(place, seeds_folder(several)))
-                    found.append(Asked(run, settings, choices, line))
+                found += [Asked(run, settings, choices, lines.of(name)) for run in runs]
                 if len(found) > MOST_RUNS:
                     raise FaultError(lines.of(name), f"more than {MOST_RUNS:,} runs; multiply fewer lists")
         except FaultError as fault:
@@ -255,14 +256,10 @@ def _combinations(
         yield dict(zip(values, combination, strict=True)), sets
 
 
-def _settings(choices: dict[str, Any], seeds: tuple[int, ...], sizes: SizesOf, *, here: bool) -> Settings:
+def _settings(choices: dict[str, Any], seeds: tuple[int, ...], sizes: SizesOf) -> Settings:
     """What `steadyq train` would make of it; InputError where it would refuse."""
     named = {key: value for key, value in choices.items() if key not in ("recipe", "env")}
     settings = settings_of(choices["recipe"], env=choices["env"], choices={**named, "seeds": seeds})
-    if here:
-        check_threads(settings.threads)
-    if here and (settings.device == "cuda" or settings.compile == "on"):
-        choose_machine(settings)
     made = _made_of(settings)
     if made not in sizes:
         sizes[made] = sizes_of(settings.env, settings.env_kwargs)
@@ -274,6 +271,15 @@ def _settings(choices: dict[str, Any], seeds: tuple[int, ...], sizes: SizesOf, *
     except RuntimeError:  # of so many numbers that torch cannot count them
         raise InputError("networks of these sizes cannot be made; give a smaller --width") from None
     return settings
+
+
+def _check_machine(settings: Settings, runs: Sequence[Planned], here: Callable[[Planned], bool]) -> None:
+    """InputError if one of these runs is to be made here, where there is not what its settings ask for."""
+    special = settings.device == "cuda" or settings.compile == "on"
+    if (special or settings.threads) and any(map(here, runs)):
+        check_threads(settings.threads)
+        if special:
+            choose_machine(settings)
 
 
 def _made_of(settings: Settings) -> tuple[str, str]:
