@@ -275,8 +275,19 @@ def test_areas_begin_where_they_are_asked_to(tmp_path: Path, capsys: pytest.Capt
     assert content["area_starts"] == {"dog-run": 80}
     assert [row["iqm"]["estimate"] for row in content["areas"]] == pytest.approx([330 * 0.9, 130 * 0.9])
     assert main([*arguments, "--from", "100"]) == 2
-    words = "areas would go from frame 100 to 100; let them begin at an earlier frame"
+    words = "areas would go from frame 100 to 100; let them begin earlier (--from), or compare at a later frame (--at)"
     assert capsys.readouterr() == ("", f"steadyq: {words}\n")
+
+
+def test_of_a_loss_larger_is_not_called_better(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tidy = tmp_path / "tidy.csv"
+    write(tidy, [*runs("a", "dog-run", GOOD), *runs("b", "dog-run", POOR)])
+    tidy.write_text(tidy.read_text().replace("eval/mean_reward", "train/critic_loss"))
+    for over in ("seeds", "tasks"):
+        assert main(["compare", str(tidy), "--reps", "100", "--metric", "train/critic_loss", "--over", over]) == 0
+        printed = capsys.readouterr().out
+        assert "is A larger than B" in printed
+        assert "better" not in printed
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

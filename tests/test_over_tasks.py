@@ -138,6 +138,17 @@ def test_few_tasks_decide_nothing_and_that_is_said() -> None:
     assert "left out over tasks: dog-a, where an area is below 0: relative to what?" in notes
 
 
+def test_runs_are_counted_on_the_tasks_that_both_have() -> None:
+    several = [run._replace(seed=str(seed)) for seed in range(5) for run in one_seed("a", [400.0] * 8)]
+    more = [several[0]._replace(task="another-task")]
+    study = Study([*several, *more, *one_seed("b", [200.0] * 8)], [])
+    (pair,) = compare.compare(study, over="tasks", resamples=100).paired
+    assert (pair.mean.runs, pair.mean.tasks) == (1, 8)  # of b
+    doubled = [run._replace(seed=str(seed)) for seed in range(5) for run in one_seed("b", [200.0] * 8)]
+    (pair,) = compare.compare(Study([*several, *more, *doubled], []), over="tasks", resamples=100).paired
+    assert pair.mean.runs == 5
+
+
 def test_the_command_says_which_analysis_it_did(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     table = tmp_path / "runs.csv"
     lines = [

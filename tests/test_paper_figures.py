@@ -166,6 +166,50 @@ def test_figure_1_draws_what_there_is_and_says_what_is_not() -> None:
     assert "TOO FEW" not in texts(figure)
 
 
+def test_what_some_tasks_lack_is_told_task_by_task() -> None:
+    tasks = [f"dog-{letter}" for letter in "abcdefg"]
+    study = Study(
+        [run for name in ("sac-utd1", "crossq-utd1") for task in tasks for run in runs(name, task, five(100))],
+        [],
+        {
+            NORM: [run for task in tasks[:3] for run in runs("sac-utd1", task, five(40))],
+            measures.Q_BIAS[0].metric: [run for task in tasks for run in runs("sac-utd1", task, five(40))]
+            + runs("crossq-utd1", tasks[0], five(1)),
+        },
+    )
+    found = {axes.get_title(loc="left"): texts(axes) for axes in paper.draw("1", study).get_axes()}
+    assert (
+        f"no {NORM} of crossq, UTD 1; of sac, UTD 1 on dog-d, dog-e, dog-f, dog-g:" in found[measures.WEIGHT_NORM.title]
+    )
+    missing = f"no {measures.Q_BIAS[0].metric} of crossq, UTD 1 on dog-b, dog-c, dog-d, dog-e and 2 more:"
+    assert missing in found[measures.Q_BIAS[0].title]
+
+
+def test_methods_whose_seeds_share_no_frame_are_named() -> None:
+    early, late = runs("sac-utd2", "dog-run", [1.0]), runs("sac-utd2", "dog-run", [1.0], first=1)
+    late = [run._replace(env_step=run.env_step + 200_000) for run in late]
+    study = Study([*runs("sac-utd1", "dog-run", five(100)), *early, *late], [])
+    for number in ("2", "3"):
+        told: list[str] = []
+        figure = paper.draw(number, study, against=[], tell=told.append)
+        assert "not drawn: sac, UTD 2 (no frame that all of its seeds reach)" in texts(figure)
+
+
+def test_seeds_are_counted_where_they_are_drawn() -> None:
+    """A stray run elsewhere does not make the rest look too few."""
+    study = Study(
+        [
+            *runs("sac-utd1", "dog-run", five(100)),
+            *runs("sac-utd2", "dog-run", five(200)),
+            *runs("sac-utd1-width=64", "dog-run", five(200)),
+            *runs("sac-utd1", "hopper-hop", [1.0]),
+        ],
+        [],
+    )
+    for number in ("2", "5", "6"):
+        assert "TOO FEW" not in texts(paper.draw(number, study)), number
+
+
 def test_no_band_is_cut_off_at_zero() -> None:
     bias = [
         Run("a", "dog-run", str(seed), FRAMES, np.full(3, value), "here") for seed, value in enumerate((-0.3, 0.2, 0.5))

@@ -124,6 +124,15 @@ def test_tasks_together_are_drawn_if_a_method_has_them_all(tmp_path: Path, *, sh
         assert panels["all 2 tasks"]["notes"] == ["not on all of these tasks: a; b"]
 
 
+def test_the_clock_is_read_at_the_frame_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    short = rows("sac-utd10", "dog-run", 0, 100, last=20_000)
+    path.write_text(HEADER + short + rows("sac-utd1", "dog-run", 0, 100).replace("80\n", "40\n", 2))
+    said = words(page.render(read_study([path])))
+    assert said.count("33 min") == 2  # both after 2,000 seconds, where the longer run was not at its end
+    assert "33 min 40" in said  # and as fast as it was by then
+
+
 def test_tables_sentences_and_curves(tmp_path: Path) -> None:
     html = page.render(read_study([table(tmp_path / "runs.csv")]))
     said = words(html)

@@ -18,7 +18,7 @@ from steadyq.errors import InputError
 from steadyq.report import details as details_of
 from steadyq.report import page
 from steadyq.results import compare, scores, untrusted
-from steadyq.results.read import read_runs, run_folders
+from steadyq.results.read import read_runs, read_study, run_folders
 from steadyq.results.runs import UNKNOWN, Run, Setup, Study
 
 HEADER = "exp_name,env_name,seed,metric,env_step,value\n"
@@ -78,7 +78,7 @@ def test_folders_parents_and_files_are_read_as_one(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "begins with 'a,b' and has no column 'exp_name'"),
         (HEADER + "sac,walker-run,0,eval/mean_reward,five,1\n", "line 2 of"),
         (HEADER + rows("sac", "walker-run", 0, [1]) + "sac,walker-run,0,eval/mean_reward,5\n", "line 3 of"),
-        (HEADER + rows("sac", "walker-run", 0, [float("nan")]), "not finite"),
+        (HEADER + rows("sac", "walker-run", 0, [float("nan")]), "has the value nan at frame 0 of seed 0; wanted"),
         (HEADER + 'sac,"walker', "line 2 of"),
         (HEADER, "no row of the metric eval/mean_reward"),
         (HEADER + rows("sac", "walker-run", 0, [1]) * 2, "has seed 0 of sac on walker-run at frame 0 twice"),
@@ -449,6 +449,58 @@ def test_scores_are_by_method_task_frame_and_seed() -> None:
     assert set(scores.at(runs, [5])) == {"m", "late"}
 
 
+def test_tables_of_spreadsheets_and_of_pandas_are_read(tmp_path: Path) -> None:
+    """With a byte order mark, Windows line ends, a blank line, whole numbers as floats, NaN where nobody asked."""
+    path = tmp_path / "table.csv"
+    text = HEADER + rows("sac", "walker-run", 0, [1, 2]).replace(",5,", ",5.0,") + "sac,walker-run,0,loss,5,nan\n\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    found = read_runs([path])
+    assert found.complaints == []
+    assert [(run.env_step.tolist(), run.value.tolist()) for run in found.runs] == [([0, 5], [1, 2])]
+    path.write_text(text.replace("5.0", "5.5"))
+    assert "line 3 of" in (complaint := read_runs([path]).complaints[0])
+    assert "not a whole number: 5.5" in complaint
+
+
+def test_a_tables_curve_ends_with_the_evaluation_at_the_end(tmp_path: Path) -> None:
+    text = rows("sac", "walker-run", 0, [1, 2]) + "sac,walker-run,0,eval_end/mean_reward,8,7\n"
+    folder = make_run(tmp_path / "run", text, seeds=[0])
+    copy = shutil.copy(folder / "metrics.csv", tmp_path / "copy.csv")
+    for place in (folder, Path(copy)):
+        (run,) = read_runs([place]).runs
+        assert (run.env_step.tolist(), run.value.tolist()) == ([0, 5, 8], [1, 2, 7])
+
+
+def test_a_method_without_the_metric_is_left_out_and_reported(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    loss = rows("crossq", "walker-run", 0, [1, 2], metric="train/critic_loss")
+    path.write_text(HEADER + rows("sac", "walker-run", 0, [1, 2]) + loss)
+    found = read_runs([path])
+    assert found.complaints == ["crossq on walker-run has no eval/mean_reward and is left out"]
+    assert not any(found.more.values())
+    page.render(found)
+
+
+def test_a_folder_without_its_record_is_read_all_the_same(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", rows("sac", "walker-run", 0, [1, 2]), seeds=[0])
+    (folder / "run.json").unlink()
+    found = read_runs([folder])
+    assert len(found.runs) == 1
+    assert "how the run in" in found.complaints[0]
+    assert "was made is not known" in found.complaints[0]
+
+
+def test_published_runs_hide_no_other_runs(tmp_path: Path) -> None:
+    own, published = tmp_path / "own.csv", tmp_path / "published.csv"
+    own.write_text(HEADER + rows("X@own", "walker-run", 0, [1, 900]))
+    suites = [("dmc", 100), ("dmc-pixels", 400)]
+    lines = [f"own/code,X,{suite},walker-run,0,{frame},{value}" for suite, value in suites for frame in (0, 5)]
+    published.write_text("\n".join(["source,algorithm,suite,task,seed,env_step,episode_return", *lines]) + "\n")
+    found = read_study([own], published_file=published, against=["X*"])
+    assert {run.method: run.value[-1] for run in found.runs} == {"X@own": 900, "X@own #2": 100, "X@own #3": 400}
+    assert len(found.complaints) == 2
+
+
 def test_areas_start_where_all_runs_of_the_task_do() -> None:
     runs = [
         one([0, 10, 20], [0, 10, 20]),
@@ -473,7 +525,7 @@ def test_areas_start_where_they_are_told_to() -> None:
     assert found["late"].tasks["walker-run"].tolist() == [[5.5]]
     _, starts = scores.areas(runs, start=5, stop=20)  # one run is not there yet
     assert starts == {"walker-run": 12}
-    with pytest.raises(InputError, match="from frame 20 to 20; let them begin at an earlier"):
+    with pytest.raises(InputError, match="from frame 20 to 20; let them begin earlier"):
         scores.areas(runs, start=20, stop=20)
     assert scores.areas(runs, stop=0) == ({}, {})  # a run that has just begun
 

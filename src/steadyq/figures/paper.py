@@ -28,6 +28,7 @@ from steadyq.results.variants import Variant
 from steadyq.store import disk
 from steadyq.store.names import EVALUATION
 
+FEW = 4  # tasks that are named in a panel; of more, their number
 MOST = len(COLOURS)  # methods in one figure: of more, colours would repeat
 PUBLISHED = ("BRO-utd10@naumix", "SR-SAC-rr32@proceduralia")
 """Published methods of figure 3 unless others are asked for: BRO, and SAC with resets at a high update ratio."""
@@ -59,6 +60,11 @@ class Ends(NamedTuple):
         """Frame, tasks and seeds for the panel."""
         runs = [interval.runs for _, interval in self.values]
         return f"{tasks_in_words(self.tasks)}; frame {self.frame:,}; {bands.seed_count(min(runs), max(runs))}"
+
+    def drawn(self, members: Sequence[Member]) -> list[Run]:
+        """The runs of a family that these values are made of."""
+        there = [variant for variant, _ in self.values]
+        return [run for one in members if one.variant in there for run in one.runs if run.task in self.tasks]
 
 
 def draw(
@@ -123,13 +129,15 @@ def scaling(study: Study, tell: Tell) -> Figure:
             title,
             "no method with a value after frame 0 tells its UTD in its name, as `steadyq train` writes it: sac-utd1",
         )
-    shown, left_out = several[:MOST], several[MOST:]
+    left_out = several[MOST:]
+    shown = [_whole(sorted(members, key=lambda member: member.variant.utd)) for members in several[:MOST]]
     warnings = [f"{len(left_out)} more recipes are not drawn: choose with --methods"] if left_out else []
     _tell_all(tell, "2", warnings)
-    runs = [run for members in shown for member in members for run in member.runs]
+    runs = [run for members, tasks, _ in shown for one in members for run in one.runs if run.task in tasks]
     figure, places = panels.make_figure(title, runs, 2 * len(shown), columns=2, warnings=warnings)
-    for members, left, right in zip(shown, places[::2], places[1::2], strict=True):
-        members, tasks, rest = _whole(sorted(members, key=lambda member: member.variant.utd))
+    for (members, tasks, rest), left, right in zip(shown, places[::2], places[1::2], strict=True):
+        apart = [variants.label(member.runs[0].method) for member in members if not _line(member.runs, tasks)]
+        rest = "; ".join(filter(None, [rest, _no_frame(apart)]))
         _tell_all(tell, "2", [rest])
         how = panels.looks(member.runs[0].method for member in members)
         family = ", ".join([members[0].variant.recipe, *members[0].variant.changes])
@@ -178,6 +186,8 @@ def by_task(study: Study, tell: Tell, against: Sequence[str] = PUBLISHED) -> Fig
         together = len(tasks) > 1
         lacking = [variants.label(method) for method, line in lines.items() if together and line is None]
         notes = [f"not on all of them: {', '.join(lacking)}"] if lacking else rest * together
+        here = [method for method, runs in chosen.items() if any(run.task in tasks for run in runs)]
+        notes += [_no_frame([variants.label(method) for method in here if lines[method] is None])] * (not together)
         if together and references:
             notes.append("published: over several tasks from per-seed results only (--published)")
         panels.write_title(axes, name, _about((), lines.values()) if any(lines.values()) else "")
@@ -209,7 +219,7 @@ def ablations(study: Study, tell: Tell) -> Figure:
         ordered = sorted(ends.values, key=lambda value: (len(value[0].options), value[0].options))
         rows = [(wrap(", ".join(v.changes) or "as it is", 40), i, not v.options) for v, i in ordered]
         forests.append([(f"{name}\n{bands.seed_count(i.runs, i.runs)}", i, marked) for name, i, marked in rows])
-    runs = [run for members, _ in several for member in members for run in member.runs]
+    runs = [run for members, ends in several for run in ends.drawn(members)]
     labels = [name for name, *_ in max(forests, key=len)]
     figure, places = panels.make_figure(title, runs, len(several), columns=1, labels=labels, wide=1.8)
     for (_, ends), rows, axes in zip(several, forests, places, strict=True):
@@ -230,15 +240,12 @@ def sensitivity(study: Study, tell: Tell) -> Figure:
         members = _families(study.runs, functools.partial(Variant.without, option=option))
         known = [[member for member in family if member.variant.value(option) is not None] for family in members]
         several = [family for family in known if len({member.variant.value(option) for member in family}) > 1]
-        drawn.append((option, words, several))
-    runs = [run for *_, several in drawn for family in several for member in family for run in member.runs]
+        whole = [(family, found) for family in several if (found := _ends(family)) and len(found.values) > 1]
+        drawn.append((option, words, whole))
+    runs = [run for *_, whole in drawn for family, found in whole for run in found.drawn(family)]
     figure, places = panels.make_figure(title, runs, 2, columns=2)
-    for (option, words, several), axes in zip(drawn, places, strict=True):
-        ends = {
-            family[0].variant.without(option).words: found
-            for family in several
-            if (found := _ends(family)) and len(found.values) > 1
-        }
+    for (option, words, whole), axes in zip(drawn, places, strict=True):
+        ends = {family[0].variant.without(option).words: found for family, found in whole}
         _tell_all(tell, "6", [found.left_out for found in ends.values()])
         panels.write_title(axes, words, "; ".join(dict.fromkeys(found.words for found in ends.values())))
         if not ends:
@@ -286,17 +293,41 @@ def _of_measures(title: str, study: Study, tell: Tell, wanted: Sequence[Measure]
         drawn = [line for line in lines.values() if line]
         panels.write_title(axes, measure.title, _about(tasks, drawn) if drawn else "")
         if not drawn:
-            panels.explain_blank(axes, f"no {measure.metric} in these runs: {measures.remedy(measure.metric)}")
+            panels.explain_blank(axes, _unmeasured(measure, groups, tasks, [*chosen], alone=True))
         elif measure.metric == EVALUATION and (odd := _one_scale(tasks)):
             panels.explain_blank(axes, odd)
         else:
             panels.draw_curves(axes, _named(drawn), how, y=measure.unit, log=measure.log)
-            lacking = [variants.label(method) for method, line in lines.items() if line is None]
-            missing = (
-                f"no {measure.metric} of {', '.join(lacking)}: {measures.remedy(measure.metric)}" if lacking else ""
-            )
+            lacking = [method for method, line in lines.items() if line is None]
+            missing = _unmeasured(measure, groups, tasks, lacking, alone=False)
             panels.write_below(axes, [missing, *(line.until for line in drawn)])
     return figure
+
+
+def _unmeasured(
+    measure: Measure, groups: Mapping[str, Sequence[Run]], tasks: Sequence[str], methods: Sequence[str], *, alone: bool
+) -> str:
+    """Why these methods, `alone` or next to others, have no curve of a quantity over these tasks, and what to do."""
+    there = {method: {run.task for run in groups.get(method, [])} for method in methods}
+    gaps = {method: [task for task in tasks if task not in there[method]] for method in methods}
+    without = [variants.label(method) for method in methods if len(gaps[method]) == len(tasks)]
+    words = (
+        ["in these runs" if alone and len(without) == len(methods) else f"of {', '.join(without)}"] if without else []
+    )
+    words += [
+        f"of {variants.label(method)} on {', '.join(lacked[:FEW])}"
+        + f" and {len(lacked) - FEW} more" * (len(lacked) > FEW)
+        for method, lacked in gaps.items()
+        if 0 < len(lacked) < len(tasks)
+    ]
+    apart = _no_frame([variants.label(method) for method in methods if not gaps[method]])
+    missing = f"no {measure.metric} {'; '.join(words)}: {measures.remedy(measure.metric)}" if words else ""
+    return "; ".join(filter(None, [missing, apart]))
+
+
+def _no_frame(methods: Sequence[str]) -> str:
+    """What to report of methods whose seeds share no frame; nothing if there is none."""
+    return f"not drawn: {', '.join(methods)} (no frame that all of its seeds reach)" if methods else ""
 
 
 def _only(title: str, sentence: str) -> Figure:

@@ -104,12 +104,11 @@ def _rows(study: Study, found: Comparison) -> list[dict[str, Any]]:
         (task,) = entry.tasks
         of = reached.get((entry.method, task))
         area = areas.get((entry.method, entry.tasks))
-        times = [run.value[-1] for run in _of(study, WALL_TIME, entry.method, task)]
-        speeds = [
-            np.median(run.value[run.value > 0])
-            for run in _of(study, UPDATES_PER_SECOND, entry.method, task)
-            if (run.value > 0).any()
-        ]
+        end = entry.frame
+        clocks = [run for run in _of(study, WALL_TIME, entry.method, task) if run.covers(end)]
+        times = [np.interp(end, run.env_step, run.value) for run in clocks]
+        counted = [run.value[run.env_step <= end] for run in _of(study, UPDATES_PER_SECOND, entry.method, task)]
+        speeds = [np.median(values[values > 0]) for values in counted if (values > 0).any()]
         rows.append(
             _cells(entry.method, entry.iqm)
             | {

@@ -313,6 +313,7 @@ def _paired(a: Scores, b: Scores, how: dict) -> Paired:
     found = over_tasks.differences(a, b)
     values, settings = np.array([*found.values()]), {key: how[key] for key in ("resamples", "seed")}
     count = len(values)
+    runs = min(a.on([*found]).runs, b.on([*found]).runs) if found else 0
     means = over_tasks.resampled_means(values, **settings) if count > 1 else np.full(1, np.nan)
     p_value = over_tasks.sign_flip(values, **settings) if count > 1 else np.nan
 
@@ -320,7 +321,7 @@ def _paired(a: Scores, b: Scores, how: dict) -> Paired:
         low, high = (float(end) for end in np.quantile(means, statistics.tails(level)))
         real = f"{over_tasks.real_coverage(tasks=count, level=level):.0%}" if count > 1 else ""
         estimate = float(values.mean()) if count else np.nan
-        return Interval(estimate, low, high, level, min(a.runs, b.runs), count, real)
+        return Interval(estimate, low, high, level, runs, count, real)
 
     mean, narrow = interval(VERDICT_LEVEL), interval(EQUAL_LEVEL)
     if count < over_tasks.FEWEST:

@@ -26,7 +26,7 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
     Raises:
         InputError: there is no such file, it lacks a column, or a line is malformed. It is named.
     """
-    lines = csv.reader(io.TextIOWrapper(io.BytesIO(_text(path)), encoding="utf-8", newline=""), strict=True)
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(_text(path)), encoding="utf-8-sig", newline=""), strict=True)
     try:
         header = next(lines, [])
         missing = [name for name in columns if name not in header]
@@ -36,7 +36,7 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
                 f"wanted {','.join(columns)}"
             )
         places = [(header.index(name), convert) for name, convert in columns.items()]
-        for row in lines:
+        for row in filter(None, lines):  # without blank lines
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} fields instead of {len(header)}")
             yield tuple([convert(row[place]) for place, convert in places])
@@ -59,6 +59,21 @@ def _text(path: Path) -> bytes:
     if len(data) > MOST_BYTES:
         raise InputError(f"{path} unpacks to more than the {MOST_BYTES:,} bytes that are read; split or remove it")
     return data
+
+
+def whole(text: str) -> int:
+    """A whole number, which may be written as a float: tables of pandas do so.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise ValueError(f"not a whole number: {text}") from None
+        return int(value)
 
 
 def finite(text: str) -> float:

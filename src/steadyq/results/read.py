@@ -18,7 +18,7 @@ import numpy as np
 
 from steadyq.errors import InputError
 from steadyq.results import measures, published
-from steadyq.results.csv_columns import finite, read_columns
+from steadyq.results.csv_columns import read_columns, whole
 from steadyq.results.runs import Run, Setup, Study, by_method, group, matches
 from steadyq.results.untrusted import attempt, check_file, printable
 from steadyq.settings import parse_env
@@ -34,8 +34,8 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "env_name": str,
     "seed": str,
     "metric": str,
-    "env_step": int,
-    "value": finite,
+    "env_step": whole,
+    "value": float,  # `group` refuses what is not finite; of a metric that nobody asked for it may be
 }
 MOST_TASKS = 500
 Reader = Callable[[Path, str, list[str]], dict[str, list[Run]]]
@@ -98,7 +98,8 @@ def read_study(
 
         if metric == EVALUATION:
             read = functools.partial(published.read_published, published_file, keep=keep)
-            runs += attempt(read, complaints, failing=f"{published_file} cannot be read") or []
+            theirs = attempt(read, complaints, failing=f"{published_file} cannot be read") or []
+            runs, _ = _once([*runs, *theirs], complaints)
         else:
             complaints.append(f"published results have returns only ({EVALUATION}), not {metric}; leave them out")
     if (count := len({run.task for run in runs})) > MOST_TASKS:
@@ -106,7 +107,8 @@ def read_study(
             f"there are {count:,} tasks, which no table or figure shows; choose at most {MOST_TASKS} with --tasks"
         )
     if not runs:
-        raise InputError("nothing to read: " + ("; ".join(complaints) or "name run folders or tidy CSV files"))
+        usual = "name run folders or tidy CSV files, before --methods, --tasks and --against, which take what follows"
+        raise InputError("nothing to read: " + ("; ".join(complaints) or usual))
     chosen = [run for run in runs if matches(run.method, methods)]
     if not chosen:
         raise InputError(f"no method matches {' or '.join(methods)}; there are {', '.join(by_method(runs))}")
@@ -144,6 +146,10 @@ def read_runs(
             found.setdefault(name, []).extend(runs)
     runs, counted = _once(found.pop(metric), complaints)
     more = {name: _like(runs, counted) for name, runs in found.items()}
+    known = {run[:2] for run in runs}
+    for method, task in sorted({run[:2] for others in more.values() for run in others} - known):
+        complaints.append(f"{method} on {task} has no {metric} and is left out")
+    more = {name: [run for run in others if run[:2] in known] for name, others in more.items()}
     return Study(runs, [printable(sentence) for sentence in complaints], more)
 
 
@@ -173,6 +179,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         Exception: of many kinds, where it is not JSON of this form; `attempt` makes a sentence of each.
     """
     path = folder / RECORD
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"there is no {RECORD}")
     check_file(path, most=MOST_BYTES[RECORD])
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
@@ -292,6 +300,7 @@ def _from_table(path: Path, metric: str, _: list[str]) -> dict[str, list[Run]]:
     rows: dict[str, list[tuple[str, str, str, int, float]]] = {}
     wanted = functools.cache(lambda measured: measured == metric or measures.wanted(measured))
     for name, env, seed, measured, frame, value in read_columns(path, COLUMNS):
+        measured = in_a_curve(measured)
         if wanted(measured):
             rows.setdefault(measured, []).append((name, env, seed, frame, value))
     if metric not in rows:
@@ -306,7 +315,8 @@ def _from_folder(folder: Path, metric: str, complaints: list[str]) -> dict[str, 
     made = attempt(functools.partial(_made, folder), complaints, failing=why)
     stands = made and attempt(functools.partial(_look, folder, made), complaints, failing=f"{folder} cannot be read")
     if metric not in everything:
-        raise InputError(f"{folder} has no {metric} yet" + (f" ({stands.words})" if stands else ""))
+        yet = "" if stands and stands.name == "done" else " yet"
+        raise InputError(f"{folder} has no {metric}{yet}" + (f" ({stands.words})" if stands else ""))
     if made is not None:
         last: dict[str, int] = {}
         for run in chain.from_iterable(everything.values()):

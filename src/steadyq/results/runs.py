@@ -76,7 +76,7 @@ def group(
         if odd:
             raise InputError(
                 f"{origin} has the value {odd[0][1]:g} at frame {odd[0][0]} of seed {key[2]}; "
-                f"wanted frames from 0 to 2**53 and values of at most {LARGEST:g}"
+                f"wanted frames from 0 to 2**53 and finite values of at most {LARGEST:g}"
             )
         frames, values = np.array([f for f, _ in pairs], np.int64), np.array([v for _, v in pairs], np.float64)
         run = Run(*key, frames, values, origin, setup, source)

@@ -40,7 +40,8 @@ def areas(runs: Sequence[Run], *, start: int = 0, stop: float) -> tuple[dict[str
         InputError: a `start` that is given is not before `stop`.
     """
     if start and start >= stop:
-        raise InputError(f"areas would go from frame {start:,} to {stop:,.0f}; let them begin at an earlier frame")
+        words = "let them begin earlier (--from), or compare at a later frame (--at)"
+        raise InputError(f"areas would go from frame {start:,} to {stop:,.0f}; {words}")
     reaching = [run for run in runs if run.covers(stop) and run.env_step[0] < stop]
     starts: dict[str, int] = {}
     for run in reaching:

@@ -16,10 +16,11 @@ from steadyq import output
 from steadyq.results.compare import EQUAL, Comparison, Entry
 from steadyq.results.statistics import Interval
 from steadyq.store import disk
+from steadyq.store.names import EPISODES, EVALUATION
 
 HEADER = "quantity,statistic,method,other,tasks,frame,runs,estimate,low,high,level,coverage,verdict\n"
 METHODS = ("method", "A", "B")
-WORDS = ("task", "tasks", "is A better than B?", "equal?")  # headings; the rest are numbers
+WORDS = ("task", "tasks", "is A better than B?", "is A larger than B?", "equal?")  # headings; the rest are numbers
 SPEAKS = {
     "seeds": "Verdicts are over seeds: they speak of other seeds of these tasks, not of other tasks (--over tasks).",
     "tasks": "Verdicts are over tasks: they speak of tasks like these, not of other seeds (--over seeds).",
@@ -57,29 +58,27 @@ def print_comparison(found: Comparison) -> None:
             of = f"{reached.reached} of {reached.runs} runs"
             _add(table, reached.task, reached.method, f"{reached.score:g}", of, when)
         out.print(table)
+    better = "better" if found.metric in (EVALUATION, EPISODES) else "larger"  # of a loss, larger is no better
+    question = f"is A {better} than B?"
     if found.pairs:
-        title = "is A better than B? Probability that a run of A has a larger area under the curve than one of B"
-        table = _table(
-            title, "A", "B", "tasks", "runs", "probability", "95% interval", "real coverage", "is A better than B?"
-        )
+        title = f"{question} Probability that a run of A has a larger area under the curve than one of B"
+        table = _table(title, "A", "B", "tasks", "runs", "probability", "95% interval", "real coverage", question)
         for pair in found.pairs:
             tasks = pair.tasks[0] if len(pair.tasks) == 1 else str(len(pair.tasks))
             _add(table, pair.a, pair.b, tasks, *_interval(pair.probability, ".2f"), pair.verdict)
         out.print(table)
     if found.paired:
-        title = "is A better than B on tasks like these? Mean over tasks of (area of A - area of B) / the larger"
-        better = _table(
-            title, "A", "B", "tasks", "runs", "difference", "95% interval", "real coverage", "p", "is A better than B?"
-        )
+        title = f"is A {better} than B on tasks like these? Mean over tasks of (area of A - area of B) / the larger"
+        tested = _table(title, "A", "B", "tasks", "runs", "difference", "95% interval", "real coverage", "p", question)
         title = f"are A and B equal for our purposes? The 90% interval lies within {EQUAL:.0%} on either side"
         equal = _table(title, "A", "B", "tasks", "runs", "difference", "90% interval", "real coverage", "equal?")
         for two in found.paired:
             names = (two.a, two.b, str(two.mean.tasks))
             p_value = f"{two.p_value:.2g}" if math.isfinite(two.p_value) else "none"
-            _add(better, *names, *_interval(two.mean, "+.1%"), p_value, two.verdict)
+            _add(tested, *names, *_interval(two.mean, "+.1%"), p_value, two.verdict)
             _add(equal, *names, *_interval(two.narrow, "+.1%"), two.equality)
-        out.print(better)
-        out.print("p: exact two-sided sign-flip test over tasks; A is better, or B, where it is at most 0.05.\n")
+        out.print(tested)
+        out.print(f"p: exact two-sided sign-flip test over tasks; A is {better}, or B, where it is at most 0.05.\n")
         out.print(equal)
     for frame, references in groupby(found.references, key=lambda row: row.frame):
         title = f"published, at frame {frame:,}; percentiles are a spread of runs, not an interval of the IQM"
