@@ -136,7 +136,7 @@ def test_what_another_learner_saved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not saved by such a learner: got other tensors than this agent has"):
         other.restore(tmp_path, empty())
     assert state(other) == before
-    with pytest.raises(InputError, match="holds seed 0; this is seed 1"):
+    with pytest.raises(InputError, match="was saved with seed 0; this learner has 1"):
         learner(seed=1).restore(tmp_path, empty())
 
 
@@ -147,6 +147,52 @@ def test_the_mean_action_counts_as_no_step() -> None:
     assert (ours.mean_action(obs) == ours.mean_action(obs)).all()
     assert ours.steps == 60
     assert (ours.act(obs) != ours.act(obs)).all()
+
+
+@pytest.mark.parametrize("recipe", ["crossq_wn", "simba"])
+@pytest.mark.parametrize("steps", [10, 45])
+def test_another_replay_is_saved_whole(tmp_path: Path, recipe: str, steps: int) -> None:
+    """Whether it has fewer transitions than what is there or more; and to the same folder by another path."""
+    ours, first, second, episodes = learner(recipe), empty(), empty(), stream()
+    go(ours, first, episodes, 30)
+    ours.save(tmp_path / "saved", first)
+    second.start(episodes.obs)
+    go(ours, second, episodes, steps)
+    ours.save(tmp_path / "saved" / ".." / "saved", second)
+    restored = empty()
+    assert learner(recipe).restore(tmp_path / "saved", restored)
+    assert restored.added == second.added == steps
+    for name, wanted in second.segment(0, steps).items():
+        np.testing.assert_array_equal(restored.segment(0, steps)[name], wanted)
+    ours.save(tmp_path / "elsewhere", second)
+    ours.save(tmp_path / "saved", second)  # back again
+
+
+def test_a_learner_that_counts_updates_otherwise_is_refused(tmp_path: Path) -> None:
+    """Else the networks would be reset, or taken for untrained."""
+    ours, transitions = learner(reset_updates=15), empty()
+    go(ours, transitions, stream(), 60)
+    ours.save(tmp_path, transitions)
+    for changed, words in (
+        ({"utd": 3}, "saved with utd 1/2; this learner has 3"),
+        ({"learning_starts": 200}, "saved with learning_starts 40; this learner has 200"),
+        ({"gamma": 0.9}, "saved with gamma 0.99; this learner has 0.9"),
+    ):
+        settings = {"utd": "1/2", "learning_starts": 40, "batch_size": 8, "gamma": 0.99, "compile": "off"} | changed
+        with pytest.raises(InputError, match=words):
+            steadyq.Learner(ours.agent, **settings).restore(tmp_path, empty())
+
+
+def test_what_float32_cannot_hold_is_refused() -> None:
+    transitions = empty()
+    with pytest.raises(ValueError, match="obs has a number that is not finite in float32"):
+        transitions.start(np.array([0, 1e39]))
+    transitions.start(np.zeros(2))
+    with pytest.raises(ValueError, match="reward must be finite in float32"):
+        transitions.add(np.zeros(1), 1e39, 0.99, np.zeros(2), last=False)
+    with pytest.raises(ValueError, match="next_obs has a number that is not finite in float32"):
+        transitions.add(np.zeros(1), 1.0, 0.99, np.array([0, -1e39]), last=False)
+    assert transitions.size == 0
 
 
 @pytest.mark.parametrize("recipe", ["crossq_wn", "simba"])

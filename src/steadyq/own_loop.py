@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,11 +52,21 @@ class Progress:
     """How far a learner is, in whole numbers: what it saves besides tensors and transitions."""
 
     seed: int
+    utd: str  # on which, and on the next, it depends how many updates there were
+    learning_starts: int
+    gamma: float
     steps: int = 0  # actions chosen
     learned: int = 0  # of these, those whose updates are made
     observed: int = 0  # transitions that the running moments have seen
     resets: int = 0
     trained: bool = False  # before the first step: no action is random
+
+
+class Saved(NamedTuple):
+    """What `save` or `restore` knows of a folder."""
+
+    history: History
+    replay: Replay  # whose transitions are there
 
 
 class Learner:
@@ -113,12 +123,14 @@ class Learner:
             return checked(name, value, *ALLOWED[name])
 
         protocol = agent.recipe.protocol
-        self.agent, self._progress = agent, Progress(chosen("seed", seed, 0))
+        self.agent = agent
         self.utd: Fraction = chosen("utd", None if utd is None else fraction(utd), fraction(protocol.utd))
         self.batch_size: int = chosen("batch_size", batch_size, protocol.batch_size)
         self.learning_starts: int = chosen("learning_starts", learning_starts, protocol.learning_starts)
         self.gamma: float = chosen("gamma", gamma, protocol.gamma)
-        self._history = History(Path())  # what `save` has on disk
+        self._progress = Progress(chosen("seed", seed, 0), str(self.utd), self.learning_starts, self.gamma)
+        self._saved: dict[Path, Saved] = {}  # what there is on disk, by folder
+        self._replay: Replay | None = None  # of the last update
         place = machine.choose_device(device)
         self._learners = Learners(
             agent,
@@ -176,6 +188,9 @@ class Learner:
             RunError: a loss or another metric was not finite in three updates in a row; none of them was applied.
         """
         self._check(replay)
+        if self._replay is not None and replay is not self._replay:
+            self._progress.observed = 0  # of this one
+        self._replay = replay
         if self.agent.observes:
             self._observe(replay)
         for step in range(self._progress.learned, self.steps):
@@ -226,18 +241,20 @@ class Learner:
             InputError: there is something in the folder that this learner neither saved nor restored.
             OSError: the disk is full, or anything else; what was saved before is as it was.
         """
-        if self._history.seed_dir != Path(folder):
-            if frames := checkpoint.frames(Path(folder)):
-                raise InputError(
-                    f"{folder} holds what another learner saved at step {frames[-1]:,}; `restore` it first, or give "
-                    f"another folder"
-                )
-            self._history = History(Path(folder))
+        place = Path(folder).resolve()
+        before = self._saved.get(place, Saved(History(place), replay))
+        if not before.history.frames and (frames := checkpoint.frames(place)):
+            raise InputError(
+                f"{folder} holds what another learner saved at step {frames[-1]:,}; `restore` it first, or give "
+                f"another folder"
+            )
+        history = before.history if replay is before.replay else before.history._replace(segments={})
         tensors = {name: leaf.detach().cpu() for name, leaf in named_leaves(self._learners.seed(0))}
-        self._history = checkpoint.save(
-            self._history, frame=self.steps, tensors=tensors, meta=asdict(self._progress), replays={REPLAY: replay}
+        history = checkpoint.save(
+            history, frame=self.steps, tensors=tensors, meta=asdict(self._progress), replays={REPLAY: replay}
         )
-        checkpoint.prune(self._history, keep=1)
+        checkpoint.prune(history, keep=1)
+        self._saved[place] = Saved(history, replay)
 
     def restore(self, folder: Path | str, replay: Replay) -> bool:
         """Resume bit-exactly from what was saved in a folder, if anything was.
@@ -250,10 +267,10 @@ class Learner:
             whether anything was there.
 
         Raises:
-            InputError: it is damaged, or from another agent or seed; nothing was changed.
+            InputError: it is damaged, or from another agent, seed, utd, learning_starts or gamma; nothing was changed.
         """
         self._check(replay)
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         if not checkpoint.frames(folder):
             return False
         found, lane = checkpoint.load(folder), self._learners.seed(0)
@@ -263,13 +280,15 @@ class Learner:
             new = from_named(lane, found.tensors)
         except ValueError as error:
             raise FileError(f"{folder} was not saved by such a learner: {error}") from None
-        if progress.seed != self._progress.seed:
-            raise InputError(
-                f"{folder} holds seed {progress.seed}; this is seed {self._progress.seed}, give its folder"
-            )
-        self._history = checkpoint.fill(folder, found, {REPLAY: replay})
+        for name in ("seed", "utd", "learning_starts", "gamma"):
+            theirs, ours = getattr(progress, name), getattr(self._progress, name)
+            if theirs != ours:
+                raise InputError(
+                    f"{folder} was saved with {name} {theirs}; this learner has {ours}, make it with that one"
+                )
+        self._saved[folder] = Saved(checkpoint.fill(folder, found, {REPLAY: replay}), replay)
         put(lane, new)
-        self._progress = progress
+        self._progress, self._replay = progress, replay
         return True
 
     def export(

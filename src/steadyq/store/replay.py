@@ -23,6 +23,7 @@ from steadyq.errors import InputError
 
 FLOAT = np.dtype(np.float32)
 SLOT = np.dtype(np.int32)
+LARGEST = float(np.finfo(np.float32).max)
 BOUND = 1 + 1e-6  # of actions: rounding may lead so far out of [-1, 1]
 NONE = -1  # the slot of a transition whose next observation is the next row
 
@@ -129,8 +130,10 @@ class Replay:
                 f"only what the robot gets"
             )
         self._check("next_obs", next_obs, self.obs_dim)
-        if not (math.isfinite(reward) and 0 <= discount <= 1):
-            raise ValueError(f"the reward must be finite and the discount in [0, 1], got {reward} and {discount}")
+        if not (abs(reward) <= LARGEST and 0 <= discount <= 1):  # which NaN is not
+            raise ValueError(
+                f"the reward must be finite in float32 and the discount in [0, 1], got {reward} and {discount}"
+            )
         row = self.added % self._rows
         after = row + 1 if row < self.capacity else 0
         if self.size == self.capacity:
@@ -270,8 +273,8 @@ class Replay:
         if np.shape(value) != (length,):
             raise ValueError(f"{name} must have the shape ({length},), got {np.shape(value)}")
         largest = float(np.abs(value).max())
-        if not math.isfinite(largest):
-            raise ValueError(f"{name} has a number that is not finite")
+        if not largest <= LARGEST:  # which NaN is not
+            raise ValueError(f"{name} has a number that is not finite in float32")
         return largest
 
 
