@@ -185,6 +185,30 @@ def test_one_observation_a_batch_and_dicts_in_any_order(policy: Policy) -> None:
     assert (wanted <= HIGH).all()
 
 
+def test_of_no_observations_there_are_no_actions(policy: Policy, run: Path, tmp_path: Path) -> None:
+    none = observations(3)[:0]
+    assert policy(none).shape == policy.sample(none, np.random.default_rng(0)).shape == (0, 2)
+    assert policy({"base": {"height": np.zeros((0, 1))}, "arm": np.zeros((0, 3))}).shape == (0, 2)
+    export.export(run, numpy=tmp_path / "p.npz")
+    assert Policy.load(tmp_path / "p.npz")(none).shape == (0, 2)
+
+
+def test_reset_networks_have_not_the_return_of_those_before(tmp_path: Path) -> None:
+    """At a frame with an evaluation and a reset, the evaluation is of the earlier networks, as its snapshot is."""
+
+    def halt(rows: list[steadyq.Row]) -> None:
+        if rows[0].metric.startswith("eval_after_reset/"):
+            raise LookupError
+
+    run = tmp_path / "run"
+    with pytest.raises(LookupError):
+        run_at(run, "sac_primacy", reset_frames=80, on_evaluation=halt)
+    last, evaluated = steadyq.load_policy(run), steadyq.load_policy(run, checkpoint=80)
+    assert last.spec.trained["frame"] == evaluated.spec.trained["frame"] == 80
+    assert evaluated.spec.trained["return"] == returns(run, 0)[80]
+    assert last.spec.trained["return"] is None
+
+
 def test_an_action_is_drawn_from_the_policy(run: Path, policy: Policy) -> None:
     record, obs = read_record(run), observations(2)
     noise = np.random.default_rng(9).standard_normal((2, 2), dtype=np.float32)

@@ -190,6 +190,9 @@ def test_a_run_with_a_schedule_is_not_stretched_unasked(tmp_path: Path) -> None:
         resume(tmp_path / "run", frames=95)
     with pytest.raises(InputError, match=refused):
         run_at(tmp_path / "run", "xqc", **of_xqc, frames=95, resume=True)
+    with pytest.raises(InputError, match="by `steadyq resume` with --past-schedule") as error:
+        run_at(tmp_path / "run", "xqc", **of_xqc, frames=95, resume=True)
+    assert not error.value.add  # it is no option of `steadyq train`
     assert resume(tmp_path / "run", frames=95, past_schedule=True).frame == 95
     longer = run_at(tmp_path / "longer", "xqc", **of_xqc, schedule_updates=1_000)
     assert resume(longer.folder, frames=95).frame == 95

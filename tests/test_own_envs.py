@@ -3,6 +3,7 @@
 import runpy
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -91,6 +92,37 @@ def test_a_class_or_a_function_is_an_environment(env: object, words: str, tmp_pa
     settings = read_record(run.folder).settings
     assert settings.env_object == words
     assert settings.env in ("Point", "a_point", "lambda")
+
+
+@dataclass
+class Data(Point):
+    """An environment that is not hashable, and whose rate is a number of NumPy's."""
+
+    metadata = {"render_fps": np.float32(20)}  # noqa: RUF012, as in Gymnasium
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+def test_an_environment_may_be_a_dataclass(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        hash(Data())
+    run = run_at(tmp_path / "run", env=Data, **TINY).folder
+    assert read_record(run).step_seconds == pytest.approx(1 / 20)
+
+
+def test_an_environment_with_other_bounds_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(Point):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = gymnasium.spaces.Box(-self.force, self.force, (1,), np.float32)
+
+    Wide.force = 1.0
+    run = run_at(tmp_path / "run", env=Wide, **TINY).folder
+    Wide.force = 2.0
+    for again in (steadyq.resume, steadyq.evaluate, steadyq.diagnose):
+        with pytest.raises(InputError, match=r"Wide has action_low \[-2.0\], and the run was made with \[-1.0\]; give"):
+            again(run, env=Wide)
 
 
 def test_a_run_with_an_object_wants_it_again(

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from steadyq.envs import film, mujoco_view, raycast, suites
+from steadyq.envs.env import EnvError
+from steadyq.envs.guard import Guarded
 from steadyq.envs.mujoco_view import View
 from steadyq.errors import InputError
 
@@ -46,6 +48,49 @@ def view(xml):
     camera = mujoco.MjvCamera()
     camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
     return model, data, View(model, camera)
+
+
+class Drawn(gymnasium.Env):
+    """Draws what the test asks for, or raises."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012, as in Gymnasium
+    observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    picture = np.zeros((4, 6, 3), np.uint8)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def render(self):
+        if self.picture is None:
+            raise ValueError("no camera")
+        return self.picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "words"),
+    [
+        (None, EnvError, "failed in its render: ValueError: no camera"),
+        (np.zeros((4, 6, 3)), InputError, r"draws pictures of type float64 and shape \(4, 6, 3\); let its render"),
+        (np.zeros((4, 6, 1), np.uint8), InputError, r"of type uint8 and shape \(4, 6, 1\); let its render"),
+        (np.zeros((4, 6), np.uint8), InputError, "draws no pictures of itself"),
+    ],
+)
+def test_a_picture_that_is_none_is_one_sentence(monkeypatch, picture, error, words):
+    monkeypatch.setattr(Drawn, "picture", picture)
+    env = Guarded(lambda: suites.make(Drawn, pictures=True))
+    env.reset(seed=0)
+    with pytest.raises(error, match=words):
+        env.render(height=4, width=6)
+
+
+def test_a_picture_may_have_an_alpha_channel(monkeypatch):
+    monkeypatch.setattr(Drawn, "picture", np.zeros((4, 6, 4), np.uint8))
+    env = Guarded(lambda: suites.make(Drawn, pictures=True))
+    env.reset(seed=0)
+    assert env.render(height=4, width=6).shape[:2] == (4, 6)
 
 
 @pytest.mark.usefixtures("software")

@@ -88,6 +88,8 @@ def test_settings_survive_json() -> None:
     [
         ({"utd": 0}, "--utd is 0; give a number above 0"),
         ({"utd": "two"}, "--utd is two"),
+        ({"utd": "0.333333333333333333333"}, "--utd is 0.333333333333333333333; give a number such as 2, 0.5 or 1/3"),
+        ({"seeds": range(101)}, "the 101 seeds would make the run's folder a longer name than can be; give --out"),
         ({"gamma": 1.5}, "--gamma is 1.5"),
         ({"frames": 0}, "--frames is 0"),
         ({"frames": 50_001}, "multiple of the action repeat, 2"),
@@ -198,7 +200,7 @@ def test_what_a_resumed_run_may_change_is_a_fact_of_the_setting(capsys: pytest.C
 def record(**changes: object) -> dict[str, Any]:
     """What a run.json holds, with some of it changed and sealed again."""
     how = {"precision": "float32", "device": "cpu", "products": "mkl", "compiled": True, "reproducible": True}
-    how |= {"commit": None, "versions": {}, "machine": {}}
+    how |= {"commit": None, "versions": {}, "machine": {}, "from_frame": 0}
     whole = Record(completed(), 24, 6, [["all", 24]], [-1.0] * 6, [1.0] * 6, 0.05, [{**how, "threads": 1}], {})
     content = {**record_json(whole), **changes}
     del content["sha256"]
@@ -231,6 +233,7 @@ def test_a_record_survives_json() -> None:
         (record(step_seconds=0.0), "is not what steadyq writes"),
         (record(stretches=[]), "is not what steadyq writes"),
         (record(stretches=[{**record()["stretches"][0], "reproducible": 1}]), "is not what steadyq writes"),
+        (record(stretches=[{**record()["stretches"][0], "from_frame": "0"}]), "is not what steadyq writes"),
         (record(stretches=[{k: v for k, v in record()["stretches"][0].items() if k != "reproducible"}]), "not what"),
     ],
 )

@@ -118,6 +118,16 @@ def test_a_robot_is_not_moved_to_where_it_was(
     assert done.count("step") == 90 - step + (28 if step else 42)
 
 
+def test_a_robots_run_that_never_saved_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its evaluations wait for the end of an episode, so it may have come past one that is due."""
+    with monkeypatch.context() as patch:
+        stopped_at(49, patch)
+        run = run_at(tmp_path / "run", env=Robot, single_env=True, **{**TINY, "eval_every": 10, "save_every": "30min"})
+    for saved in (run.folder / "seed-0" / "checkpoints").glob("*.safetensors"):
+        saved.unlink()  # as if it had been killed
+    assert resume(run.folder, env=Robot).finished
+
+
 def test_a_run_that_was_stopped_between_episodes_is_the_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -344,6 +344,42 @@ def test_an_environment_that_fails_for_ever_ends_the_run(tmp_path: Path, monkeyp
     assert resume(run).finished
 
 
+def test_what_follows_the_last_checkpoint_may_be_torn(undisturbed: Path, tmp_path: Path) -> None:
+    """It is measured again, also where the run is at its end."""
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    with (run / "metrics.csv").open("a") as file:
+        file.write("garbage,,\n")
+    assert resume(run).finished
+    assert records(run) == records(undisturbed)
+
+
+def test_a_failure_of_one_seed_costs_no_seed_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = {"seeds": [0, 1], "eval_every": 0, "utd": 1}
+    whole, run = run_at(tmp_path / "whole", **choices).folder, tmp_path / "run"
+    real, known, broken = Point.step, list[Point](), list[Point]()
+
+    def step(env: Point, action: np.ndarray) -> tuple:
+        """Once an environment has come to its 45th step, that one fails, and so does each that replaces it."""
+        if not any(env is other for other in known + broken):
+            (broken if broken else known).append(env)
+        if env.total == 45 and not broken:  # that of seed 0, which steps first
+            broken.append(env)
+        if any(env is other for other in broken):
+            raise OSError("the simulator is gone")
+        return real(env, action)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Point, "step", step)
+        with pytest.raises(RunError, match="the simulator is gone"):
+            run_at(run, **choices)
+    assert resume(run).finished
+    assert values(run, "train/n_updates", seed=0)[90] == 50
+    for seed in (0, 1):
+        saved = [checkpoint.load(seed_folder(place, seed)).tensors for place in (whole, run)]
+        assert [int(tensors["state.critic.opt.updates"]) for tensors in saved] == [50, 50]
+    assert digest(run, 1, weights_only=True) == digest(whole, 1, weights_only=True)
+
+
 def test_failures_of_more_than_an_hour_ago_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, lambda step: step > 60)  # at every step of training
     steps_take(3600 / RESTARTS + 1, monkeypatch)

@@ -344,13 +344,20 @@ def updates_by(step: int, *, utd: Fraction, learning_starts: int) -> int:
     return floor(max(step - learning_starts, 0) * utd)
 
 
+NAME_MAX = 255  # bytes of a folder's name on nearly all file systems
+DIGITS = 19  # of a fraction's numerator and denominator, so that what is read is no longer than what was written
+
+
 def fraction(value: Any) -> Fraction:
     """An exact number from an int, a float as it is written, or text such as 1/3."""
     try:
         # Of 1e999999999 nobody sees the end.
         if not re.fullmatch(r"[+-]?([\d./]{1,40}|[\d.]{1,40}e[+-]?\d{1,2})", str(value)):
             raise ValueError
-        return Fraction(str(value))
+        found = Fraction(str(value))
+        if found.denominator > 1 and max(len(str(found.numerator)), len(str(found.denominator))) > DIGITS:
+            raise ValueError
+        return found
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--utd is {str(value)[:40]}; give a number such as 2, 0.5 or 1/3") from None
 
@@ -469,6 +476,8 @@ def check(settings: Settings) -> None:
             f"--diagnose-every is {s.diagnose_every}, and a diagnosis takes another environment than the single one; "
             f"give 0"
         )
+    if not s.out and len(seeds_folder(s.seeds)) > NAME_MAX:
+        raise InputError(f"the {len(s.seeds)} seeds would make the run's folder a longer name than can be; give --out")
     repeat, batch = s.resolved("action_repeat"), s.resolved("batch_size")
     need(s.frames % repeat == 0, "frames", s.frames, f"a multiple of the action repeat, {repeat}")
     if s.load_replay is None or s.prior_share:  # else what is loaded counts too

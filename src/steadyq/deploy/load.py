@@ -12,10 +12,10 @@ from steadyq.algorithm.agent import Agent
 from steadyq.algorithm.types import State
 from steadyq.deploy.policy import Part, Policy, Spec
 from steadyq.store import disk
-from steadyq.store.folder import returns, seed_folder
+from steadyq.store.folder import returns, seed_folder, snapshot_path
 from steadyq.store.packed import opened
 from steadyq.store.record import Record, read_record
-from steadyq.store.snapshot import agent_of, load_state
+from steadyq.store.snapshot import agent_of, load_state, read_snapshot, snapshot_tensors
 
 
 class Loaded(NamedTuple):
@@ -63,10 +63,20 @@ def load(run: Path, *, seed: int | None, checkpoint: str | int) -> Loaded:
             "seed": seed,
             "commit": record.stretches[-1].get("commit"),
             "frame": frame,
-            "return": returns(run, seed).get(frame),
+            "return": _return(run, seed, frame, state),
         },
     )
     return Loaded(policy_of(agent, state, spec), agent, state, record, seed)
+
+
+def _return(run: Path, seed: int, frame: int, state: State) -> float | None:
+    """What these weights returned at this frame; None if they were not evaluated, or are others since: reset ones."""
+    path = snapshot_path(run, seed, frame)
+    if disk.is_there(path):
+        evaluated, now = read_snapshot(path)[0], snapshot_tensors(state)
+        if not all(now[name].equal(tensor) for name, tensor in evaluated.items()):
+            return None
+    return returns(run, seed).get(frame)
 
 
 def policy_of(agent: Agent, state: State, spec: Spec) -> Policy:

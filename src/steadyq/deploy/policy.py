@@ -120,7 +120,7 @@ class Policy:
             InputError: a wrong shape, a missing key, or numbers that are not finite.
         """
         rows, alone = self._rows(obs)
-        actions = self.mode(rows)
+        actions = self.mode(rows) if len(rows) else np.empty((0, len(self.spec.action_low)), np.float32)
         return actions[0] if alone else actions
 
     def sample(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
@@ -129,7 +129,7 @@ class Policy:
             raise InputError("an exported policy has its mean action only; sample from steadyq.load_policy(run)")
         rows, alone = self._rows(obs)
         noise = rng.standard_normal((len(rows), len(self.spec.action_low)), dtype=np.float32)
-        actions = self.draw(rows, noise)
+        actions = self.draw(rows, noise) if len(rows) else noise
         return actions[0] if alone else actions
 
     @staticmethod
@@ -172,7 +172,7 @@ class Policy:
                 f"the observation has the shape {got}; give one of {spec.obs_dim} numbers ({wanted}), or rows"
             )
         count = len(parts[0]) if batch else 1
-        rows = np.concatenate([array.reshape(count, -1) for array in parts], 1)
+        rows = np.concatenate([array.reshape(count, size) for array, size in zip(parts, sizes, strict=True)], 1)
         if not np.isfinite(rows).all():
             names = [part.name for part in spec.observations for _ in range(part.size)]
             bad = names[int(np.argmin(np.isfinite(rows).all(0)))]

@@ -4,7 +4,7 @@ Everything outside speaks float32 observations [O], actions in [-1, 1] of shape 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,6 +44,11 @@ class Spec(NamedTuple):
     frame_seconds: float | None  # real time one environment frame stands for, where the environment says so
     action_low: tuple[float, ...]  # [A], its own bounds, onto which actions in [-1, 1] are mapped
     action_high: tuple[float, ...]
+
+    @property
+    def spaces(self) -> dict[str, tuple[Any, ...]]:
+        """What it takes and gives, as a run records it."""
+        return {name: getattr(self, name) for name in ("observations", "action_low", "action_high")}
 
 
 class Step(NamedTuple):

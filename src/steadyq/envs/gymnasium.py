@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -25,7 +25,7 @@ REPEAT = 1
 """Frames per agent step: Gymnasium's tasks have their own."""
 
 
-OPEN: WeakSet["gymnasium.Env"] = WeakSet()
+OPEN: WeakValueDictionary[int, "gymnasium.Env"] = WeakValueDictionary()
 """The environments that are in use here, each for one thing at a time."""
 
 
@@ -73,7 +73,7 @@ class GymnasiumEnv:
         self._rescale = rescaler(actions.low, actions.high, name=name)
         self._env = self._made = env  # a watch may come between the first and us
         if not lent:
-            OPEN.add(env)
+            OPEN[id(env)] = env  # by identity: an environment need not be hashable
         self._flatten = partial(spaces.flatten, env.observation_space)  # in the order in which `_boxes` walks
         self._view: View | None = None
         self._limit, self._frames, self._lent = None if endless else limit, 0, lent
@@ -86,7 +86,7 @@ class GymnasiumEnv:
             action_repeat=action_repeat,
             episode_frames=min(filter(None, [limit, _own_limit(env)]), default=None),
             observations=observations,
-            frame_seconds=1 / fps if fps else None,
+            frame_seconds=1 / float(fps) if fps else None,
             action_low=tuple(actions.low.ravel().tolist()),
             action_high=tuple(actions.high.ravel().tolist()),
         )
@@ -129,7 +129,7 @@ class GymnasiumEnv:
         if self._view is not None:
             self._view.close()
         if not self._lent:
-            OPEN.discard(self._made)
+            OPEN.pop(id(self._made), None)
             self._env.close()
 
     def _observation(self, method: str, obs: Any) -> np.ndarray:
@@ -182,6 +182,11 @@ class GymnasiumEnv:
             raise InputError(
                 f"{self.spec.name} draws no pictures of itself; for films of it, register a class whose metadata lists "
                 f'"rgb_array" among the render_modes and whose render() returns uint8 [height, width, 3]'
+            )
+        if picture.dtype != np.uint8 or picture.shape[2] not in (3, 4):
+            raise InputError(
+                f"{self.spec.name} draws pictures of type {picture.dtype} and shape {picture.shape}; let its render() "
+                f"return uint8 [height, width, 3]"
             )
         image = Image.fromarray(picture)
         corner = tuple(int(channel) for channel in picture[0, 0])
@@ -238,7 +243,7 @@ def make(
             f"{name} gives an object of type {type(made).__name__}, not a Gymnasium environment; derive its class from "
             f"gymnasium.Env, or wrap it in one that is"
         )
-    if made in OPEN:
+    if OPEN.get(id(made)) is made:
         raise InputError(
             f"{name} gives the same environment again, and a run needs several; give that environment itself, or with "
             f"--single-env what makes it"

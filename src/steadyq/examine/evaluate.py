@@ -11,7 +11,7 @@ from steadyq.envs.source import Source
 from steadyq.errors import InputError
 from steadyq.examine.play import Episode, endless, mean_action, play, summarise
 from steadyq.store.names import EVALUATION, EVALUATION_STD
-from steadyq.store.record import check_spec, check_trust, read_record
+from steadyq.store.record import check_spaces, check_trust, read_record
 from steadyq.store.snapshot import agent_of, load_state
 
 
@@ -59,7 +59,7 @@ def evaluate(
     state, frame = load_state(run, record, seed=seed, which=str(checkpoint))
     act = mean_action(agent_of(record), state)
     with closing(guard.of_run(settings, env, pictures=bool(video or film_strip))) as made:
-        check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
+        check_spaces(record, made.spec.spaces)
         starts = [episode_seed(seed, Purpose.SHOW, number) for number in range(episodes)]
         played = []
         for number, start in enumerate(starts):

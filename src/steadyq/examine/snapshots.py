@@ -25,7 +25,7 @@ from steadyq.examine.diagnosis import Examiner, examine, examiner
 from steadyq.store import checkpoint, disk, folder, metrics_csv, names, sealed, snapshot
 from steadyq.store.disk import FileError, Unreadable
 from steadyq.store.folder import DIAGNOSTICS, REPLAY, seed_folder, snapshot_path
-from steadyq.store.record import Record, check_seed, check_spec, check_trust, read_record
+from steadyq.store.record import Record, check_seed, check_spaces, check_trust, read_record
 from steadyq.store.replay import Replay
 
 LOCK = ".diagnostics.lock"
@@ -100,7 +100,7 @@ def diagnose(
     endless = not settings.single_env  # a robot is not to run on past its limit
     with closing(guard.of_run(settings, env, endless=endless)) as made:
         chosen = examiner(settings, recipe, made)
-        check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
+        check_spaces(record, made.spec.spaces)
         blank = chosen.agent.init(SHAPES)
         for one in patients:
             found[one.seed], earlier = {}, record.prefilled(one.seed)

@@ -42,13 +42,13 @@ def loop(run: Training, stop: Stop) -> bool:
             reset(run)
         if run.reset_evaluation_due:
             evaluate(run, stop, AFTER_RESET)
-        if run.learner.compiling and settings.updates(run.step) < settings.updates(run.step + 1):
+        ended = run.step >= settings.agent_steps or not run.active
+        if run.learner.compiling and not ended and settings.updates(run.step) < settings.updates(run.step + 1):
             run.view.message("waiting until the updates are compiled, once; this takes a minute or two")
             run.view.pause("compiling the updates")
             while run.learner.compiling and not (stop.asked or run.over):
                 run.learner.wait(POLL)
                 run.view.tick()
-        ended = run.step >= settings.agent_steps or not run.active
         leaving = ended or stop.asked or run.over != ""
         if (leaving and not run.end_evaluated) or (moved and run.save_due):
             save(run)
@@ -142,10 +142,11 @@ def choose(run: Training) -> np.ndarray:
 def learn(run: Training) -> None:
     """The updates due after this agent step, for all seeds."""
     first, end = run.settings.updates(run.step), run.settings.updates(run.step + 1)
-    if first == end or run.over:
+    if first == end:
         return
     if any(one.replay.size == 0 for one in run.seeds):
-        run.over = f"{run.settings.env} has not come through one step by frame {run.frame:,}: nothing to learn from"
+        nothing = f"{run.settings.env} has not come through one step by frame {run.frame:,}: nothing to learn from"
+        run.over = run.over or nothing
         return
     due, size = [step.due(first, end) for step in run.agent.steps], run.settings.resolved("batch_size")
     draws = [draw(run.agent, one.sample, seed=one.seed, step=run.step, due=due, size=size) for one in run.seeds]

@@ -20,9 +20,11 @@ from steadyq.settings import Settings, check, flag, resumable, take
 from steadyq.store import checkpoint, disk, lock, metrics_csv
 from steadyq.store.disk import FileError
 from steadyq.store.folder import is_evaluated_at_the_end, is_run, seed_folder
-from steadyq.store.record import Record, check_spec, check_trust, read_record, record_from_json
+from steadyq.store.record import Record, check_spaces, check_trust, read_record, record_from_json
 from steadyq.store.snapshot import replay_sizes
 from steadyq.store.start import NOTHING, find_again
+
+PAST_SCHEDULE = "--past-schedule"
 
 FREE = resumable("freely")
 """Settings that may change when a run is resumed, without a trace in what was done."""
@@ -33,17 +35,22 @@ def go_on_with(
 ) -> Result:
     """Resume the run that these settings would begin."""
     changes = {key: getattr(settings, key) for key in FREE if key != "frames"}
-    return resume(
-        settings.folder,
-        env=env,
-        frames=settings.frames,
-        inexact=inexact,
-        trust=True,
-        max_minutes=max_minutes,
-        **callbacks._asdict(),
-        like=settings,
-        **changes,
-    )
+    try:
+        return resume(
+            settings.folder,
+            env=env,
+            frames=settings.frames,
+            inexact=inexact,
+            trust=True,
+            max_minutes=max_minutes,
+            **callbacks._asdict(),
+            like=settings,
+            **changes,
+        )
+    except InputError as error:
+        if error.add == PAST_SCHEDULE:  # which is no option of `steadyq train`
+            raise InputError(str(error)) from None
+        raise
 
 
 def check_same(settings: Settings, there: Settings, run_folder: Path) -> None:
@@ -134,7 +141,7 @@ def resume(
             settings = longer(settings, frames, done, past_schedule=past_schedule)
         with closing(guard.of_run(settings, env)) as made:
             check_memory(record._replace(settings=settings))
-            check_spec(record, obs_dim=made.spec.obs_dim, action_dim=made.spec.action_dim)
+            check_spaces(record, made.spec.spaces)
             before = record.stretches[-1]
             now = stretch(done, conditions_again(settings, before, changes))
             different, unasked = differences(before, now, asked=changes)
@@ -151,7 +158,7 @@ def resume(
             if found.log_is_damaged:
                 notes.append(metrics_csv.mend(log, done, missing=to_come(found.saved)))
                 mark = metrics_csv.mark(log)
-            elif settings.frames == done and is_evaluated_at_the_end(metrics_csv.read(log), done, settings.seeds):
+            elif settings.frames == done and ended(log, settings):
                 mark = metrics_csv.mark(log)  # what was measured at the end stays, unless that is another one now
             record = record._replace(settings=settings, stretches=[*record.stretches, now])
             notes += found.complaints
@@ -167,6 +174,14 @@ def resume(
                 source=env,
                 callbacks=Callbacks(on_log, on_evaluation),
             )
+
+
+def ended(log: Path, settings: Settings) -> bool:
+    """Whether a record has the evaluation at the end; not if what follows its last checkpoint cannot be read."""
+    try:
+        return is_evaluated_at_the_end(metrics_csv.read(log), settings.frames, settings.seeds)
+    except InputError:
+        return False
 
 
 def check_source(record: Record, env: Source | None) -> None:
@@ -255,7 +270,8 @@ def _reached(run_folder: Path, folders: Sequence[Path]) -> int:
 
 def first_save(settings: Settings) -> int:
     """A frame by which a run has saved, if the disk let it; the first evaluation is the best so far, which is saved."""
-    by_frames = [every for every in (settings.save_frames, settings.eval_every) if every]
+    evaluations = 0 if settings.single_env else settings.eval_every  # of a single one wait for an episode's end
+    by_frames = [every for every in (settings.save_frames, evaluations) if every]
     return min([settings.frames, *by_frames]) + settings.resolved("action_repeat")
 
 
@@ -269,7 +285,8 @@ def longer(settings: Settings, frames: int, done: int, *, past_schedule: bool) -
     if planned is not None and wanted > planned and not past_schedule:
         raise InputError(
             f"--frames is {frames}, {wanted:,} updates; the learning rate of this run falls over {planned:,}, "
-            f"which cannot be stretched: start a longer run, or add --past-schedule to continue at the last rate",
-            add="--past-schedule",
+            f"which cannot be stretched: start a longer run, or continue at the last rate by `steadyq resume` with "
+            f"--past-schedule",
+            add=PAST_SCHEDULE,
         )
     return settings

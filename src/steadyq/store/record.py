@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
@@ -148,13 +149,18 @@ def _check_sizes(record: Record) -> None:
         raise ValueError(f"machine {how}")
 
 
-def check_spec(record: Record, *, obs_dim: int, action_dim: int) -> None:
-    """InputError if the environment of this name has other sizes than the one that the run was made with."""
-    if (obs_dim, action_dim) != (record.obs_dim, record.action_dim):
-        raise InputError(
-            f"{record.settings.env} has observations and actions of sizes {obs_dim} and {action_dim}; the run was made "
-            f"with {record.obs_dim} and {record.action_dim}"
-        )
+def check_spaces(record: Record, made: Mapping[str, Sequence[Any]]) -> None:
+    """InputError if the environment of this name takes or gives something else than when the run was made.
+
+    A policy's actions in [-1, 1] would stand for others, and parts of an observation for others.
+    """
+    for name, now in made.items():
+        here, there = json.dumps(now), json.dumps(getattr(record, name))
+        if here != there:
+            raise InputError(
+                f"{record.settings.env} has {name} {here[:LONG]}, and the run was made with {there[:LONG]}; give the "
+                f"environment as it was"
+            )
 
 
 def check_seed(record: Record, seed: int) -> None:
