@@ -36,6 +36,7 @@ class Facts:
     project_readout: bool = False
     decay: float = 0.0
     decay_norms: bool = False
+    actor_moments: Literal["actor", "critic"] = "actor"
 
 
 class BatchNorm(nn.Module):
@@ -212,6 +213,8 @@ class Oracle:
         loss = sum(facts.loss_weight * ((q - targets) ** 2).mean() for q in outs)
         grad_norm = self.descend(loss, self.critic_optimiser)
         self.project(self.critics)
+        if facts.actor_moments == "critic":
+            self.actor.train()(obs)
         if facts.tau is not None:
             for critic, target in zip(self.critics, self.targets, strict=True):
                 for new, slow in zip(critic.parameters(), target.parameters(), strict=True):
@@ -228,8 +231,12 @@ class Oracle:
     def actor_step(self, obs: Tensor, noise: Tensor) -> dict[str, float]:
         """One update of the actor and the temperature; the metrics by steadyq's names."""
         alpha = self.log_alpha.exp().item()
+        moments = deepcopy([(norm.mean, norm.var, norm.calls) for _, norm in self.actor.norms()])
         self.actor.train()
         action, log_prob = squashed_sample(self.actor, obs, noise, self.facts.log_std_min)
+        if self.facts.actor_moments == "critic":  # they have moved with these observations before
+            for (_, norm), before in zip(self.actor.norms(), moments, strict=True):
+                norm.mean, norm.var, norm.calls = before
         q = torch.stack([critic.eval()(torch.cat([obs, action], 1))[0][:, 0] for critic in self.critics])
         loss = (alpha * log_prob - q.min(0).values).mean()
         grad_norm = self.descend(loss, self.actor_optimiser)

@@ -69,6 +69,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "weights projected": ({"project": "weights"}, {"project": "weights"}),
     "readout projected": ({"project_readout": True}, {"project_readout": True}),
     "norms decay": ({"decay_norms": True}, {"decay_norms": True}),
+    "actor's moments": ({"actor_moments": "critic"}, {"actor_moments": "critic"}),
     "renorm": ({"norm": "renorm", "norm_warm_up": 2}, {"norm": "renorm", "warm_up": 2}),
     "renorm, no target": (
         {"norm": "renorm", "norm_warm_up": 1, "target": "none"},
@@ -184,9 +185,11 @@ def changed(option: Option, now: Any) -> Any:
 
 @cache
 def outcome(name: str, chosen: tuple[tuple[str, Any], ...]) -> dict[str, np.ndarray]:
-    """What a recipe leads to: its resets, its state before and after two updates, and an action."""
+    """What a recipe leads to: its resets, its state before and after a few updates, and an action."""
     recipe, agent, state = small(name, **dict(chosen))
     found = {f"before.{key}": leaf for key, leaf in numbers(state).items()}
+    batch, next_noise, _ = data(2)
+    state, _ = agent.step("critic").update(state, batch, for_critic(agent, next_noise))
     for update in range(2):
         batch, next_noise, noise = data(update)
         state, _ = agent.step("critic").update(state, batch, for_critic(agent, next_noise))

@@ -154,6 +154,9 @@ def make_agent(
         grads, (stats, out, soft), total = critic_losses(state, batch, noise)
         net = learn(state.critic, grads, recipe.critic_optimiser, recipe.project, stats)
         new = state._replace(critic=net, target=recipe.target.update(state.target, net.params))
+        if recipe.actor_moments == "critic":
+            obs = recipe.normalise.obs(state.normalise, batch.obs)
+            new = new._replace(actor=state.actor._replace(stats=features(*state.actor[:2], obs, True)[2]))
         q = value.mean(out)
         measured = (if_all_finite(stats, total), global_norm(grads), q.mean(), q.std(correction=0), soft.mean())
         metrics = dict(zip(CRITIC_METRICS, measured, strict=True))
@@ -175,6 +178,7 @@ def make_agent(
             return (alpha * log_prob - value.mean(voice)).mean(), (stats, -log_prob.mean())
 
         grads, (stats, entropy), total = value_and_aux(loss, state.actor.params)
+        stats = stats if recipe.actor_moments == "actor" else state.actor.stats
         actor = learn(state.actor, grads, recipe.actor_optimiser, recipe.project, stats)
 
         def temperature_loss(params: Params) -> Tensor:

@@ -77,6 +77,7 @@ class Recipe:
     temperature: Temperature = field(default_factory=tuned)
     project: Project = field(default_factory=nothing)  # of actor and critic
     order: Order = "critic_first"
+    actor_moments: Literal["actor", "critic"] = "actor"  # whose updates the actor's running moments move with
     explore: Explore = field(default_factory=explore.sample)
     normalise: Normalise = field(default_factory=normalise.nothing)
     resets: Resets = field(default_factory=resets.never)

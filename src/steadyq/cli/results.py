@@ -75,7 +75,7 @@ def figures(parser: Parser, arguments: list[str]) -> int:
         nargs="+",
         metavar="NUMBER|PLACE",
         help="1 returns, Q-bias, norms; 2 by UTD; 3 by task; 4 gradients, effective learning rate, dead units; "
-        "5 ablations; 6 sensitivity; all; then run folders, folders that hold some, tidy CSV files",
+        "5 ablations; 6 sensitivity; all; then run folders, folders that hold some, packs (.zip), tidy CSV files",
     )
     add_sources(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")

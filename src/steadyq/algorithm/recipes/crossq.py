@@ -80,6 +80,11 @@ def crossq_wn(
     project_readout: Annotated[bool, "the readouts' weights to norm 1 too, as in the authors' later code"] = False,
     decay: Annotated[hyper.Decay, "AdamW's weight decay of the readouts, times lr"] = 1e-2,
     decay_norms: Annotated[bool, "let the scale and shift of the normalisation layers decay too"] = False,
+    actor_moments: Annotated[
+        Literal["actor", "critic"],
+        "whose updates the actor's running moments move with: its own (actor), or the critic's (critic), as in the "
+        "authors' later code",
+    ] = "actor",
     norm: Annotated[Literal["batch", "renorm"], "batch normalisation, or CrossQ's batch renormalisation"] = "batch",
     norm_warm_up: Annotated[
         hyper.NormWarmUp,
@@ -118,6 +123,7 @@ def crossq_wn(
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=adamw(temperature_lr)),
         project=every_update(projection),
+        actor_moments=actor_moments,
         resets=resets.every_updates(reset_updates),
         protocol=replace(parent.protocol, utd=2, source="the paper, danielpalenicek/xqc"),
     )
