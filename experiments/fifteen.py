@@ -32,6 +32,7 @@ FREE = {utd: named(utd, f"{ROUNDED}-project=none") for utd in (2, 10)}
 """Without the projection to unit norm."""
 FLOAT32 = named(2, FULL)
 READOUT = named(2, f"{ROUNDED}-project_readout=True")
+MOMENTS = named(2, f"-actor_moments=critic{ROUNDED}")
 
 THEIRS = (
     "BRO-utd2@naumix",
@@ -90,6 +91,7 @@ CLAIMS = (
     Claim("at UTD 2, projection is better than none", UTDS[2], FREE[2]),
     Claim("at UTD 10, projection is better than none", UTDS[10], FREE[10], ends=(EARLY, *ENDS)),
     Claim("at UTD 2, `--project-readout` is better than the default", READOUT, UTDS[2]),
+    Claim("at UTD 2, `--actor-moments critic` is better than the default", MOMENTS, UTDS[2]),
     Claim("at UTD 2, bfloat16 is equal to float32", UTDS[2], FLOAT32, equal=True),
 )
 
