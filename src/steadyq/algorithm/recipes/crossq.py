@@ -183,8 +183,8 @@ def xqc(
 
     Palenicek et al. 2026, after the official code, its quirks included: the schedules of actor and temperature count
     their own updates, so these step sizes fall a third of the way, and further in a run extended beyond its planned
-    end (`--past-schedule`), where the critic's stays; readouts are projected, biases left out. (There the actor's
-    running moments are updated with every critic update; here, as in CrossQ, with the actor's.)
+    end (`--past-schedule`), where the critic's stays; readouts are projected, biases left out; the actor's running
+    moments move with every critic update.
     """
     parent = crossq_wn(tau=tau, actor_every=actor_every)
     optimiser = adamw(linear(lr, lr_end, updates=schedule_updates))
@@ -202,6 +202,7 @@ def xqc(
         critic_optimiser=optimiser,
         temperature=tuned(alpha, target_entropy=target_entropy, optimiser=optimiser),
         project=every_update(lambda params: unit_norm(params, types=(nn.Dense, nn.Readout), with_bias=False)),
+        actor_moments="critic",
         normalise=normalise.returns(),
         protocol=replace(parent.protocol, gamma=None, source="danielpalenicek/xqc"),
     )
