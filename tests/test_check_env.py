@@ -279,7 +279,7 @@ def test_what_does_not_answer_is_named(
     assert main(["check-env", "Flawed--v0"]) == 2
     sentence = f"Flawed--v0 has not answered a {where} within 60 s, and was given up"
     out = " ".join(capsys.readouterr().out.split())
-    assert f"answers refused {sentence} -> mend it, or give it longer with --env-timeout" in out
+    assert f"answers refused {sentence} -> fix it, or give it longer with --env-timeout" in out
     assert out.endswith("`steadyq train` cannot use this environment.")
     let_go.set()
 

@@ -146,7 +146,7 @@ def test_a_robot_that_fails_is_not_opened_again(
 ) -> None:
     """In an evaluation or while it trains; the run is saved, and is resumed once it answers."""
     monkeypatch.setattr(Robot, "fails_at", at)
-    with pytest.raises(RunError, match=r"ConnectionError: no answer from the arm.*mend it, then resume the run"):
+    with pytest.raises(RunError, match=r"ConnectionError: no answer from the arm.*fix it, then resume the run"):
         run_at(tmp_path / "run", env=Robot, single_env=True, on_bad_step=tolerance, **TINY)
     assert (done.count("make"), done.count("step")) == (1, at)
     monkeypatch.setattr(Robot, "fails_at", 0)

@@ -767,7 +767,7 @@ def test_a_full_disk_is_no_runs_fault(fake: Callable, monkeypatch: pytest.Monkey
     )
     count, lines = fake([run_of("a"), run_of("b")], 1)
     assert count.more == 2
-    words = f"the disk of {tmp_path} is full (0 MB left); make room, and give the same command again"
+    words = f"the disk of {tmp_path} is full (0 MB left); make room, and run the same command again"
     assert lines[-1] == f"nothing more is started: {words}"
     assert tries.read(tmp_path, run_of("a")).failures == []
 
@@ -782,7 +782,7 @@ def test_a_quota_that_keeps_failures_from_being_written_down_is_no_runs_fault(
     count, lines = fake([run_of("a"), run_of("b")], 1)
     assert count == make.Count(done=0, set_aside=0, more=2, stopped=True)
     assert lines[-1].startswith("nothing more is started: ")
-    assert lines[-1].endswith("Disk quota exceeded; see to it, and give the same command again")
+    assert lines[-1].endswith("Disk quota exceeded; see to it, and run the same command again")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`steadyq check-env`: whether an environment can be trained on, and what to mend in it."""
+"""`steadyq check-env`: whether an environment can be trained on, and what to fix in it."""
 
 from steadyq.cli.parser import DONE, REFUSED, Parser, parse
 from steadyq.cli.train import add_setting, loading

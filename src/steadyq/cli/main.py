@@ -45,7 +45,7 @@ COMMANDS = {
     "figures": Command(results.figures, "Draw the paper's figures from runs, as PNG and PDF."),
     "report": Command(results.report, "Write one HTML page about runs; it needs no network."),
     "watch": Command(results.watch, "Serve the report of runs in progress on this machine."),
-    "check-env": Command(envs.check_env, "Play an environment: whether it can be trained on, and what to mend."),
+    "check-env": Command(envs.check_env, "Play an environment: whether it can be trained on, and what to fix."),
     "list": Command(lists.names, "What there is to train, and on what."),
     "doctor": Command(doctor, "What this machine has, and what a missing thing costs."),
 }

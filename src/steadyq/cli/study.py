@@ -39,7 +39,7 @@ def study(parser: Parser, arguments: list[str]) -> int:
 
 
 def run(parser: Parser, arguments: list[str]) -> int:
-    """run FILE: Make the runs of a study file that are not done yet; interrupt it and give it again at any time."""
+    """run FILE: Make the runs of a study file that are not done yet; interrupt it and run it again at any time."""
     add_file(parser)
     parser.add_argument("--workers", type=int, help="runs at once [all that the cores, or the cluster, have room for]")
     parser.add_argument("--threads", type=int, help="of each run that FILE gives none [the cores, shared out]")

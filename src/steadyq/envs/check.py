@@ -58,7 +58,7 @@ def findings(env: Guarded, spare: Guarded, *, clock: Callable[[], float]) -> Ite
     played = play(env, clock=clock)
     if not played.steps:
         if isinstance(played.error, EnvError):
-            yield Finding("first step", "refused", str(played.error), "mend the environment")
+            yield Finding("first step", "refused", str(played.error), "fix the environment")
         else:
             yield of_numbers(played)
         return
@@ -116,9 +116,9 @@ def of_numbers(played: Played) -> Finding:
         return Finding("numbers", "ok", "all observations and rewards were finite; nothing failed")
     place = f"after {plural(len(played.steps), 'step')}: {played.error}"
     if isinstance(played.error, BadStepError):
-        advice = "mend it; a run stops there, or with --on-bad-step end-episode ends that episode"
+        advice = "fix it; a run stops there, or with --on-bad-step end-episode ends that episode"
     else:
-        advice = "mend it; a run replaces the environment with a fresh one, ten times an hour at most"
+        advice = "fix it; a run replaces the environment with a fresh one, ten times an hour at most"
     return Finding("numbers", "note", place, advice)
 
 

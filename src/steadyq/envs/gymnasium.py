@@ -266,7 +266,7 @@ def _made(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         while isinstance(inner.__cause__, type(inner)):  # Gymnasium raises it again, without the user's own lines
             inner = inner.__cause__
         if own_lines(inner):
-            raise InputError(f"{name} cannot be made: {sentence(inner)}; mend it") from error
+            raise InputError(f"{name} cannot be made: {sentence(inner)}; fix it") from error
         raise InputError(
             f"{name} cannot be made: {sentence(inner)}{defined_at(make)}; give the arguments that it takes as "
             f"--env-kwargs, or in Python a function that makes it"

@@ -44,7 +44,7 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"line {lines.line_num} of {path} cannot be read ({error}); mend or remove that line"
+            f"line {lines.line_num} of {path} cannot be read ({error}); fix or remove that line"
         ) from None
 
 

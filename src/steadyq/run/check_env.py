@@ -1,4 +1,4 @@
-"""Check an environment before training on it: what `train` would refuse, in the same words, and what else to mend."""
+"""Check an environment before training on it: what `train` would refuse, in the same words, and what else to fix."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +77,7 @@ def _findings(env: Source, choices: Mapping[str, Any], clock: Callable[[], float
             with closing(made if settings.single_env else guard.of_run(settings, source)) as spare:
                 yield from findings(made, spare, clock=clock)
     except NoAnswerError as error:
-        yield Finding("answers", "refused", str(error), "mend it, or give it longer with --env-timeout")
+        yield Finding("answers", "refused", str(error), "fix it, or give it longer with --env-timeout")
     except (InputError, RunError) as error:
         yield Finding("environment", "refused", str(error))
 

@@ -102,7 +102,7 @@ def repeats_itself(settings: Settings, source: Source | None, made: Guarded) -> 
         except EnvError as error:
             for line in error.frames:
                 say(line, stream=sys.stderr)
-            raise InputError(f"{error}; mend the environment") from error
+            raise InputError(f"{error}; fix the environment") from error
 
 
 def record_of(settings: Settings, spec: Spec) -> Record:

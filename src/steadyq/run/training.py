@@ -257,7 +257,7 @@ class Training:
         """Take note that an environment failed: whether it may be replaced once more, or the run is `over`."""
         self.show_frames(error)
         if self.settings.single_env:
-            self.over = f"{error}; it is the single environment, which is not made again: mend it, then resume the run"
+            self.over = f"{error}; it is the single environment, which is not made again: fix it, then resume the run"
             return False
         now = self.clock()
         while self.restarts and now - self.restarts[0] > HOUR:

@@ -296,7 +296,7 @@ def _rows(data: bytes, path: Path) -> Iterator[Row]:
             yield row
     except (ValueError, csv.Error) as error:
         line = f"line {lines.line_num} of {path}"
-        raise InputError(f"{line} is not a row of {HEADER.strip()} ({error}); mend or remove that line") from None
+        raise InputError(f"{line} is not a row of {HEADER.strip()} ({error}); fix or remove that line") from None
 
 
 def _text(value: float) -> str:

@@ -295,7 +295,7 @@ def sizes_of(env: str, kwargs: Mapping[str, Any] | None = None) -> Sizes | str:
     except InputError as error:
         return str(error)
     except Exception as error:  # of anyone's environment
-        return f"{env} cannot be made ({type(error).__name__}: {error}); mend the environment"
+        return f"{env} cannot be made ({type(error).__name__}: {error}); fix the environment"
 
 
 def _named_in(complaint: str, choices: Mapping[str, Any]) -> str:

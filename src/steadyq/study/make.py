@@ -178,7 +178,7 @@ def fill(driver: Driver) -> bool:
                 return found
             begin(driver, found)
     except OSError as error:
-        give_up(driver, f"{error}; see to it, and give the same command again")
+        give_up(driver, f"{error}; see to it, and run the same command again")
     return False
 
 
@@ -200,7 +200,7 @@ def take(driver: Driver) -> Planned | bool:
         else:
             later = True
     if short and not driver.claims and not (later and driver.wait):
-        give_up(driver, f"{short}, and give the same command again")
+        give_up(driver, f"{short}, and run the same command again")
     return later or bool(short)
 
 

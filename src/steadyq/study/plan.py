@@ -69,7 +69,7 @@ def read(folder: Path) -> list[Planned]:
     try:
         return [_planned(one) for one in json.loads(disk.read(path))]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); `steadyq study run` writes it anew") from None
+        raise InputError(f"{path} cannot be read ({error}); `steadyq study run` writes it again") from None
 
 
 def _planned(one: Mapping[str, Any]) -> Planned:

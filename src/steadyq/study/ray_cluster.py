@@ -311,7 +311,7 @@ class Cluster:
     def troubles(self) -> str:
         """Why no node makes runs."""
         words = [f"{node.name}: {node.trouble or 'it does not answer'}" for node in self.nodes.values()]
-        return f"no node of the cluster can make these runs ({', '.join(words)}); mend one"
+        return f"no node of the cluster can make these runs ({', '.join(words)}); fix one"
 
     # What every engine does
 

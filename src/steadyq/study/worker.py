@@ -118,7 +118,7 @@ def conclude(study: Path, run: Planned, code: int, *, stopped: bool = False) -> 
     try:
         tries.write(study, run, known)
     except OSError as error:  # a quota, say
-        return "full disk", f"{error}; see to it, and give the same command again"
+        return "full disk", f"{error}; see to it, and run the same command again"
     return ("set aside" if known.reason else "failed"), words
 
 
@@ -127,7 +127,7 @@ def full_disk(study: Path) -> str:
     free = shutil.disk_usage(study).free
     if free >= LEAST_DISK:
         return ""
-    return f"the disk of {study} is full ({free / 1e6:.0f} MB left); make room, and give the same command again"
+    return f"the disk of {study} is full ({free / 1e6:.0f} MB left); make room, and run the same command again"
 
 
 def last_words(study: Path, run: Planned) -> str:
