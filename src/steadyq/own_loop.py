@@ -320,10 +320,7 @@ class Learner:
             InputError: a file that cannot be written, bounds or sizes that do not fit, an empty replay, or a form that
                 differs from the policy; nothing was written.
         """
-        path, agent = (
-            Path(file),
-            make_agent(self.agent.recipe, obs_dim=self.agent.obs_dim, action_dim=self.agent.action_dim),
-        )
+        path = Path(file)
         export.check(path, *export.FORMS)
         self._check(replay)
         if not replay.size:
@@ -333,23 +330,23 @@ class Learner:
             raise InputError(
                 f"actions would go from {low.tolist()} to {high.tolist()}; give lower bounds below upper ones"
             )
-        parts = {"observation": agent.obs_dim} if observations is None else observations
-        sizes = [checked(f"the size of {name!r}", size, int, COUNT) for name, size in parts.items()]
-        if sum(sizes) != agent.obs_dim:
-            raise InputError(f"the observations' sizes are {sizes}, {sum(sizes)} in all; give {agent.obs_dim} in all")
+        given = {"observation": self.agent.obs_dim} if observations is None else observations
+        parts = [Part(name, checked(f"the size of {name!r}", size, int, COUNT)) for name, size in given.items()]
+        if (total := sum(part.size for part in parts)) != self.agent.obs_dim:
+            raise InputError(f"the parts of an observation have {total} numbers in all; give {self.agent.obs_dim}")
         if step_seconds is not None:
             step_seconds = checked("step_seconds", step_seconds, float, POSITIVE)
         spec = Spec(
-            observations=[*map(Part, parts, sizes)],
+            observations=parts,
             action_low=low.tolist(),
             action_high=high.tolist(),
             step_seconds=step_seconds,
             trained={"seed": self._progress.seed, "frame": self.steps},
         )
+        agent = make_agent(self.agent.recipe, obs_dim=self.agent.obs_dim, action_dim=self.agent.action_dim)
         state = tree_map(lambda leaf: leaf.detach().cpu(), self._learners.seed(0).state)
-        program, policy = trace(agent, state, spec), policy_of(agent, state, spec)
         obs = export.observations(replay, seed=self._progress.seed)
-        data, found = export.checked(program, policy, obs, source=path)
+        data, found = export.checked(trace(agent, state, spec), policy_of(agent, state, spec), obs, source=path)
         disk.give(path, data)
         return found
 

@@ -87,7 +87,12 @@ class Guarded:
     def render(self, *, height: int, width: int) -> np.ndarray:
         """A picture of the present state: uint8 [H, W, 3]."""
         env = self._alive()
-        picture: np.ndarray = self._answer("render", lambda: env.render(height=height, width=width))
+        try:
+            picture: np.ndarray = self._call("render", lambda: env.render(height=height, width=width))
+        except (InputError, EnvError, KeyboardInterrupt, Stopped):
+            raise
+        except BaseException as error:
+            raise self._failure("render", error) from error
         return picture
 
     def close(self) -> None:
@@ -114,7 +119,7 @@ class Guarded:
         """What a call of the environment gives, its exceptions turned into ours."""
         try:
             return self._call(what, function, *args)
-        except (BadStepError, EnvError, InputError, KeyboardInterrupt, Stopped):
+        except (BadStepError, EnvError, KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:  # a panic of an environment written in Rust is not an Exception
             name = f"{type(error).__module__}.{type(error).__qualname__}"

@@ -136,18 +136,19 @@ def scaling(study: Study, tell: Tell) -> Figure:
     runs = [run for members, tasks, _ in shown for one in members for run in one.runs if run.task in tasks]
     figure, places = panels.make_figure(title, runs, 2 * len(shown), columns=2, warnings=warnings)
     for (members, tasks, rest), left, right in zip(shown, places[::2], places[1::2], strict=True):
-        apart = [variants.label(member.runs[0].method) for member in members if not _line(member.runs, tasks)]
-        rest = "; ".join(filter(None, [rest, _no_frame(apart)]))
-        _tell_all(tell, "2", [rest])
         how = panels.looks(member.runs[0].method for member in members)
         family = ", ".join([members[0].variant.recipe, *members[0].variant.changes])
         ratios = [member.variant.utd for member in members]
-        lines = {}
+        lines, apart = {}, []
         for member in members:
             if line := _line(member.runs, tasks):
                 alone = ratios.count(member.variant.utd) == 1
                 words = f"UTD {member.variant.utd}" if alone else wrap(line.method, 22)
                 lines[f"{words}\n{bands.seeds(line.runs)}"] = line
+            else:
+                apart.append(variants.label(member.runs[0].method))
+        rest = "; ".join(filter(None, [rest, _no_frame(apart)]))
+        _tell_all(tell, "2", [rest])
         panels.write_title(left, family, _about(tasks, lines.values()))
         panels.draw_curves(left, lines, how, y="return")
         panels.write_below(left, [rest, _one_scale(tasks), *(line.until for line in lines.values())])

@@ -43,9 +43,7 @@ def read_columns(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> Ite
     except (ValueError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"line {lines.line_num} of {path} cannot be read ({error}); fix or remove that line"
-        ) from None
+        raise InputError(f"line {lines.line_num} of {path} cannot be read ({error}); fix or remove that line") from None
 
 
 def _text(path: Path) -> bytes:
