@@ -75,7 +75,7 @@ def test_an_update_is_the_pure_steps_in_order(name: str) -> None:
                 actor.append(metrics)
             seen = before if order == "together" else state
             new, metrics = agent.step("critic").update(seen, now, for_critic)
-            state = state._replace(critic=new.critic, target=new.target)
+            state = state._replace(critic=new.critic, target=new.target) if order == "together" else new
             critic.append(metrics)
             if actor_too and order == "critic_first":
                 state, metrics = agent.step("actor").update(state, now, for_actor)

@@ -14,7 +14,7 @@ from rich.console import Console
 from steadyq import output
 from steadyq.cli.main import main
 from steadyq.errors import InputError
-from steadyq.examine import show
+from steadyq.examine import evaluate
 from steadyq.results import read
 from steadyq.run import views
 from steadyq.store import disk, metrics_csv
@@ -122,7 +122,7 @@ def test_a_picture_is_refused_before_the_policy_plays(
     def read(*arguments: Any, **more: Any) -> None:
         raise AssertionError("the run was read")
 
-    monkeypatch.setattr(show, "read_record", read)
+    monkeypatch.setattr(evaluate, "read_record", read)
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     for path, reason in [
