@@ -325,7 +325,7 @@ class Learner:
         self._check(replay)
         if not replay.size:
             raise InputError("the replay is empty; give one with observations, on which the file can be checked")
-        low, high = (self._bound(*one) for one in (("action_low", action_low), ("action_high", action_high)))
+        low, high = self._bound("action_low", action_low), self._bound("action_high", action_high)
         if not (low < high).all():
             raise InputError(
                 f"actions would go from {low.tolist()} to {high.tolist()}; give lower bounds below upper ones"

@@ -180,9 +180,10 @@ def slurm(parser: Parser, arguments: list[str]) -> int:
     if values.retry and not values.dry_run:
         for one in runs:
             tries.forget(folder, one)
-    left = [one for one in runs if state.look(folder, one).name in ("waiting", "running")]
+    names = [state.look(folder, one).name for one in runs]
+    left = [one for one, name in zip(runs, names, strict=True) if name in ("waiting", "running")]
     if not left:
-        failed = sum(state.look(folder, one).name == "failed" for one in runs)
+        failed = names.count("failed")
         aside = f"; {output.plural(failed, 'run')} set aside: see `steadyq study status {folder}`, and --retry"
         output.say(f"{folder}: nothing is left to do{aside if failed else ''}")
         return FAILED if failed else DONE

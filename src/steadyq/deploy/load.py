@@ -15,7 +15,7 @@ from steadyq.store import disk
 from steadyq.store.folder import returns, seed_folder, snapshot_path
 from steadyq.store.packed import opened
 from steadyq.store.record import Record, read_record
-from steadyq.store.snapshot import agent_of, load_state, read_snapshot, snapshot_tensors
+from steadyq.store.snapshot import agent_of, is_of, load_state, read_snapshot
 
 
 class Loaded(NamedTuple):
@@ -72,10 +72,8 @@ def load(run: Path, *, seed: int | None, checkpoint: str | int) -> Loaded:
 def _return(run: Path, seed: int, frame: int, state: State) -> float | None:
     """What these weights returned at this frame; None if they were not evaluated, or are others since: reset ones."""
     path = snapshot_path(run, seed, frame)
-    if disk.is_there(path):
-        evaluated, now = read_snapshot(path)[0], snapshot_tensors(state)
-        if not all(now[name].equal(tensor) for name, tensor in evaluated.items()):
-            return None
+    if disk.is_there(path) and not is_of(read_snapshot(path)[0], state):
+        return None
     return returns(run, seed).get(frame)
 
 

@@ -157,8 +157,7 @@ def load(run: Path, one: Patient, frame: int, blank: State) -> State:
     except FileError:
         return state
     whole = snapshot.state_of(saved, blank, path)
-    same = snapshot.snapshot_tensors(whole)
-    return whole if all(same[name].equal(tensor) for name, tensor in tensors.items()) else state
+    return whole if snapshot.is_of(tensors, whole) else state
 
 
 def note(run: Path, record: Record, seed: int, frame: int, measured: Mapping[str, float]) -> None:

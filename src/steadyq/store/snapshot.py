@@ -78,6 +78,12 @@ def snapshot_tensors(state: State) -> dict[str, Tensor]:
     return dict(named_leaves(without_optimisers(state)))
 
 
+def is_of(tensors: Mapping[str, Tensor], state: State) -> bool:
+    """Whether a snapshot holds these very weights: a checkpoint of its frame may have others, if there was a reset."""
+    now = snapshot_tensors(state)
+    return all(now[name].equal(tensor) for name, tensor in tensors.items())
+
+
 def load_state(run: Path, record: Record, *, seed: int, which: str = "last") -> tuple[State, int]:
     """One seed's weights and their frame, without optimiser state.
 

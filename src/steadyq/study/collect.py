@@ -32,7 +32,7 @@ class Found(NamedTuple):
     @property
     def last(self) -> int:
         """How far they go, in frames."""
-        return max(frame for _, frame in self.by_point())
+        return max(int(row[COLUMNS.index("env_step")]) for row in self.rows)
 
     def by_point(self) -> dict[tuple[str, int], list[str]]:
         """The rows by metric and frame."""

@@ -134,8 +134,10 @@ def read(path: Path, *, here: Callable[[Planned], bool] = lambda run: True) -> l
                 try:
                     settings = _settings(choices, seeds[0], sizes)
                     first, place = _planned(settings, choices, sizes, loaded), settings.folder.parent
-                    folders = {several: os.path.join(place, seeds_folder(several)) for several in seeds}
-                    runs = [first._replace(seeds=several, folder=folder) for several, folder in folders.items()]
+                    runs = [
+                        first._replace(seeds=several, folder=os.path.join(place, seeds_folder(several)))
+                        for several in seeds
+                    ]
                     _check_machine(settings, runs, here)
                 except InputError as error:
                     faults.append(str(FaultError(lines.of(name, _named_in(str(error), choices)), str(error))))
